@@ -1,0 +1,30 @@
+//! Compiles the contract in `proto/` without protoc.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const CONTRACT: [&str; 4] =
+    ["vultus/v1/common.proto", "vultus/v1/matching.proto", "vultus/v1/gallery.proto", "vultus/v1/review.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(CONTRACT, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("vultus.bin"), descriptors.encode_to_vec())?; // served by reflection
+    tonic_prost_build::configure()
+        .bytes(".")
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .skip_debug(IMAGE_BEARERS)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// Messages that hold image bytes or a receipt: their `Debug` is written by hand, so that no log can show them.
+const IMAGE_BEARERS: [&str; 5] = [
+    "vultus.v1.FaceImage",
+    "vultus.v1.FaceImage.content",
+    "vultus.v1.RawImage",
+    "vultus.v1.IdentifyRequest",
+    "vultus.v1.VerifyResponse",
+];

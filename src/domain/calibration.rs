@@ -1,0 +1,174 @@
+//! Thresholds are error rates: a table from measured rates to scores, with the trials behind each.
+
+use super::Threshold;
+
+/// Not a rate.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("a rate is above 0 and at most 1")]
+pub struct RateError;
+
+macro_rules! rate {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+        pub struct $name(f64);
+
+        impl $name {
+            /// 0 < rate <= 1.
+            pub fn new(rate: f64) -> Result<Self, RateError> {
+                if rate > 0.0 && rate <= 1.0 { Ok(Self(rate)) } else { Err(RateError) }
+            }
+
+            pub fn value(self) -> f64 {
+                self.0
+            }
+        }
+    };
+}
+
+rate!(
+    /// False match rate of 1:1 comparisons.
+    Fmr
+);
+rate!(
+    /// False positive identification rate of 1:N searches.
+    Fpir
+);
+
+/// One line of the table: at this threshold, this share of non-mated comparisons would match.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CalibrationPoint {
+    pub fmr: Fmr,
+    pub threshold: Threshold,
+    /// Non-mated comparisons behind the figure; 0 marks an extrapolation of the card's tail model.
+    pub trials: u64,
+}
+
+/// Why points are not a table.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CalibrationError {
+    #[error("a calibration table has at least one point")]
+    Empty,
+    #[error("calibration points go by falling FMR and rising threshold; point {index} does not")]
+    Order { index: usize },
+    #[error("no threshold is known for a false match rate of {asked:e}; the table's least is {least:e}")]
+    BeyondTable { asked: f64, least: f64 },
+}
+
+/// Thresholds by error rate, of one model bundle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration {
+    points: Vec<CalibrationPoint>,
+    /// Mean and standard deviation of non-mated scores.
+    non_mated: (f32, f32),
+}
+
+impl Calibration {
+    /// `points` by falling FMR; `non_mated` is mean and standard deviation of non-mated scores.
+    pub fn new(points: Vec<CalibrationPoint>, non_mated: (f32, f32)) -> Result<Self, CalibrationError> {
+        if points.is_empty() {
+            return Err(CalibrationError::Empty);
+        }
+        let ordered = |pair: &[CalibrationPoint]| {
+            pair[0].fmr > pair[1].fmr && pair[0].threshold.value() <= pair[1].threshold.value()
+        };
+        if let Some(index) = points.windows(2).position(|pair| !ordered(pair)) {
+            return Err(CalibrationError::Order { index: index + 1 });
+        }
+        Ok(Self { points, non_mated })
+    }
+
+    pub fn points(&self) -> &[CalibrationPoint] {
+        &self.points
+    }
+
+    /// Mean and standard deviation of non-mated scores.
+    pub fn non_mated(&self) -> (f32, f32) {
+        self.non_mated
+    }
+
+    /// The laxest threshold of the table that keeps the rate: that of the greatest tabled FMR <= `max`. Never
+    /// interpolates towards laxer ones.
+    ///
+    /// # Errors
+    /// [`CalibrationError::BeyondTable`] when the table does not reach so low: a weaker promise is the caller's choice.
+    pub fn threshold_for_fmr(&self, max: Fmr, tail: Tail) -> Result<Threshold, CalibrationError> {
+        let known = || self.points.iter().filter(|p| p.trials > 0 || tail == Tail::Extrapolated);
+        known().find(|p| p.fmr <= max).map(|p| p.threshold).ok_or_else(|| {
+            let least = known().last().map_or(1.0, |p| p.fmr.value());
+            CalibrationError::BeyondTable { asked: max.value(), least }
+        })
+    }
+
+    /// For a search of `size` references: `FPIR = 1 - (1 - FMR)^size`, solved for the FMR that one comparison may have.
+    ///
+    /// # Errors
+    /// As [`Self::threshold_for_fmr`].
+    pub fn threshold_for_fpir(&self, max: Fpir, size: u64, tail: Tail) -> Result<Threshold, CalibrationError> {
+        // ln_1p and exp_m1 keep the digits of rates far below f64's epsilon around 1.
+        let fmr = if max.value() < 1.0 { -((-max.value()).ln_1p() / size.max(1) as f64).exp_m1() } else { 1.0 };
+        self.threshold_for_fmr(Fmr(fmr), tail)
+    }
+}
+
+/// Whether thresholds beyond the measured part of a table may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tail {
+    /// Only thresholds with trials behind them.
+    #[default]
+    Measured,
+    /// Also those of the card's tail model, which nothing was counted for.
+    Extrapolated,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Score;
+
+    fn table() -> Calibration {
+        let point = |fmr, threshold, trials| CalibrationPoint {
+            fmr: Fmr::new(fmr).unwrap(),
+            threshold: Threshold::new(Score::new(threshold).unwrap()),
+            trials,
+        };
+        Calibration::new(vec![point(0.1, 0.6, 700), point(0.01, 0.7, 700), point(1e-6, 0.9, 0)], (0.5, 0.1)).unwrap()
+    }
+
+    #[test]
+    fn a_rate_gets_the_laxest_threshold_that_keeps_it() {
+        let at = |fmr, tail| table().threshold_for_fmr(Fmr::new(fmr).unwrap(), tail).map(Threshold::value);
+        assert_eq!(at(1.0, Tail::Measured), Ok(0.6));
+        assert_eq!(at(0.1, Tail::Measured), Ok(0.6));
+        assert_eq!(at(0.09, Tail::Measured), Ok(0.7));
+        assert_eq!(at(0.001, Tail::Extrapolated), Ok(0.9));
+        assert!(matches!(at(0.001, Tail::Measured), Err(CalibrationError::BeyondTable { least: 0.01, .. })));
+        assert!(at(1e-7, Tail::Extrapolated).is_err());
+    }
+
+    #[test]
+    fn a_growing_gallery_needs_a_higher_threshold() {
+        let at = |size| table().threshold_for_fpir(Fpir::new(0.1).unwrap(), size, Tail::Measured).map(Threshold::value);
+        assert_eq!(at(0), Ok(0.6));
+        assert_eq!(at(1), Ok(0.6));
+        assert_eq!(at(2), Ok(0.7));
+        assert_eq!(at(10), Ok(0.7));
+        assert!(at(11).is_err());
+        assert!(at(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_table_falls_in_rate_and_rises_in_threshold() {
+        let mut points = table().points().to_vec();
+        points.swap(0, 1);
+        assert_eq!(Calibration::new(points, (0.0, 1.0)), Err(CalibrationError::Order { index: 1 }));
+        assert_eq!(Calibration::new(vec![], (0.0, 1.0)), Err(CalibrationError::Empty));
+    }
+
+    #[test]
+    fn rates_are_rates() {
+        for bad in [0.0, -0.1, 1.1, f64::NAN, f64::INFINITY] {
+            assert!(Fmr::new(bad).is_err());
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Pixels and places in them. Nothing here can be printed or stored; all of it is wiped when dropped.
+
+use std::fmt;
+
+use zeroize::Zeroize;
+
+/// A place in an image: pixels from the top left corner, x to the right, y down.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Point {
+    pub x: f32,
+    pub y: f32,
+}
+
+/// Left, top, width, height in pixels; may reach beyond the image.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Rect {
+    pub x: f32,
+    pub y: f32,
+    pub width: f32,
+    pub height: f32,
+}
+
+/// Left and right as seen in the image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FiveLandmarks {
+    pub left_eye: Point,
+    pub right_eye: Point,
+    pub nose_tip: Point,
+    pub left_mouth_corner: Point,
+    pub right_mouth_corner: Point,
+}
+
+/// The 68 points of the iBUG 300-W annotation, in its order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Landmarks68(pub [Point; 68]);
+
+impl Landmarks68 {
+    /// Eyes' centres are means of six points each, the nose tip is point 30, the mouth's corners are 48 and 54.
+    pub fn five(&self) -> FiveLandmarks {
+        let mean = |points: &[Point]| {
+            let n = points.len() as f32;
+            Point { x: points.iter().map(|p| p.x).sum::<f32>() / n, y: points.iter().map(|p| p.y).sum::<f32>() / n }
+        };
+        FiveLandmarks {
+            left_eye: mean(&self.0[36..42]),
+            right_eye: mean(&self.0[42..48]),
+            nose_tip: self.0[30],
+            left_mouth_corner: self.0[48],
+            right_mouth_corner: self.0[54],
+        }
+    }
+}
+
+/// Why bytes are not an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PixelsError {
+    #[error("width and height must be at least 1")]
+    Empty,
+    #[error("expected width * height * 3 = {expected} bytes, got {got}")]
+    Length { expected: u64, got: u64 },
+}
+
+/// An upright RGB image: `height * width * 3` bytes, row by row from the top.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pixels {
+    width: u32,
+    height: u32,
+    rgb8: Vec<u8>,
+}
+
+impl Pixels {
+    pub fn new(width: u32, height: u32, rgb8: Vec<u8>) -> Result<Self, PixelsError> {
+        if width == 0 || height == 0 {
+            return Err(PixelsError::Empty);
+        }
+        let expected = u64::from(width) * u64::from(height) * 3;
+        if rgb8.len() as u64 != expected {
+            return Err(PixelsError::Length { expected, got: rgb8.len() as u64 });
+        }
+        Ok(Self { width, height, rgb8 })
+    }
+
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    pub fn rgb8(&self) -> &[u8] {
+        &self.rgb8
+    }
+}
+
+impl Drop for Pixels {
+    fn drop(&mut self) {
+        self.rgb8.zeroize();
+    }
+}
+
+impl fmt::Debug for Pixels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pixels({}x{})", self.width, self.height)
+    }
+}
+
+/// An aligned face at the size that the network takes, still 8 bits a channel.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FaceCrop(pub Pixels);
+
+impl fmt::Debug for FaceCrop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FaceCrop({}x{})", self.0.width, self.0.height)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_hold_what_they_say() {
+        assert!(Pixels::new(2, 2, vec![0; 12]).is_ok());
+        assert!(Pixels::new(2, 2, vec![0; 11]).is_err());
+        assert!(Pixels::new(0, 2, vec![]).is_err());
+        assert!(Pixels::new(u32::MAX, u32::MAX, vec![]).is_err());
+    }
+
+    #[test]
+    fn debug_shows_no_pixels() {
+        assert_eq!(format!("{:?}", Pixels::new(1, 1, vec![201, 202, 203]).unwrap()), "Pixels(1x1)");
+    }
+}

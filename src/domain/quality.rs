@@ -1,0 +1,93 @@
+//! Quality measures after ISO/IEC 29794-5: each 0 (worst) to 100 (best).
+
+use super::{FiveLandmarks, Point, Rect};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MeasureName {
+    FacePresence,
+    InterEyeDistance,
+    Sharpness,
+    LuminanceMean,
+    UnderExposurePrevention,
+    OverExposurePrevention,
+    HeadPoseYaw,
+    HeadPosePitch,
+    HeadPoseRoll,
+}
+
+impl MeasureName {
+    pub const ALL: [Self; 9] = [
+        Self::FacePresence,
+        Self::InterEyeDistance,
+        Self::Sharpness,
+        Self::LuminanceMean,
+        Self::UnderExposurePrevention,
+        Self::OverExposurePrevention,
+        Self::HeadPoseYaw,
+        Self::HeadPosePitch,
+        Self::HeadPoseRoll,
+    ];
+
+    /// The word for it in model cards, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FacePresence => "face_presence",
+            Self::InterEyeDistance => "inter_eye_distance",
+            Self::Sharpness => "sharpness",
+            Self::LuminanceMean => "luminance_mean",
+            Self::UnderExposurePrevention => "under_exposure_prevention",
+            Self::OverExposurePrevention => "over_exposure_prevention",
+            Self::HeadPoseYaw => "head_pose_yaw",
+            Self::HeadPosePitch => "head_pose_pitch",
+            Self::HeadPoseRoll => "head_pose_roll",
+        }
+    }
+}
+
+/// One measure of one face.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measure {
+    pub name: MeasureName,
+    /// 0 to 100.
+    pub value: u8,
+    /// The least accepted value, 0 to 100.
+    pub least: u8,
+    /// What to do at the counter; empty where accepted.
+    pub advice: &'static str,
+}
+
+impl Measure {
+    pub fn accepted(&self) -> bool {
+        self.value >= self.least
+    }
+}
+
+/// All that was measured of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assessment {
+    pub measures: Vec<Measure>,
+    /// Where the face is; `None` when none was found.
+    pub face: Option<(Rect, FiveLandmarks)>,
+}
+
+impl Assessment {
+    pub fn face_found(&self) -> bool {
+        self.face.is_some()
+    }
+
+    pub fn acceptable(&self) -> bool {
+        self.face_found() && self.measures.iter().all(Measure::accepted)
+    }
+
+    pub fn refused(&self) -> impl Iterator<Item = &Measure> {
+        self.measures.iter().filter(|m| !m.accepted())
+    }
+
+    /// Pixels between the eyes' centres.
+    pub fn inter_eye_distance(five: &FiveLandmarks) -> f32 {
+        let Point { x: dx, y: dy } =
+            Point { x: five.right_eye.x - five.left_eye.x, y: five.right_eye.y - five.left_eye.y };
+        dx.hypot(dy)
+    }
+}
