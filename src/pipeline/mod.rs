@@ -1,0 +1,3 @@
+//! The stages between an image and a template. Stages never import each other.
+
+pub mod decode;
