@@ -5,6 +5,8 @@
 
 #![deny(unsafe_code)]
 
+pub mod pipeline;
 pub mod model;
 pub mod seal;
 pub mod domain;
+pub mod telemetry;
