@@ -14,9 +14,16 @@ pub fn length(name: &str, text: &str) -> Option<Finding> {
         .then(|| format!("{name}: {lines} lines; at most {MOST_LINES} are readable: split it"))
 }
 
+/// Files that may panic, each with the reason why no client, file or device can make them.
+const PANICS_FOR_A_REASON: [(&str, &str); 1] =
+    [("src/telemetry.rs", "registers metrics whose names are constants; the first test to run would show a fault")];
+
 /// Clippy refuses these too; this rule cannot be switched off by an attribute in the file.
 pub fn panics(source: &Source) -> Vec<Finding> {
     const WORDS: [&str; 5] = [".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!("];
+    if PANICS_FOR_A_REASON.iter().any(|(file, _)| *file == source.name) {
+        return Vec::new();
+    }
     let code = &source.code;
     let found = WORDS.iter().flat_map(|word| code.match_indices(word));
     found

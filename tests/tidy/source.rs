@@ -10,7 +10,11 @@ pub struct Source {
 impl Source {
     pub fn new(name: &str, text: &str) -> Self {
         let code = blank(text);
-        let shipped = if name.ends_with("/tests.rs") { 0 } else { unit_tests_at(&code).unwrap_or(code.len()) };
+        let shipped = if name.ends_with("/tests.rs") || name.ends_with("_tests.rs") {
+            0
+        } else {
+            unit_tests_at(&code).unwrap_or(code.len())
+        };
         Self { name: name.to_owned(), code: code[..shipped].to_owned() }
     }
 
@@ -136,4 +140,5 @@ fn unit_tests_are_left_out() {
     assert!(source.code.contains("fn f") && !source.code.contains("g()"), "{}", source.code);
     assert_eq!(source.line(source.code.find("fn f").unwrap()), 5);
     assert!(Source::new("src/a/tests.rs", "fn f() {}").code.is_empty());
+    assert!(Source::new("src/a/b_tests.rs", "fn f() {}").code.is_empty());
 }
