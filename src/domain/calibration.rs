@@ -98,7 +98,7 @@ impl Calibration {
     pub fn threshold_for_fmr(&self, max: Fmr, tail: Tail) -> Result<Threshold, CalibrationError> {
         let known = || self.points.iter().filter(|p| p.trials > 0 || tail == Tail::Extrapolated);
         known().find(|p| p.fmr <= max).map(|p| p.threshold).ok_or_else(|| {
-            let least = known().last().map_or(1.0, |p| p.fmr.value());
+            let least = known().next_back().map_or(1.0, |p| p.fmr.value());
             CalibrationError::BeyondTable { asked: max.value(), least }
         })
     }

@@ -59,7 +59,7 @@ impl Template {
             return Err(TemplateError::Dimension { len: values.len() });
         }
         // NaN fails the comparison too.
-        if let Some(index) = values.iter().position(|v| !(v.abs() <= Self::MAX_ABS)) {
+        if let Some(index) = values.iter().position(|v| v.is_nan() || v.abs() > Self::MAX_ABS) {
             return Err(TemplateError::NotFinite { index });
         }
         Ok(Self { model, values: values.into() })
