@@ -2,8 +2,10 @@
 
 mod batch;
 mod decide;
+pub mod decode;
 mod receipt;
 
 pub use batch::{BatchLimits, Device, DeviceError, Lane, Output};
 pub use decide::{RatePolicy, ThresholdError};
+pub use decode::{DecodeError, DecodeLimits};
 pub use receipt::{Bearer, MAX_RECEIPT_BYTES, RECEIPT_LIFETIME, Receipt, ReceiptError, Receipts};
