@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod index;
 pub mod model;
 pub mod seal;
 pub mod domain;
