@@ -14,6 +14,9 @@ macro_rules! rate {
         pub struct $name(f64);
 
         impl $name {
+            /// The laxest of all.
+            pub const ONE: Self = Self(1.0);
+
             /// 0 < rate <= 1.
             pub fn new(rate: f64) -> Result<Self, RateError> {
                 if rate > 0.0 && rate <= 1.0 { Ok(Self(rate)) } else { Err(RateError) }
@@ -95,7 +98,7 @@ impl Calibration {
     pub fn threshold_for_fmr(&self, max: Fmr, tail: Tail) -> Result<Threshold, CalibrationError> {
         let known = || self.points.iter().filter(|p| p.trials > 0 || tail == Tail::Extrapolated);
         known().find(|p| p.fmr <= max).map(|p| p.threshold).ok_or_else(|| {
-            let least = known().last().map_or(1.0, |p| p.fmr.value());
+            let least = known().next_back().map_or(1.0, |p| p.fmr.value());
             CalibrationError::BeyondTable { asked: max.value(), least }
         })
     }

@@ -59,7 +59,7 @@ impl Template {
             return Err(TemplateError::Dimension { len: values.len() });
         }
         // NaN fails the comparison too.
-        if let Some(index) = values.iter().position(|v| !(v.abs() <= Self::MAX_ABS)) {
+        if let Some(index) = values.iter().position(|v| v.is_nan() || v.abs() > Self::MAX_ABS) {
             return Err(TemplateError::NotFinite { index });
         }
         Ok(Self { model, values: values.into() })
@@ -150,6 +150,12 @@ impl Threshold {
 
     pub fn value(self) -> f32 {
         self.0.value()
+    }
+
+    /// The greatest score that is not admitted.
+    pub fn just_below(self) -> Score {
+        // The neighbour of a finite number is finite, but for the least of all.
+        Score(self.0.0.next_down().max(f32::MIN))
     }
 
     /// The only place where a score meets a threshold.

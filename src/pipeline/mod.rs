@@ -1,4 +1,12 @@
-//! The stages between an image and a template. Stages never import each other.
+//! From bytes to decisions: straight lines over stages. Stages are pure where they can be and never import each other.
 
 pub mod align;
+mod batch;
+mod decide;
 pub mod decode;
+mod receipt;
+
+pub use batch::{BatchLimits, Device, DeviceError, Lane, Output};
+pub use decide::{RatePolicy, ThresholdError};
+pub use decode::{DecodeError, DecodeLimits};
+pub use receipt::{Bearer, MAX_RECEIPT_BYTES, RECEIPT_LIFETIME, Receipt, ReceiptError, Receipts};

@@ -1,0 +1,56 @@
+# `make help` lists the targets. Needs nothing but git and make: `setup` installs the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+# One profile for everything: the debug profile would build Faiss a second time and measures nothing real.
+CARGO_FLAGS := --release --locked
+VULTUS := target/release/vultus
+PYTHON := .venv/bin/python
+MODELS := data/models
+KILLS ?= 1000
+FUZZ_CASES ?= 100000
+
+.PHONY: help setup build model demo test test-python test-rust lint crash fuzz bench clean-data
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## Install the Debian packages that are missing, and the Python client's environment.
+	@scripts/setup.sh
+
+build: setup ## Build target/release/vultus.
+	cargo build $(CARGO_FLAGS)
+
+model: build ## Fetch the default model into data/models and check its digest.
+	$(VULTUS) model fetch --models $(MODELS)
+
+demo: model ## The whole story on real faces: enrol, verify, identify a planted duplicate, show the case.
+	$(VULTUS) demo --models $(MODELS)
+
+test: model test-python test-rust ## Every test, with the default model.
+
+test-python: ## The Python client against a real server; needs `make model`.
+	$(PYTHON) tests/python/test_client.py
+
+test-rust: ## Unit, property and whole-service tests; needs `make model` for the last.
+	cargo test $(CARGO_FLAGS)
+
+lint: setup ## Format, clippy and the tidy test, all without warnings.
+	cargo fmt --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	cargo test $(CARGO_FLAGS) --test tidy
+
+crash: model ## Kill the server KILLS times (1000) while it enrols, and look for lost or half references.
+	VULTUS_KILLS=$(KILLS) cargo test $(CARGO_FLAGS) --test crash -- --nocapture
+
+fuzz: model ## Every property test with FUZZ_CASES cases (100000); takes hours.
+	PROPTEST_CASES=$(FUZZ_CASES) cargo test $(CARGO_FLAGS)
+
+bench: model ## Load Verify and Identify with ghz, on loopback.
+	benches/ghz/run.sh
+
+clean-data: ## Remove data/: the demo's galleries, keys and the fetched model.
+	rm -rf data

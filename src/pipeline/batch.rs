@@ -1,0 +1,347 @@
+//! The queue of a device: what waits, and what the next batch is.
+//!
+//! [`State`] is the brain, without threads or clocks of its own. [`Device`] is the shell: submitters push into the state under a
+//! lock, and the one thread that owns the executor takes a batch whenever the device is free. No timer adds latency at low load.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    domain::Pixels,
+    model::{Executor, InputSize, Role},
+    telemetry::Metrics,
+};
+
+/// Who goes first, from first to last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// A customer stands at the counter.
+    Verification,
+    /// Enrolment and back-office work.
+    Enrolment,
+}
+
+impl Lane {
+    const ALL: [Self; 2] = [Self::Verification, Self::Enrolment];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verification => "verification",
+            Self::Enrolment => "enrolment",
+        }
+    }
+}
+
+/// How much may wait, and how much runs at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Jobs that may wait for the device, all lanes together. More are refused at once.
+    pub queue_depth: usize,
+    /// Images in a batch at most.
+    pub batch_images: usize,
+    /// Every so many batches the last lane goes first, so that it is never starved for ever.
+    pub yield_every: u32,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self { queue_depth: 1024, batch_images: 32, yield_every: 8 }
+    }
+}
+
+/// Why a job has no outputs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    #[error("the queue is full: {limit} jobs wait already")]
+    Full { limit: usize },
+    #[error("the deadline passed before the device was free")]
+    Late,
+    #[error("the device failed: {0}")]
+    Failed(String),
+    #[error("the device has stopped")]
+    Stopped,
+}
+
+/// Outputs of one image, and how long it waited and ran.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    pub values: Vec<f32>,
+    pub queued: Duration,
+    /// The batch that it was in.
+    pub ran: Duration,
+}
+
+/// What the state needs to know of a job.
+trait Entry {
+    fn role(&self) -> Role;
+    fn lane(&self) -> Lane;
+    fn deadline(&self) -> Instant;
+    /// True if nobody waits for the outputs any more.
+    fn gone(&self) -> bool;
+}
+
+/// Which jobs wait, and which of them are the next batch.
+struct State<J> {
+    lanes: [VecDeque<J>; Lane::ALL.len()],
+    limits: BatchLimits,
+    batches: u32,
+}
+
+/// What [`State::take`] took.
+struct Taken<J> {
+    batch: Vec<J>,
+    /// Left without work: their deadline had passed.
+    late: Vec<J>,
+    /// Left without work: how many were gone.
+    gone: usize,
+}
+
+impl<J: Entry> State<J> {
+    fn new(limits: BatchLimits) -> Self {
+        Self { lanes: [VecDeque::new(), VecDeque::new()], limits, batches: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.lanes.iter().map(VecDeque::len).sum()
+    }
+
+    /// Gives the job back when the queue is full.
+    fn push(&mut self, job: J) -> Result<(), J> {
+        if self.len() >= self.limits.queue_depth {
+            return Err(job);
+        }
+        self.lanes[job.lane() as usize].push_back(job);
+        Ok(())
+    }
+
+    /// The next batch: jobs of one role, that of the first in turn; lanes in their order, first come first served within.
+    fn take(&mut self, now: Instant) -> Taken<J> {
+        let mut taken = Taken { batch: Vec::new(), late: Vec::new(), gone: 0 };
+        for lane in &mut self.lanes {
+            for job in std::mem::take(lane) {
+                match () {
+                    () if job.gone() => taken.gone += 1,
+                    () if job.deadline() <= now => taken.late.push(job),
+                    () => lane.push_back(job),
+                }
+            }
+        }
+        let last_lane_first =
+            self.limits.yield_every > 0 && self.batches % self.limits.yield_every == self.limits.yield_every - 1;
+        let mut order: Vec<&mut VecDeque<J>> = self.lanes.iter_mut().collect();
+        if last_lane_first {
+            order.reverse();
+        }
+        let Some(role) = order.iter().find_map(|lane| lane.front()).map(J::role) else { return taken };
+        for lane in order {
+            for job in std::mem::take(lane) {
+                if job.role() == role && taken.batch.len() < self.limits.batch_images {
+                    taken.batch.push(job);
+                } else {
+                    lane.push_back(job);
+                }
+            }
+        }
+        self.batches = self.batches.wrapping_add(1);
+        taken
+    }
+}
+
+struct Job {
+    role: Role,
+    lane: Lane,
+    image: Pixels,
+    deadline: Instant,
+    queued_at: Instant,
+    answer: oneshot::Sender<Result<Output, DeviceError>>,
+}
+
+impl Entry for Job {
+    fn role(&self) -> Role {
+        self.role
+    }
+    fn lane(&self) -> Lane {
+        self.lane
+    }
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+    fn gone(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
+impl Job {
+    fn answer(self, result: Result<Output, DeviceError>) {
+        // A receiver that has gone meanwhile wants no answer.
+        let _ = self.answer.send(result);
+    }
+}
+
+struct Shared {
+    state: Mutex<Option<State<Job>>>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<State<Job>>> {
+        // The state stays whole under a panic: no code of ours panics while it holds the lock half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No more jobs; those that wait learn that the device has stopped.
+    fn close(&self) {
+        let state = self.lock().take();
+        self.changed.notify_all();
+        for job in state.into_iter().flat_map(|s| s.lanes.into_iter().flatten()) {
+            job.answer(Err(DeviceError::Stopped));
+        }
+    }
+}
+
+/// A device that takes jobs. Dropping it stops the thread after the batch that runs.
+pub struct Device {
+    shared: Arc<Shared>,
+    sizes: [InputSize; 3],
+    limits: BatchLimits,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Device {
+    /// Moves the executor into its own OS thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(executor: Box<dyn Executor>, limits: BatchLimits) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { state: Mutex::new(Some(State::new(limits))), changed: Condvar::new() });
+        let sizes = Role::ALL.map(|role| executor.input_size(role));
+        let owner = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("device".into()).spawn(move || own(executor, &owner))?;
+        Ok(Self { shared, sizes, limits, thread: Some(thread) })
+    }
+
+    /// The size that `role`'s network takes.
+    pub fn input_size(&self, role: Role) -> InputSize {
+        self.sizes[role as usize]
+    }
+
+    /// True until the device has failed or was stopped.
+    pub fn is_running(&self) -> bool {
+        self.shared.lock().is_some()
+    }
+
+    /// Runs one image, of exactly `role`'s size, in some batch. Dropping the future takes the job out of the queue.
+    ///
+    /// # Errors
+    /// [`DeviceError::Full`] at once; the others when they happen.
+    pub async fn run(&self, role: Role, image: Pixels, lane: Lane, deadline: Instant) -> Result<Output, DeviceError> {
+        let (answer, outputs) = oneshot::channel();
+        let job = Job { role, lane, image, deadline, queued_at: Instant::now(), answer };
+        {
+            let mut state = self.shared.lock();
+            let state = state.as_mut().ok_or(DeviceError::Stopped)?;
+            if state.push(job).is_err() {
+                Metrics::get().dropped_jobs_total.with_label_values(&["full"]).inc();
+                return Err(DeviceError::Full { limit: self.limits.queue_depth });
+            }
+            note_depth(state);
+        }
+        self.shared.changed.notify_one();
+        outputs.await.unwrap_or(Err(DeviceError::Stopped))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.shared.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // its panic, if any, was logged when it happened
+        }
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// The life of the device's thread.
+fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
+    while let Some(taken) = wait_for_batch(shared) {
+        let drops = &Metrics::get().dropped_jobs_total;
+        drops.with_label_values(&["gone"]).inc_by(taken.gone as u64);
+        drops.with_label_values(&["late"]).inc_by(taken.late.len() as u64);
+        taken.late.into_iter().for_each(|job| job.answer(Err(DeviceError::Late)));
+        if taken.batch.is_empty() {
+            continue;
+        }
+        // What a panic leaves of an executor is unknown: the device stops, the process goes on and says so.
+        let ran = catch_unwind(AssertUnwindSafe(|| run_batch(executor.as_mut(), taken.batch)));
+        if ran.is_err() {
+            tracing::error!("the device's executor panicked; the device stops");
+            break;
+        }
+    }
+    shared.close();
+}
+
+/// Sleeps until there is something to take; `None` when the device is to stop.
+fn wait_for_batch(shared: &Shared) -> Option<Taken<Job>> {
+    let mut guard = shared.lock();
+    loop {
+        let state = guard.as_mut()?;
+        if state.len() > 0 {
+            let taken = state.take(Instant::now());
+            note_depth(state);
+            return Some(taken);
+        }
+        guard = shared.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+/// Runs a batch; if it fails, runs each of its images alone, so that a bad one fails alone.
+fn run_batch(executor: &mut dyn Executor, batch: Vec<Job>) {
+    let Some(role) = batch.first().map(|job| job.role) else { return };
+    let started = Instant::now();
+    let images: Vec<&Pixels> = batch.iter().map(|job| &job.image).collect();
+    Metrics::get().batch_images.with_label_values(&[role.as_str()]).observe(images.len() as f64);
+    let outputs = executor.run(role, &images);
+    let ran = started.elapsed();
+    Metrics::get().stage(role.as_str(), ran);
+    match outputs {
+        Ok(outputs) if outputs.len() == batch.len() => {
+            for (job, values) in batch.into_iter().zip(outputs) {
+                let queued = started - job.queued_at;
+                Metrics::get().stage("queue", queued);
+                job.answer(Ok(Output { values, queued, ran }));
+            }
+        }
+        Ok(outputs) => {
+            let message = format!("{} outputs for {} images", outputs.len(), batch.len());
+            batch.into_iter().for_each(|job| job.answer(Err(DeviceError::Failed(message.clone()))));
+        }
+        Err(error) if batch.len() == 1 => {
+            tracing::warn!(role = role.as_str(), %error, "an image failed on the device");
+            batch.into_iter().for_each(|job| job.answer(Err(DeviceError::Failed(error.to_string()))));
+        }
+        Err(_) => batch.into_iter().for_each(|job| run_batch(executor, vec![job])),
+    }
+}
+
+fn note_depth(state: &State<Job>) {
+    for (lane, jobs) in Lane::ALL.iter().zip(&state.lanes) {
+        Metrics::get().queue_depth.with_label_values(&[lane.as_str()]).set(jobs.len() as i64);
+    }
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

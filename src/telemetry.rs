@@ -1,0 +1,155 @@
+//! Tracing set-up, and every metric in one list with its unit. Labels are from closed lists: no label can grow.
+
+use std::{io, sync::LazyLock, time::Duration};
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Starts logging to stderr at the level of the environment variable `VULTUS_LOG` (default `info`). A second call does nothing.
+pub fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("VULTUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    // An error means that a subscriber stands already, as in tests that start several servers.
+    let _ = match format {
+        LogFormat::Text => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
+}
+
+/// Every metric of the service.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Seconds by rpc, from receipt to answer.
+    pub request_seconds: HistogramVec,
+    /// Answers by rpc and gRPC code.
+    pub answers_total: IntCounterVec,
+    /// Seconds by stage: decode, align, queue, detect, landmark, embed, compare, search, commit.
+    pub stage_seconds: HistogramVec,
+    /// Images in a batch, by role.
+    pub batch_images: HistogramVec,
+    /// Jobs that wait for the device, by lane.
+    pub queue_depth: IntGaugeVec,
+    /// Jobs that left the queue without a device's work, by reason: gone, late, full.
+    pub dropped_jobs_total: IntCounterVec,
+    /// Decisions of Verify, by reason.
+    pub decisions_total: IntCounterVec,
+    /// Outcomes of Identify: no_duplicate, review.
+    pub identifications_total: IntCounterVec,
+    /// Requests that ended in an error, by rpc and reason.
+    pub failures_total: IntCounterVec,
+    /// Images whose quality was refused, by measure.
+    pub refused_measures_total: IntCounterVec,
+    /// Enrolments that were acknowledged.
+    pub enrolments_total: IntCounter,
+    /// References that were erased.
+    pub erased_references_total: IntCounter,
+    /// References in all galleries.
+    pub references: IntGauge,
+    /// Requests being answered.
+    pub requests_in_flight: IntGauge,
+}
+
+impl Metrics {
+    /// The process's metrics.
+    pub fn get() -> &'static Self {
+        static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::register);
+        &METRICS
+    }
+
+    /// Notes how long a stage took.
+    pub fn stage(&self, stage: &str, took: Duration) {
+        self.stage_seconds.with_label_values(&[stage]).observe(took.as_secs_f64());
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn exposition(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    fn register() -> Self {
+        let registry = Registry::new();
+        let seconds = prometheus::exponential_buckets(0.000_1, 2.0, 18).unwrap_or_default(); // 0.1 ms to 13 s
+        let images = (0..=6).map(|p| f64::from(1 << p)).collect::<Vec<_>>(); // 1 to 64
+        let list = List(&registry);
+        Self {
+            request_seconds: list.histograms("request_seconds", "Seconds from receipt to answer.", &["rpc"], &seconds),
+            answers_total: list.counters("answers_total", "Answers by gRPC code.", &["rpc", "code"]),
+            stage_seconds: list.histograms("stage_seconds", "Seconds in a stage.", &["stage"], &seconds),
+            batch_images: list.histograms("batch_images", "Images in a batch.", &["role"], &images),
+            queue_depth: list.gauges("queue_depth", "Jobs that wait for the device.", &["lane"]),
+            dropped_jobs_total: list.counters("dropped_jobs_total", "Jobs that were never run.", &["reason"]),
+            decisions_total: list.counters("decisions_total", "Verify's decisions.", &["decision", "reason"]),
+            identifications_total: list.counters("identifications_total", "Identify's outcomes.", &["outcome"]),
+            failures_total: list.counters("failures_total", "Requests that ended in an error.", &["rpc", "reason"]),
+            refused_measures_total: list.counters("refused_measures_total", "Refused quality measures.", &["measure"]),
+            enrolments_total: list.counter("enrolments_total", "Acknowledged enrolments."),
+            erased_references_total: list.counter("erased_references_total", "Erased references."),
+            references: list.gauge("references", "References in all galleries."),
+            requests_in_flight: list.gauge("requests_in_flight", "Requests being answered."),
+            registry,
+        }
+    }
+}
+
+/// Registers under the prefix `vultus_`.
+struct List<'a>(&'a Registry);
+
+/// Registration fails only for a malformed or doubled name: a fault of the list above, which the first test to run would
+/// show.
+#[expect(clippy::expect_used, reason = "names are constants")]
+impl List<'_> {
+    fn add<M: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
+        let metric = made.expect("a well-formed metric");
+        self.0.register(Box::new(metric.clone())).expect("a metric registered once");
+        metric
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let options = HistogramOpts::new(format!("vultus_{name}"), help).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(options, labels))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(format!("vultus_{name}"), help), labels))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(format!("vultus_{name}"), help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(format!("vultus_{name}"), help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(format!("vultus_{name}"), help))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_registers_and_shows() {
+        let metrics = Metrics::get();
+        metrics.stage("decode", Duration::from_millis(3));
+        metrics.enrolments_total.inc();
+        let text = metrics.exposition().unwrap();
+        assert!(text.contains("vultus_stage_seconds_bucket{stage=\"decode\""), "{text}");
+        assert!(text.contains("vultus_enrolments_total 1"), "{text}");
+    }
+}
