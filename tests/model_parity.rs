@@ -6,6 +6,7 @@ use std::{fs, num::NonZeroUsize, path::PathBuf};
 use vultus::{
     domain::Pixels,
     model::{DeviceChoice, Executor, ModelSet, Role},
+    pipeline::decode::{DecodeLimits, Source, decode},
 };
 
 fn root() -> PathBuf {
@@ -31,10 +32,6 @@ fn executor(set: &ModelSet) -> Box<dyn Executor> {
     set.executor(DeviceChoice::Cpu, NonZeroUsize::new(2).unwrap()).unwrap()
 }
 
-fn pixels(image: image::RgbImage) -> Pixels {
-    Pixels::new(image.width(), image.height(), image.into_raw()).unwrap()
-}
-
 fn floats(value: &serde_json::Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
 }
@@ -43,8 +40,9 @@ fn floats(value: &serde_json::Value) -> Vec<f32> {
 fn crops(faces: &std::path::Path, reference: &serde_json::Value) -> Vec<(String, Pixels, Vec<f32>)> {
     (reference["crops"].as_object().unwrap().iter())
         .map(|(name, crop)| {
-            let image = image::open(faces.join("crops").join(name)).unwrap().to_rgb8();
-            (name.clone(), pixels(image), floats(&crop["descriptor_whole"]))
+            let file = fs::read(faces.join("crops").join(name)).unwrap();
+            let image = decode(Source::Encoded(&file), &DecodeLimits::default()).unwrap();
+            (name.clone(), image, floats(&crop["descriptor_whole"]))
         })
         .collect()
 }

@@ -128,6 +128,9 @@ pub enum Alignment {
     /// by 0.45 and rounded down; the mean of the three centres lies at (0.5, 0.43) of it; clipped to the image, padded
     /// with black to a square (the content centred), scaled bilinearly.
     DlibSquare,
+    /// The same square, neither moved nor clipped: black outside the image, as dlib's own chips. A face that fills the frame
+    /// keeps its scale and place.
+    DlibSquarePadded,
     /// InsightFace's `norm_crop`: turned, scaled and moved so that the five landmarks come closest to ArcFace's places in 112x112
     /// pixels (scaled with the input's size); bilinear, black outside the image.
     #[serde(rename = "arcface_112")]
@@ -140,6 +143,7 @@ impl Alignment {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DlibSquare => "dlib_square",
+            Self::DlibSquarePadded => "dlib_square_padded",
             Self::ArcFace112 => "arcface_112",
             Self::Whole => "whole",
         }

@@ -4,6 +4,8 @@ pub mod align;
 mod batch;
 mod decide;
 pub mod decode;
+pub mod locate;
+pub mod quality;
 mod receipt;
 
 pub use batch::{BatchLimits, Device, DeviceError, Lane, Output};
