@@ -13,6 +13,7 @@
 //! | FMR, FNMR | false match and false non-match rate of 1:1 comparisons |
 //! | FPIR, FNIR | false positive and false negative identification rate of 1:N searches |
 
+mod alignment;
 mod calibration;
 mod candidate;
 mod context;
@@ -22,16 +23,12 @@ mod image;
 mod quality;
 mod template;
 
+pub use alignment::Alignment;
 pub use calibration::{Calibration, CalibrationError, CalibrationPoint, Fmr, Fpir, RateError, Tail};
 pub use candidate::{Candidate, CandidateList, Case};
 pub use context::{Purpose, RequestContext};
 pub use decision::{Decision, Reason};
 pub use ids::{CaseId, ClientId, ConsentReference, GalleryName, IdError, ReferenceId, Site, SubjectId, TransactionId};
-<<<<<<< HEAD
-pub use image::{FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect};
-pub use quality::{Assessment, Measure, MeasureName, QualityThresholds};
-=======
 pub use image::{FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect, Region, Similarity};
-pub use quality::{Assessment, Measure, MeasureName};
->>>>>>> image
+pub use quality::{Assessment, Measure, MeasureName, QualityThresholds};
 pub use template::{ModelDigest, ModelMismatch, Reference, Score, Template, TemplateError, Threshold, compare};

@@ -103,7 +103,10 @@ impl Bundle {
         let old = models_dir.join(format!(".{}.{}.old", self.contract.name, std::process::id()));
         let card = self.contract.to_toml()?;
         let weights = self.safetensors()?;
-        let io = |path: &Path| { let path = path.to_path_buf(); move |source| BundleError::Io { path, source } };
+        let io = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| BundleError::Io { path, source }
+        };
         fs::create_dir_all(&staging).map_err(io(&staging))?;
         let written = write_durably(&staging.join(CARD_FILE), card.as_bytes())
             .and_then(|()| write_durably(&staging.join(WEIGHTS_FILE), &weights))

@@ -48,7 +48,12 @@ impl CandleExecutor {
             .build()
             .map_err(|e| OpenError::Device(e.to_string()))?;
         let network = |role| Network::new(set.bundle(role));
-        Ok(Self { detect: network(Role::Detect)?, landmark: network(Role::Landmark)?, embed: network(Role::Embed)?, pool })
+        Ok(Self {
+            detect: network(Role::Detect)?,
+            landmark: network(Role::Landmark)?,
+            embed: network(Role::Embed)?,
+            pool,
+        })
     }
 
     fn network(&self, role: Role) -> &Network {
@@ -106,9 +111,9 @@ impl Network {
         let mut matrices = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
             matrices.push(match &step.action {
-                Action::Convolution(c) if c.groups == 1 => {
-                    Some(matrix(c, plan.shapes[step.inputs[0]].channels).map_err(|e| OpenError::Device(e.to_string()))?)
-                }
+                Action::Convolution(c) if c.groups == 1 => Some(
+                    matrix(c, plan.shapes[step.inputs[0]].channels).map_err(|e| OpenError::Device(e.to_string()))?,
+                ),
                 Action::Convolution(c) if !is_depthwise(c, plan.shapes[step.inputs[0]]) => {
                     return Err(OpenError::Unsupported { role, op: "convolution in groups that is not depthwise" });
                 }

@@ -181,7 +181,11 @@ fn npm_pack_in(folder: &Path) -> Result<Vec<u8>, FetchError> {
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(FetchError::Npm(format!("{}; {}", output.status, said.trim().chars().take(500).collect::<String>())));
+        return Err(FetchError::Npm(format!(
+            "{}; {}",
+            output.status,
+            said.trim().chars().take(500).collect::<String>()
+        )));
     }
     let io = |source| FetchError::Io { path: folder.into(), source };
     let entries = fs::read_dir(folder).map_err(io)?.collect::<Result<Vec<_>, _>>().map_err(io)?;

@@ -98,30 +98,55 @@ impl Window {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
     /// Cross-correlation with zero padding. `weight` is O x C/groups x height x width, `bias` is O.
-    Convolution { weight: String, bias: Option<String>, window: Window, padding: Edges, groups: usize },
+    Convolution {
+        weight: String,
+        bias: Option<String>,
+        window: Window,
+        padding: Edges,
+        groups: usize,
+    },
     /// `x * scale + shift` per channel, each C.
-    Affine { scale: String, shift: String },
+    Affine {
+        scale: String,
+        shift: String,
+    },
     Relu,
     /// `x` where positive, else `slope * x`.
-    LeakyRelu { slope: f32 },
+    LeakyRelu {
+        slope: f32,
+    },
     /// As [`Op::LeakyRelu`], with a slope per channel.
-    PRelu { slope: String },
+    PRelu {
+        slope: String,
+    },
     /// Sum of two values of one shape.
     Add,
     /// The padding counts as minus infinity.
-    MaxPool { window: Window, padding: Edges },
+    MaxPool {
+        window: Window,
+        padding: Edges,
+    },
     /// Mean of the window; no padding.
-    AveragePool { window: Window },
+    AveragePool {
+        window: Window,
+    },
     /// Mean over height and width.
     GlobalAveragePool,
     /// Appends channels of zeros.
-    PadChannels { count: usize },
+    PadChannels {
+        count: usize,
+    },
     /// Adds rows and columns of zeros.
-    PadSpatial { edges: Edges },
+    PadSpatial {
+        edges: Edges,
+    },
     /// Features in the order channel, row, column: a vector of C x height x width channels.
     Flatten,
     /// `weight` is O x C on a vector, `bias` is O.
-    FullyConnected { weight: String, bias: Option<String> },
+    FullyConnected {
+        weight: String,
+        bias: Option<String>,
+    },
 }
 
 impl Op {

@@ -111,7 +111,9 @@ mod tests {
         let threshold = Threshold::new(Score::new(0.82).unwrap());
         let scores: Vec<f64> = (0..4000_u64)
             .map(|i| {
-                let half = |salt: u64| (i ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                let half = |salt: u64| {
+                    (i ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+                };
                 let chance = [half(1).to_be_bytes(), half(1 << 40).to_be_bytes()].concat();
                 f64::from(score_of_a_stranger(&calibration(), threshold, chance.try_into().unwrap()).value())
             })

@@ -7,16 +7,16 @@
 //! | `identify` | `receipt` and `decide`, around a search of the gallery |
 //! | `enrol` | `extract`, then a commit to the gallery |
 
-mod align;
+pub mod align;
 mod assess;
 mod batch;
 mod decide;
-mod decode;
+pub mod decode;
 mod enrol;
 mod extract;
 mod identify;
-mod locate;
-mod quality;
+pub mod locate;
+pub mod quality;
 mod receipt;
 mod verify;
 
@@ -70,7 +70,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(models: &ModelSet, executor: Box<dyn Executor>, settings: Settings, root: RootKey) -> io::Result<Self> {
+    pub fn start(
+        models: &ModelSet,
+        executor: Box<dyn Executor>,
+        settings: Settings,
+        root: RootKey,
+    ) -> io::Result<Self> {
         Ok(Self {
             card: models.card().clone(),
             model: models.template_digest(),

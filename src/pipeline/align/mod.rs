@@ -2,37 +2,9 @@
 
 mod plausible;
 
-use crate::domain::{FaceCrop, FiveLandmarks, Landmarks68, Pixels, Point, Rect, Similarity};
+use crate::domain::{Alignment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, Point, Rect, Similarity};
 
 pub use plausible::{ImplausibleLandmarks, check_landmarks};
-
-/// How a bundle wants its faces cut out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Alignment {
-    /// An upright square around eyes and mouth, clipped at the image's border: face-api's, after dlib.
-    FaceApiBox,
-    /// Turned and scaled so that the five landmarks come to ArcFace's places in 112x112.
-    ArcFace112,
-    /// The whole image is the face.
-    Whole,
-}
-
-impl Alignment {
-    pub const ALL: [Self; 3] = [Self::FaceApiBox, Self::ArcFace112, Self::Whole];
-
-    /// The word for it in model cards.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::FaceApiBox => "face-api-box",
-            Self::ArcFace112 => "arcface-112",
-            Self::Whole => "whole",
-        }
-    }
-
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|a| a.as_str() == word)
-    }
-}
 
 /// The landmarks at hand.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +40,7 @@ pub fn align(
     (width, height): (u32, u32),
 ) -> Result<FaceCrop, NothingToAlign> {
     let crop = match alignment {
-        Alignment::FaceApiBox => {
+        Alignment::DlibSquare => {
             let rect = match landmarks {
                 Landmarks::SixtyEight(all) => face_api_rect(all),
                 Landmarks::Five(five) => five_point_rect(five),
@@ -240,16 +212,9 @@ mod tests {
         let away = FiveLandmarks::from_points([Point { x: 500.0, y: 500.0 }; 5]);
         let nowhere = FiveLandmarks::from_points([Point { x: f32::NAN, y: f32::INFINITY }; 5]);
         for five in [away, nowhere] {
-            for alignment in [Alignment::FaceApiBox, Alignment::ArcFace112] {
+            for alignment in [Alignment::DlibSquare, Alignment::ArcFace112] {
                 assert!(align(&image, Landmarks::Five(&five), alignment, (112, 112)).is_err(), "{alignment:?}");
             }
-        }
-    }
-
-    #[test]
-    fn words_are_read_back() {
-        for alignment in Alignment::ALL {
-            assert_eq!(Alignment::parse(alignment.as_str()), Some(alignment));
         }
     }
 }
