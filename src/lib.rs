@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod gallery;
 pub mod index;
 pub mod model;
 pub mod seal;
