@@ -1,1 +1,15 @@
-fn main() {}
+//! Parse, run, say how it ended.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match vultus::cli::run(vultus::cli::Arguments::parse()) {
+        Ok(outcome) => outcome.into(),
+        Err(failure) => {
+            eprintln!("vultus: {failure}");
+            ExitCode::from(1)
+        }
+    }
+}

@@ -14,6 +14,9 @@ macro_rules! rate {
         pub struct $name(f64);
 
         impl $name {
+            /// The laxest of all.
+            pub const ONE: Self = Self(1.0);
+
             /// 0 < rate <= 1.
             pub fn new(rate: f64) -> Result<Self, RateError> {
                 if rate > 0.0 && rate <= 1.0 { Ok(Self(rate)) } else { Err(RateError) }

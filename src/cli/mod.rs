@@ -1,0 +1,75 @@
+//! The command line: one file per subcommand, each thin over the same pipeline that serves.
+
+mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Face verification (1:1) and duplicate-identity search (1:N).
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, clap::Args)]
+struct Shared {
+    /// Prints one JSON object on stdout instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Where models, galleries and keys live.
+    #[arg(long, global = true, default_value = "data", env = "VULTUS_DATA")]
+    data: PathBuf,
+    /// Where model bundles live; by default `models` in the data directory.
+    #[arg(long, global = true, env = "VULTUS_MODELS")]
+    models: Option<PathBuf>,
+    /// Name of the model set.
+    #[arg(long, global = true, default_value = "default")]
+    model: String,
+    /// The device that runs the networks: auto, cpu or cuda:N.
+    #[arg(long, global = true, default_value = "auto")]
+    device: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves gRPC on loopback, and metrics on a port of their own.
+    Serve(serve::Options),
+}
+
+/// How a command ended, for scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 0: done; a match; every check passed.
+    Good,
+    /// 3: done, and the answer is no: a non-match, a failed check, some items refused.
+    Negative,
+    /// 4: no answer: a face is missing or its quality was refused.
+    Undetermined,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Good => Self::from(0),
+            Outcome::Negative => Self::from(3),
+            Outcome::Undetermined => Self::from(4),
+        }
+    }
+}
+
+/// An error that ends a command: exit code 1, its text on stderr.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> Result<Outcome, Failure> {
+    let Arguments { command, shared } = arguments;
+    match command {
+        Command::Serve(options) => serve::run(&options, &shared),
+    }
+}

@@ -1,0 +1,352 @@
+//! One checked [`Config`] from a TOML file and the command line. All faults are reported together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    access::{ClientPolicy, Right},
+    domain::{ClientId, Fmr, Fpir, GalleryName, Purpose, Tail},
+    gallery::Settings,
+    pipeline::{BatchLimits, DecodeLimits, RatePolicy},
+    rpc::Limits,
+    telemetry::LogFormat,
+};
+
+/// Everything that `vultus serve` needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub metrics_listen: SocketAddr,
+    /// Whether the contract may be asked for, as grpcurl and ghz do.
+    pub reflection: bool,
+    pub log_format: LogFormat,
+    pub rates: RatePolicy,
+    pub alternative_route: String,
+    pub clients: BTreeMap<ClientId, ClientPolicy>,
+    pub limits: Limits,
+    pub decode: DecodeLimits,
+    pub batch: BatchLimits,
+    pub galleries: Settings,
+}
+
+/// What is wrong, all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFaults(Vec<String>);
+
+impl fmt::Display for ConfigFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} fault(s):", self.0.len())?;
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+impl std::error::Error for ConfigFaults {}
+
+/// A configuration file is small; a larger one is something else.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The file's words, unchecked.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawConfig {
+    server: RawServer,
+    policy: RawPolicy,
+    limits: RawLimits,
+    clients: BTreeMap<String, RawClient>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawServer {
+    listen: Option<String>,
+    metrics_listen: Option<String>,
+    reflection: Option<bool>,
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawPolicy {
+    max_fmr: Option<f64>,
+    max_fpir: Option<f64>,
+    extrapolated_thresholds: Option<bool>,
+    alternative_route: Option<String>,
+    case_retention_days: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLimits {
+    message_bytes: Option<usize>,
+    max_in_flight: Option<usize>,
+    streams_per_connection: Option<u32>,
+    enrol_stream_window: Option<usize>,
+    default_deadline_ms: Option<u64>,
+    max_deadline_ms: Option<u64>,
+    drain_grace_s: Option<u64>,
+    image_bytes: Option<usize>,
+    image_side_px: Option<u32>,
+    image_pixels: Option<u64>,
+    queue_depth: Option<usize>,
+    batch_images: Option<usize>,
+    max_galleries: Option<usize>,
+    max_references: Option<usize>,
+    max_references_per_subject: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawClient {
+    rights: Vec<String>,
+    purposes: Vec<String>,
+    galleries: Vec<String>,
+}
+
+impl Config {
+    /// Reads a file; without one, everything has its default, and no client may do anything.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigFaults> {
+        let Some(path) = path else { return Self::check(RawConfig::default()) };
+        let named = |fault: String| ConfigFaults(vec![format!("{}: {fault}", path.display())]);
+        let length = fs::metadata(path).map_err(|e| named(e.to_string()))?.len();
+        if length > MAX_FILE_BYTES {
+            return Err(named(format!("expected at most {MAX_FILE_BYTES} bytes, the file has {length}")));
+        }
+        Self::parse(&fs::read_to_string(path).map_err(|e| named(e.to_string()))?)
+    }
+
+    /// Parses the text of a file.
+    pub fn parse(text: &str) -> Result<Self, ConfigFaults> {
+        Self::check(toml::from_str(text).map_err(|e| ConfigFaults(vec![e.to_string()]))?)
+    }
+
+    fn check(raw: RawConfig) -> Result<Self, ConfigFaults> {
+        let mut faults = Faults(Vec::new());
+        let rpc = Limits::default();
+        let decode = DecodeLimits::default();
+        let batch = BatchLimits::default();
+        let galleries = Settings::default();
+        let l = &raw.limits;
+        let config = Self {
+            listen: faults.address("server.listen", raw.server.listen.as_deref(), "127.0.0.1:7443"),
+            metrics_listen: faults.address("server.metrics_listen", raw.server.metrics_listen.as_deref(), "127.0.0.1:9464"),
+            reflection: raw.server.reflection.unwrap_or(false),
+            log_format: raw.server.log_format.unwrap_or_default(),
+            rates: faults.rates(&raw.policy),
+            alternative_route: faults.route(raw.policy.alternative_route),
+            clients: raw.clients.into_iter().filter_map(|(name, client)| faults.client(&name, &client)).collect(),
+            limits: Limits {
+                message_bytes: faults.within("limits.message_bytes", l.message_bytes, 1 << 10..=64 << 20, rpc.message_bytes),
+                max_in_flight: faults.within("limits.max_in_flight", l.max_in_flight, 1..=65_536, rpc.max_in_flight),
+                streams_per_connection: faults.within(
+                    "limits.streams_per_connection",
+                    l.streams_per_connection,
+                    1..=65_536,
+                    rpc.streams_per_connection,
+                ),
+                enrol_stream_window: faults.within(
+                    "limits.enrol_stream_window",
+                    l.enrol_stream_window,
+                    1..=4096,
+                    rpc.enrol_stream_window,
+                ),
+                default_deadline: faults.millis("limits.default_deadline_ms", l.default_deadline_ms, rpc.default_deadline),
+                max_deadline: faults.millis("limits.max_deadline_ms", l.max_deadline_ms, rpc.max_deadline),
+                drain_grace: Duration::from_secs(faults.within(
+                    "limits.drain_grace_s",
+                    l.drain_grace_s,
+                    0..=3600,
+                    rpc.drain_grace.as_secs(),
+                )),
+                ..rpc
+            },
+            decode: DecodeLimits {
+                max_bytes: faults.within("limits.image_bytes", l.image_bytes, 1 << 10..=64 << 20, decode.max_bytes),
+                max_side: faults.within("limits.image_side_px", l.image_side_px, 64..=16_384, decode.max_side),
+                max_pixels: faults.within("limits.image_pixels", l.image_pixels, 4096..=1 << 26, decode.max_pixels),
+                ..decode
+            },
+            batch: BatchLimits {
+                queue_depth: faults.within("limits.queue_depth", l.queue_depth, 1..=1 << 20, batch.queue_depth),
+                batch_images: faults.within("limits.batch_images", l.batch_images, 1..=64, batch.batch_images),
+                ..batch
+            },
+            galleries: Settings {
+                max_galleries: faults.within("limits.max_galleries", l.max_galleries, 1..=4096, galleries.max_galleries),
+                max_references: faults.within(
+                    "limits.max_references",
+                    l.max_references,
+                    1..=100_000_000,
+                    galleries.max_references,
+                ),
+                max_references_per_subject: faults.within(
+                    "limits.max_references_per_subject",
+                    l.max_references_per_subject,
+                    1..=256,
+                    galleries.max_references_per_subject,
+                ),
+                case_retention: faults
+                    .within("policy.case_retention_days", raw.policy.case_retention_days, 1..=3650, 90)
+                    .checked_mul(24 * 3600)
+                    .map_or(galleries.case_retention, Duration::from_secs),
+                ..galleries
+            },
+        };
+        if faults.0.is_empty() { Ok(config) } else { Err(ConfigFaults(faults.0)) }
+    }
+}
+
+/// Collects faults and lets the check go on with a default.
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn within<T: Copy + PartialOrd + fmt::Display>(
+        &mut self,
+        name: &str,
+        value: Option<T>,
+        range: std::ops::RangeInclusive<T>,
+        default: T,
+    ) -> T {
+        let value = value.unwrap_or(default);
+        if !range.contains(&value) {
+            self.0.push(format!("{name}: expected {} to {}, got {value}", range.start(), range.end()));
+            return default;
+        }
+        value
+    }
+
+    fn millis(&mut self, name: &str, value: Option<u64>, default: Duration) -> Duration {
+        Duration::from_millis(self.within(name, value, 1..=600_000, u64::try_from(default.as_millis()).unwrap_or(1)))
+    }
+
+    fn address(&mut self, name: &str, value: Option<&str>, default: &str) -> SocketAddr {
+        let text = value.unwrap_or(default);
+        SocketAddr::from_str(text).unwrap_or_else(|_| {
+            self.0.push(format!("{name}: expected an address and port such as {default}, got {text:?}"));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    fn rates(&mut self, policy: &RawPolicy) -> RatePolicy {
+        let mut rate = |name: &str, value: Option<f64>, default: f64| match value.unwrap_or(default) {
+            value if value > 0.0 && value <= 1.0 => value,
+            value => {
+                self.0.push(format!("{name}: expected a rate above 0 and at most 1, got {value}"));
+                1.0
+            }
+        };
+        let fmr = rate("policy.max_fmr", policy.max_fmr, 0.01);
+        let fpir = rate("policy.max_fpir", policy.max_fpir, 0.05);
+        let extrapolated = policy.extrapolated_thresholds.unwrap_or(false);
+        RatePolicy {
+            max_fmr: Fmr::new(fmr).unwrap_or(Fmr::ONE),
+            max_fpir: Fpir::new(fpir).unwrap_or(Fpir::ONE),
+            tail: if extrapolated { Tail::Extrapolated } else { Tail::Measured },
+        }
+    }
+
+    fn route(&mut self, text: Option<String>) -> String {
+        let text = text.unwrap_or_else(|| "A member of staff checks the identity by another way.".into());
+        if text.is_empty() || text.len() > 500 {
+            self.0.push("policy.alternative_route: expected 1 to 500 bytes: a customer who is not matched is offered a way".into());
+        }
+        text
+    }
+
+    fn client(&mut self, name: &str, raw: &RawClient) -> Option<(ClientId, ClientPolicy)> {
+        let mut words = |list: &str, words: &[String], known: String, parse: &mut dyn FnMut(&str) -> bool| {
+            for word in words {
+                if !parse(word) {
+                    self.0.push(format!("clients.{name}.{list}: {word:?} is none; expected {known}"));
+                }
+            }
+        };
+        let mut policy = ClientPolicy { rights: BTreeSet::new(), purposes: BTreeSet::new(), galleries: BTreeSet::new() };
+        words("rights", &raw.rights, Right::ALL.map(Right::as_str).join(", "), &mut |word| {
+            Right::parse(word).map(|right| policy.rights.insert(right)).is_some()
+        });
+        words("purposes", &raw.purposes, Purpose::ALL.map(Purpose::as_str).join(", "), &mut |word| {
+            Purpose::parse(word).map(|purpose| policy.purposes.insert(purpose)).is_some()
+        });
+        words("galleries", &raw.galleries, "1 to 64 characters of a-z 0-9 _ -".into(), &mut |word| {
+            GalleryName::new(word).map(|gallery| policy.galleries.insert(gallery)).is_ok()
+        });
+        match ClientId::new(name) {
+            Ok(id) => Some((id, policy)),
+            Err(error) => {
+                self.0.push(format!("clients.{name}: expected {}", error.expected));
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_permitted_by_default() {
+        let config = Config::load(None).unwrap();
+        assert!(config.clients.is_empty());
+        assert!(config.listen.ip().is_loopback() && !config.reflection);
+        assert_eq!(config.rates.tail, Tail::Measured);
+    }
+
+    #[test]
+    fn a_client_has_what_it_is_given() {
+        let config = Config::parse(
+            r#"
+            [policy]
+            max_fmr = 0.001
+            [clients.shop]
+            rights = ["verify", "identify"]
+            purposes = ["sim_activation"]
+            galleries = ["subscribers"]
+            "#,
+        )
+        .unwrap();
+        let shop = &config.clients[&ClientId::new("shop").unwrap()];
+        assert!(shop.rights.contains(&Right::Verify) && !shop.rights.contains(&Right::Review));
+        assert_eq!(shop.purposes, BTreeSet::from([Purpose::SimActivation]));
+        assert_eq!(config.rates.max_fmr.value(), 0.001);
+    }
+
+    #[test]
+    fn all_faults_are_reported_together() {
+        let faults = Config::parse(
+            r#"
+            [server]
+            listen = "localhost"
+            [policy]
+            max_fmr = 2.0
+            [limits]
+            batch_images = 0
+            [clients.shop]
+            rights = ["veryfy"]
+            purposes = ["marketing"]
+            galleries = ["A"]
+            [clients."a b"]
+            "#,
+        )
+        .unwrap_err();
+        let text = faults.to_string();
+        for part in ["server.listen", "policy.max_fmr", "limits.batch_images", "veryfy", "marketing", "\"A\"", "clients.a b"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_a_fault() {
+        for text in ["[limits]\nmesage_bytes = 1", "[polciy]", "clients = 3", "not toml"] {
+            assert!(Config::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! JPEG: baseline and progressive, grey or YCbCr or RGB, 8 bits.
+
+use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
+use zune_jpeg::JpegDecoder;
+
+use super::{DecodeError, DecodeLimits, Decoded, Format, Orientation};
+
+const TRUNCATED: DecodeError = DecodeError::Truncated { format: Format::Jpeg };
+const MALFORMED: DecodeError = DecodeError::Malformed { format: Format::Jpeg };
+
+pub(super) fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
+    let survey = Survey::of(file, limits)?;
+    let options = DecoderOptions::default()
+        .set_strict_mode(true)
+        .set_max_width(limits.max_side as usize)
+        .set_max_height(limits.max_side as usize)
+        .jpeg_set_max_scans(limits.max_scans as usize)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let image = survey.sentinelled();
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(image.as_slice()), options);
+    // The decoder's own message may quote bytes of the file.
+    let rgb8 = decoder.decode().map_err(|_| MALFORMED)?;
+    Ok(Decoded { width: survey.width, height: survey.height, rgb8, orientation: survey.orientation })
+}
+
+/// What the chain of segments says, from SOI to EOI.
+struct Survey<'a> {
+    width: u32,
+    height: u32,
+    orientation: Orientation,
+    /// From SOI through EOI; phones append further pictures after it.
+    image: &'a [u8],
+}
+
+impl<'a> Survey<'a> {
+    fn of(file: &'a [u8], limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        let (mut size, mut orientation, mut scans) = (None, None, 0);
+        let mut at = 2; // after SOI
+        loop {
+            let marker = marker_at(file, &mut at)?;
+            match marker {
+                0xd9 => break,
+                0x01 | 0xd0..=0xd7 => continue, // TEM, RSTn: bare markers
+                0x00 | 0xd8 => return Err(MALFORMED),
+                _ => {}
+            }
+            let segment = segment_at(file, &mut at)?;
+            match marker {
+                0xc0..=0xc2 => {
+                    if size.replace(frame_size(segment, limits)?).is_some() {
+                        return Err(MALFORMED); // a second frame header would escape the checks of the first
+                    }
+                }
+                0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
+                    return Err(unsupported("a lossless, hierarchical or arithmetic-coded picture"));
+                }
+                0xda => {
+                    scans += 1;
+                    if scans > limits.max_scans {
+                        return Err(DecodeError::Scans { most: limits.max_scans });
+                    }
+                    skip_entropy_coded(file, &mut at)?;
+                }
+                0xe1 if orientation.is_none() => {
+                    orientation = segment.strip_prefix(b"Exif\0\0").map(Orientation::from_tiff);
+                }
+                _ => {}
+            }
+        }
+        let (width, height) = size.ok_or(MALFORMED)?;
+        let image = file.get(..at).filter(|_| scans > 0).ok_or(MALFORMED)?;
+        Ok(Self { width, height, orientation: orientation.unwrap_or(Orientation::UPRIGHT), image })
+    }
+
+    /// The image with a run of one-bits before EOI. No Huffman code is all ones, so a decoder that still wants blocks there fails
+    /// instead of filling the rest with grey; one that has them all never reads the run (a scan ends in one-bits anyway).
+    fn sentinelled(&self) -> Vec<u8> {
+        const ONES: [u8; 32] = {
+            let mut stuffed = [0; 32];
+            let mut i = 0;
+            while i < stuffed.len() {
+                stuffed[i] = 0xff;
+                i += 2;
+            }
+            stuffed
+        };
+        let (scans, eoi) = self.image.split_at(self.image.len().saturating_sub(2));
+        [scans, &ONES, eoi].concat()
+    }
+}
+
+/// The marker at `at`, fill bytes skipped; `at` moves behind it.
+fn marker_at(file: &[u8], at: &mut usize) -> Result<u8, DecodeError> {
+    if *file.get(*at).ok_or(TRUNCATED)? != 0xff {
+        return Err(MALFORMED);
+    }
+    let rest = file.get(*at..).unwrap_or_default();
+    let fill = rest.iter().take_while(|b| **b == 0xff).count();
+    let marker = *rest.get(fill).ok_or(TRUNCATED)?;
+    *at += fill + 1;
+    Ok(marker)
+}
+
+/// The payload of the segment at `at`; `at` moves behind it.
+fn segment_at<'a>(file: &'a [u8], at: &mut usize) -> Result<&'a [u8], DecodeError> {
+    let rest = file.get(*at..).unwrap_or_default();
+    let length = usize::from(u16::from_be_bytes(*rest.first_chunk().ok_or(TRUNCATED)?));
+    if length < 2 {
+        return Err(MALFORMED);
+    }
+    *at += length;
+    rest.get(2..length).ok_or(TRUNCATED)
+}
+
+/// Moves `at` to the marker that ends a scan: neither a stuffed 0xff nor a restart.
+fn skip_entropy_coded(file: &[u8], at: &mut usize) -> Result<(), DecodeError> {
+    let rest = file.get(*at..).unwrap_or_default();
+    let end = rest.windows(2).position(|w| w[0] == 0xff && !matches!(w[1], 0x00 | 0xd0..=0xd7 | 0xff));
+    *at += end.ok_or(TRUNCATED)?;
+    Ok(())
+}
+
+fn frame_size(frame: &[u8], limits: &DecodeLimits) -> Result<(u32, u32), DecodeError> {
+    let [precision, h1, h0, w1, w0, components, ..] = *frame else { return Err(MALFORMED) };
+    let (width, height) = (u32::from(u16::from_be_bytes([w1, w0])), u32::from(u16::from_be_bytes([h1, h0])));
+    limits.check_size(width, height)?;
+    match (precision, components) {
+        (8, 1 | 3) => Ok((width, height)),
+        (8, 4) => Err(unsupported("CMYK colours")),
+        (8, _) => Err(MALFORMED),
+        _ => Err(unsupported("samples of more than 8 bits")),
+    }
+}
+
+fn unsupported(found: &'static str) -> DecodeError {
+    DecodeError::Unsupported { format: Format::Jpeg, found, expected: "8-bit grey or RGB, baseline or progressive" }
+}

@@ -1,0 +1,217 @@
+//! Stage: bytes to upright RGB pixels, within limits that are checked before anything is allocated.
+//!
+//! Each format is surveyed first (its header, and for JPEG and WebP the chain of its segments): what is too large, cut off,
+//! animated or of an unsupported kind is refused before a decoder sees it. Decoders then run in their strict mode.
+//! Transparent pixels are laid over white. Colour profiles are not applied: sRGB is presumed.
+
+mod jpeg;
+mod orientation;
+mod png;
+mod webp;
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use crate::domain::{Pixels, PixelsError};
+
+use orientation::Orientation;
+
+/// What a caller gave.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// A JPEG, PNG or WebP file.
+    Encoded(&'a [u8]),
+    /// `height * width * 3` bytes, row by row from the top.
+    Rgb8 { rgb8: &'a [u8], width: u32, height: u32 },
+}
+
+impl fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encoded(bytes) => write!(f, "Encoded({} bytes)", bytes.len()),
+            Self::Rgb8 { width, height, .. } => write!(f, "Rgb8({width}x{height})"),
+        }
+    }
+}
+
+/// What decoding may cost. At the defaults no image takes more than 64 MiB or, on one core of a server, 250 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Bytes of an encoded image.
+    pub max_bytes: usize,
+    /// The least width and height, pixels.
+    pub min_side: u32,
+    /// The greatest width and height, pixels.
+    pub max_side: u32,
+    /// Width times height.
+    pub max_pixels: u64,
+    /// Scans of a JPEG: each one of a progressive file visits every block again, for next to no bytes. Encoders in use write
+    /// 10 or fewer.
+    pub max_scans: u32,
+    /// Bytes that a PNG's metadata may unpack to.
+    pub max_metadata_bytes: usize,
+}
+
+impl Default for DecodeLimits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 2 << 20,
+            min_side: 16,
+            max_side: 4096,
+            max_pixels: 4 << 20,
+            max_scans: 32,
+            max_metadata_bytes: 1 << 20,
+        }
+    }
+}
+
+impl DecodeLimits {
+    fn check_size(&self, width: u32, height: u32) -> Result<(), DecodeError> {
+        let (least, most) = (self.min_side, self.max_side);
+        if [width, height].iter().any(|side| !(least..=most).contains(side)) {
+            return Err(DecodeError::Side { width, height, least, most });
+        }
+        if u64::from(width) * u64::from(height) > self.max_pixels {
+            return Err(DecodeError::Area { width, height, most: self.max_pixels });
+        }
+        Ok(())
+    }
+}
+
+/// The formats that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Jpeg,
+    Png,
+    WebP,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::WebP => "WebP",
+        })
+    }
+}
+
+/// Why there are no pixels. Messages hold sizes and names alone, never a byte of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the image is empty; expected a JPEG, PNG or WebP file")]
+    Empty,
+    #[error("the image has {bytes} bytes; at most {most} are accepted")]
+    Bytes { bytes: usize, most: usize },
+    #[error("the bytes are no JPEG, PNG or WebP file")]
+    Format,
+    #[error("the image is {width}x{height} pixels; each side must be {least} to {most}")]
+    Side { width: u32, height: u32, least: u32, most: u32 },
+    #[error("the image is {width}x{height} pixels; at most {most} pixels in all are accepted")]
+    Area { width: u32, height: u32, most: u64 },
+    #[error("the JPEG has more than {most} scans")]
+    Scans { most: u32 },
+    #[error("the {format} file holds {found}; expected {expected}")]
+    Unsupported { format: Format, found: &'static str, expected: &'static str },
+    #[error("the {format} file ends too early")]
+    Truncated { format: Format },
+    #[error("the {format} file is damaged")]
+    Malformed { format: Format },
+    #[error("a raw image of {width}x{height} has {expected} bytes, got {got}")]
+    RawLength { width: u32, height: u32, expected: u64, got: u64 },
+}
+
+impl DecodeError {
+    /// A stable word for it, for error details and metrics.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Empty => "image_empty",
+            Self::Bytes { .. } => "image_bytes",
+            Self::Format => "image_format",
+            Self::Side { .. } => "image_side",
+            Self::Area { .. } => "image_area",
+            Self::Scans { .. } => "image_scans",
+            Self::Unsupported { .. } => "image_unsupported",
+            Self::Truncated { .. } => "image_truncated",
+            Self::Malformed { .. } => "image_malformed",
+            Self::RawLength { .. } => "image_raw_length",
+        }
+    }
+}
+
+/// Decodes, lays over white, and turns upright (EXIF orientation; a raw image is upright already).
+///
+/// # Errors
+/// [`DecodeError`] for anything that is not one whole still image within `limits`.
+pub fn decode(source: Source<'_>, limits: &DecodeLimits) -> Result<Pixels, DecodeError> {
+    match source {
+        Source::Encoded(file) => {
+            let decoded = decode_file(file, limits)?;
+            let (width, height, rgb8) = decoded.orientation.upright(decoded.width, decoded.height, decoded.rgb8);
+            pixels(width, height, rgb8)
+        }
+        Source::Rgb8 { rgb8, width, height } => {
+            limits.check_size(width, height)?;
+            let expected = u64::from(width) * u64::from(height) * 3;
+            if rgb8.len() as u64 != expected {
+                return Err(DecodeError::RawLength { width, height, expected, got: rgb8.len() as u64 });
+            }
+            pixels(width, height, rgb8.to_vec())
+        }
+    }
+}
+
+/// As stored in the file: `rgb8` is `height * width * 3` bytes, not yet upright.
+struct Decoded {
+    width: u32,
+    height: u32,
+    rgb8: Vec<u8>,
+    orientation: Orientation,
+}
+
+fn decode_file(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
+    if file.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    if file.len() > limits.max_bytes {
+        return Err(DecodeError::Bytes { bytes: file.len(), most: limits.max_bytes });
+    }
+    match file {
+        [0xff, 0xd8, 0xff, ..] => jpeg::decode(file, limits),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => png::decode(file, limits),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp::decode(file, limits),
+        _ => Err(DecodeError::Format),
+    }
+}
+
+fn pixels(width: u32, height: u32, rgb8: Vec<u8>) -> Result<Pixels, DecodeError> {
+    let got = rgb8.len() as u64;
+    Pixels::new(width, height, rgb8).map_err(|error| match error {
+        PixelsError::Empty => DecodeError::Empty,
+        PixelsError::Length { expected, .. } => DecodeError::RawLength { width, height, expected, got },
+    })
+}
+
+/// Lays pixels with alpha over white, in place: `N` channels (1 grey, 2 grey and alpha, 3 RGB, 4 RGBA) become RGB.
+fn lay_over_white<const N: usize>(samples: &mut [u8], rgb: impl Fn([u8; N]) -> [u8; 3]) -> usize {
+    debug_assert!(N >= 3, "in place only towards fewer channels");
+    let count = samples.len() / N;
+    for i in 0..count {
+        if let Some(pixel) = samples.get(i * N..).and_then(|s| s.first_chunk::<N>()).copied()
+            && let Some(out) = samples.get_mut(i * 3..i * 3 + 3)
+        {
+            out.copy_from_slice(&rgb(pixel));
+        }
+    }
+    count * 3
+}
+
+/// One channel over white.
+fn over_white(value: u8, alpha: u8) -> u8 {
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}

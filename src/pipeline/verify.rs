@@ -1,0 +1,198 @@
+//! Verification, 1:1.
+
+use std::time::{Instant, SystemTime};
+
+use super::{
+    Bearer, ExtractError, Extraction, FaceInput, Lane, Pipeline, ThresholdError, Timings,
+    decide::{decide, score_of_a_stranger, threshold_1_to_1},
+};
+use crate::{
+    domain::{
+        Assessment, ClientId, Fmr, ModelMismatch, Purpose, Reason, Reference, Score, SubjectId, Template, Threshold,
+        compare,
+    },
+    gallery::{Gallery, StoreError},
+    seal::SealError,
+    telemetry::Metrics,
+};
+
+/// What a probe is compared with.
+#[derive(Debug)]
+pub enum Claim<'a> {
+    /// The references of an enrolled subject; without a gallery there are none.
+    Subject { gallery: Option<&'a Gallery>, bearer: Claimant<'a> },
+    /// A photo that came along.
+    Inline(FaceInput),
+}
+
+/// Who claims to be whom, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Claimant<'a> {
+    pub subject: &'a SubjectId,
+    pub client: &'a ClientId,
+    pub gallery: &'a crate::domain::GalleryName,
+    pub purpose: Purpose,
+}
+
+/// The answer to a verification.
+#[derive(Debug)]
+pub struct Verified {
+    pub reason: Reason,
+    /// Sealed receipt and its end: only for a match with an enrolled subject.
+    pub receipt: Option<(Vec<u8>, SystemTime)>,
+    /// What was refused, when quality is the reason.
+    pub refused: Option<Assessment>,
+    /// The best score over the claimed references, when there was a comparison.
+    pub score: Option<Score>,
+    pub threshold: Threshold,
+    /// 0 without a gallery.
+    pub epoch: u64,
+    pub timings: Timings,
+}
+
+/// Why a verification has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    #[error(transparent)]
+    Threshold(#[from] ThresholdError),
+    #[error(transparent)]
+    Mismatch(#[from] ModelMismatch),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+impl Pipeline {
+    /// Compares `probe` with what is claimed, at the threshold that keeps `max_fmr` (the policy's if `None`).
+    pub async fn verify(
+        &self,
+        probe: FaceInput,
+        claim: Claim<'_>,
+        max_fmr: Option<Fmr>,
+        deadline: Instant,
+    ) -> Result<Verified, VerifyError> {
+        // Before any work: a rate that cannot be kept costs nothing.
+        let threshold = threshold_1_to_1(self.calibration(), &self.rates, max_fmr)?;
+        let probe = self.extract(probe, Lane::Verification, deadline).await?;
+        let verified = match claim {
+            Claim::Subject { gallery, bearer } => self.verify_subject(probe, gallery, bearer, threshold).await?,
+            Claim::Inline(reference) => self.verify_inline(probe, reference, threshold, deadline).await?,
+        };
+        let reason = verified.reason;
+        Metrics::get().decisions_total.with_label_values(&[reason.decision().as_str(), reason.as_str()]).inc();
+        Ok(verified)
+    }
+
+    async fn verify_subject(
+        &self,
+        probe: Extraction,
+        gallery: Option<&Gallery>,
+        claimant: Claimant<'_>,
+        threshold: Threshold,
+    ) -> Result<Verified, VerifyError> {
+        let mut timings = probe.timings;
+        let epoch = gallery.map_or(0, Gallery::epoch);
+        let probe = match probe.outcome {
+            Ok(template) => template,
+            Err(assessment) => {
+                return Ok(Verified::undetermined(assessment, Role::Probe, threshold, epoch, timings));
+            }
+        };
+        let started = Instant::now();
+        let references = match gallery {
+            Some(gallery) => gallery.references_of(claimant.subject).await?,
+            None => Vec::new(),
+        };
+        let best = best_score(&probe, &references)?;
+        // A stranger's score stands in for that of a subject without references: computed always, so that the two take the same time.
+        let chance = self.chance(claimant.subject, &probe);
+        let stranger = score_of_a_stranger(self.calibration(), threshold, chance);
+        let score = best.unwrap_or(stranger);
+        let reason = decide(score, threshold);
+        let receipt = match reason {
+            Reason::ScoreReachesThreshold => {
+                let bearer = Bearer {
+                    client: claimant.client,
+                    gallery: claimant.gallery,
+                    purpose: claimant.purpose,
+                    model: self.model(),
+                };
+                Some(self.receipts.issue(&probe, claimant.subject, bearer, SystemTime::now())?)
+            }
+            _ => None,
+        };
+        timings.compare = started.elapsed();
+        Metrics::get().stage("compare", timings.compare);
+        Ok(Verified { reason, receipt, refused: None, score: Some(score), threshold, epoch, timings })
+    }
+
+    async fn verify_inline(
+        &self,
+        probe: Extraction,
+        reference: FaceInput,
+        threshold: Threshold,
+        deadline: Instant,
+    ) -> Result<Verified, VerifyError> {
+        let mut timings = probe.timings;
+        let probe = match probe.outcome {
+            Ok(template) => template,
+            Err(assessment) => return Ok(Verified::undetermined(assessment, Role::Probe, threshold, 0, timings)),
+        };
+        let reference = self.extract(reference, Lane::Verification, deadline).await?;
+        timings = timings + reference.timings;
+        let reference = match reference.outcome {
+            Ok(template) => template,
+            Err(assessment) => return Ok(Verified::undetermined(assessment, Role::Reference, threshold, 0, timings)),
+        };
+        let started = Instant::now();
+        let score = compare(&probe, &reference)?;
+        timings.compare = started.elapsed();
+        Metrics::get().stage("compare", timings.compare);
+        let reason = decide(score, threshold);
+        Ok(Verified { reason, receipt: None, refused: None, score: Some(score), threshold, epoch: 0, timings })
+    }
+
+    /// Pseudo-random bytes that only the service can compute; the same for the same subject and probe.
+    fn chance(&self, subject: &SubjectId, probe: &Template) -> [u8; 16] {
+        let mut message = zeroize::Zeroizing::new(Vec::with_capacity(128 + 4 * probe.dimension()));
+        message.extend_from_slice(subject.as_str().as_bytes());
+        message.push(0);
+        probe.values().iter().for_each(|v| message.extend_from_slice(&v.to_le_bytes()));
+        let [chance, _] = split(self.root.keyed_hash("vultus stranger's score v1", &message));
+        chance
+    }
+}
+
+/// Which of the two images was refused.
+#[derive(Clone, Copy)]
+enum Role {
+    Probe,
+    Reference,
+}
+
+impl Verified {
+    fn undetermined(assessment: Assessment, role: Role, threshold: Threshold, epoch: u64, timings: Timings) -> Self {
+        let reason = match (role, assessment.face_found()) {
+            (Role::Probe, true) => Reason::ProbeQuality,
+            (Role::Probe, false) => Reason::ProbeWithoutFace,
+            (Role::Reference, true) => Reason::ReferenceQuality,
+            (Role::Reference, false) => Reason::ReferenceWithoutFace,
+        };
+        Self { reason, receipt: None, refused: Some(assessment), score: None, threshold, epoch, timings }
+    }
+}
+
+/// The best over all references; `None` when there are none.
+fn best_score(probe: &Template, references: &[Reference]) -> Result<Option<Score>, ModelMismatch> {
+    let scores = references.iter().map(|reference| compare(probe, &reference.template));
+    scores.reduce(|best, score| Ok(if best?.total_cmp(score?).is_lt() { score? } else { best? })).transpose()
+}
+
+fn split(bytes: [u8; 32]) -> [[u8; 16]; 2] {
+    let mut halves = [[0; 16]; 2];
+    halves.iter_mut().zip(bytes.chunks_exact(16)).for_each(|(half, chunk)| half.copy_from_slice(chunk));
+    halves
+}

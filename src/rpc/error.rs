@@ -1,0 +1,274 @@
+//! One table from cause to status. Two messages per error: the caller's says what was expected, the log's says what happened.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{
+    access::Denied,
+    domain::{Assessment, CalibrationError, Measure},
+    gallery::{CaseError, CreateError, EnrolError, EraseError, SearchError, StoreError},
+    pipeline::{
+        DeviceError, ExtractError, ExtractReferenceError, IdentifyError, ReceiptError, ThresholdError, VerifyError,
+    },
+};
+
+/// The domain of `google.rpc.ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "vultus";
+
+/// Everything that a call can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{field}: expected {expected}")]
+    Field { field: &'static str, expected: &'static str },
+    #[error("expected the client's name in the metadata `vultus-client`")]
+    Unauthenticated,
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("as many requests as are allowed are being answered")]
+    Busy,
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    #[error("the image was refused")]
+    Refused(Assessment),
+    #[error(transparent)]
+    Threshold(#[from] ThresholdError),
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    #[error(transparent)]
+    Case(#[from] CaseError),
+    #[error("{0}")]
+    Unknown(&'static str),
+    #[error("{0}")]
+    Internal(&'static str),
+}
+
+impl Error {
+    pub const fn field(field: &'static str, expected: &'static str) -> Self {
+        Self::Field { field, expected }
+    }
+}
+
+impl From<VerifyError> for Error {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Extract(error) => Self::Extract(error),
+            VerifyError::Threshold(error) => Self::Threshold(error),
+            VerifyError::Mismatch(error) => Self::Search(error.into()),
+            VerifyError::Store(error) => Self::Store(error),
+            VerifyError::Seal(_) => Self::Internal("the system's random source failed"),
+        }
+    }
+}
+
+impl From<IdentifyError> for Error {
+    fn from(error: IdentifyError) -> Self {
+        match error {
+            IdentifyError::Receipt(error) => Self::Receipt(error),
+            IdentifyError::Threshold(error) => Self::Threshold(error),
+            IdentifyError::Store(error) => Self::Store(error),
+            IdentifyError::Search(error) => Self::Search(error),
+            IdentifyError::Case(error) => Self::Case(error),
+        }
+    }
+}
+
+impl From<ExtractReferenceError> for Error {
+    fn from(error: ExtractReferenceError) -> Self {
+        match error {
+            ExtractReferenceError::Extract(error) => Self::Extract(error),
+            ExtractReferenceError::Refused(assessment) => Self::Refused(assessment),
+        }
+    }
+}
+
+impl From<EraseError> for Error {
+    fn from(error: EraseError) -> Self {
+        match error {
+            EraseError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// A row of the table.
+struct Row {
+    code: Code,
+    /// Stable; in `google.rpc.ErrorInfo` and the metrics.
+    reason: &'static str,
+    message: String,
+}
+
+fn row(code: Code, reason: &'static str, message: impl Into<String>) -> Row {
+    Row { code, reason, message: message.into() }
+}
+
+impl Error {
+    fn row(&self) -> Row {
+        use Code::{
+            AlreadyExists, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, NotFound, PermissionDenied,
+            ResourceExhausted, Unauthenticated, Unavailable,
+        };
+        let text = self.to_string();
+        match self {
+            Self::Field { .. } => row(InvalidArgument, "FIELD_INVALID", text),
+            Self::Unauthenticated => row(Unauthenticated, "CLIENT_MISSING", text),
+            // Which right, purpose or gallery was missing is the operator's to know.
+            Self::Denied(_) => row(PermissionDenied, "NOT_PERMITTED", "the policy does not permit this call"),
+            Self::Busy => row(ResourceExhausted, OVERLOADED, "too many requests; try again shortly"),
+            Self::Extract(error) => match error {
+                ExtractError::Decode(_) => row(InvalidArgument, "IMAGE_MALFORMED", text),
+                ExtractError::Landmarks(_) => row(InvalidArgument, "LANDMARKS_IMPLAUSIBLE", text),
+                ExtractError::Device(DeviceError::Full { .. }) => {
+                    row(ResourceExhausted, OVERLOADED, "too many requests; try again shortly")
+                }
+                ExtractError::Late | ExtractError::Device(DeviceError::Late) => {
+                    row(DeadlineExceeded, "DEADLINE", "the deadline passed before the work began")
+                }
+                ExtractError::Device(DeviceError::Failed(_)) => {
+                    row(Internal, "EXTRACT_FAILED", "no template could be extracted from this image")
+                }
+                ExtractError::Device(DeviceError::Stopped) => {
+                    row(Unavailable, "DEVICE_STOPPED", "the device has stopped; try another replica")
+                }
+                ExtractError::Internal(_) => row(Internal, "INTERNAL", INTERNAL),
+            },
+            Self::Refused(assessment) => row(FailedPrecondition, "IMAGE_REFUSED", advice(assessment)),
+            Self::Threshold(error) => match error {
+                ThresholdError::LaxerThanPolicy { .. } => row(InvalidArgument, "RATE_LAXER_THAN_POLICY", text),
+                ThresholdError::Calibration(CalibrationError::BeyondTable { .. }) => {
+                    row(FailedPrecondition, "RATE_BEYOND_CALIBRATION", text)
+                }
+                ThresholdError::Calibration(CalibrationError::Empty | CalibrationError::Order { .. }) => {
+                    row(Internal, "INTERNAL", INTERNAL)
+                }
+            },
+            Self::Receipt(error) => match error {
+                ReceiptError::NotAuthentic => row(InvalidArgument, "RECEIPT_NOT_AUTHENTIC", text),
+                ReceiptError::OtherClient => row(PermissionDenied, "RECEIPT_OF_ANOTHER_CLIENT", text),
+                ReceiptError::Expired => row(FailedPrecondition, "RECEIPT_EXPIRED", text),
+                ReceiptError::Spent => row(FailedPrecondition, "RECEIPT_SPENT", text),
+                ReceiptError::OtherGallery => row(FailedPrecondition, "RECEIPT_OF_ANOTHER_GALLERY", text),
+                ReceiptError::OtherPurpose => row(FailedPrecondition, "RECEIPT_OF_ANOTHER_PURPOSE", text),
+                ReceiptError::OtherModel => row(FailedPrecondition, "RECEIPT_OF_ANOTHER_MODEL", text),
+            },
+            Self::Store(error) => store_row(error),
+            Self::Create(error) => match error {
+                CreateError::Model { .. } => row(FailedPrecondition, "GALLERY_OF_ANOTHER_MODEL", text),
+                CreateError::TooMany { .. } => row(ResourceExhausted, "TOO_MANY_GALLERIES", text),
+                CreateError::Dimension { .. } | CreateError::Random => row(Internal, "INTERNAL", INTERNAL),
+                CreateError::Store(error) => store_row(error),
+            },
+            Self::Enrol(error) => match error {
+                EnrolError::Model { .. } | EnrolError::Dimension { .. } => {
+                    row(FailedPrecondition, "GALLERY_OF_ANOTHER_MODEL", text)
+                }
+                EnrolError::Exists { .. } => row(AlreadyExists, "REFERENCE_EXISTS", text),
+                EnrolError::TooManyForSubject { .. } => row(FailedPrecondition, "SUBJECT_FULL", text),
+                EnrolError::GalleryFull { .. } => row(ResourceExhausted, "GALLERY_FULL", text),
+                EnrolError::Seal(_) => row(Internal, "INTERNAL", INTERNAL),
+                EnrolError::Store(error) => store_row(error),
+            },
+            Self::Search(error) => match error {
+                SearchError::Model(_) => row(FailedPrecondition, "GALLERY_OF_ANOTHER_MODEL", text),
+                SearchError::Index(_) => row(Internal, "INTERNAL", INTERNAL),
+                SearchError::Stopped => row(Unavailable, "STOPPING", text),
+            },
+            Self::Case(error) => match error {
+                CaseError::NoGallery { .. } => row(NotFound, "NOT_FOUND", text),
+                CaseError::Exists { .. } => row(Internal, "INTERNAL", INTERNAL),
+                CaseError::Store(error) => store_row(error),
+            },
+            Self::Unknown(_) => row(NotFound, "NOT_FOUND", text),
+            Self::Internal(_) => row(Internal, "INTERNAL", INTERNAL),
+        }
+    }
+
+    /// Stable word for metrics and logs.
+    pub fn reason(&self) -> &'static str {
+        self.row().reason
+    }
+
+    pub fn into_status(self) -> Status {
+        let Row { code, reason, message } = self.row();
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason, ERROR_DOMAIN, Vec::<(String, String)>::new());
+        if let Self::Field { field, expected } = &self {
+            details.add_bad_request_violation(*field, format!("expected {expected}"));
+        }
+        if reason == OVERLOADED {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        Status::with_error_details(code, message, details)
+    }
+}
+
+fn store_row(error: &StoreError) -> Row {
+    match error {
+        StoreError::Full => row(Code::ResourceExhausted, "STORE_FULL", "the store is full: nothing was changed"),
+        StoreError::Failed(_) => row(Code::Unavailable, "STORE_FAILED", "the store takes no changes at present"),
+        StoreError::Closed => row(Code::Unavailable, "STOPPING", "the service is going down; try another replica"),
+    }
+}
+
+/// What a caller learns of a fault of ours; the log says more.
+const INTERNAL: &str = "internal error";
+
+/// The one reason that is worth trying again soon.
+const OVERLOADED: &str = "OVERLOADED";
+
+/// When a refused caller may try again.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// What to do at the counter.
+fn advice(assessment: &Assessment) -> String {
+    let advice: Vec<_> =
+        assessment.refused().map(|m: &Measure| format!("{}: {}", m.name.as_str(), m.advice)).collect();
+    if advice.is_empty() { "no face was found in the image".into() } else { advice.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Right;
+
+    #[test]
+    fn a_status_carries_a_stable_reason_and_the_field() {
+        let status = Error::field("context.site", "1 to 64 characters").into_status();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("FIELD_INVALID", ERROR_DOMAIN));
+        let violation = &details.bad_request().unwrap().field_violations[0];
+        assert_eq!((violation.field.as_str(), violation.description.as_str()), ("context.site", "expected 1 to 64 characters"));
+    }
+
+    #[test]
+    fn only_overload_invites_to_try_again() {
+        let retry = |error: Error| error.into_status().get_error_details().retry_info().and_then(|r| r.retry_delay);
+        assert_eq!(retry(Error::Busy), Some(RETRY_AFTER));
+        assert_eq!(retry(Error::Store(StoreError::Full)), None);
+    }
+
+    #[test]
+    fn a_refused_caller_does_not_learn_the_policy() {
+        let status = Error::Denied(Denied::Right(Right::Review)).into_status();
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert!(!status.message().contains("review"));
+    }
+
+    #[test]
+    fn faults_of_ours_say_nothing_of_the_inside() {
+        let status = Error::Extract(ExtractError::Device(DeviceError::Failed("matmul 128x7".into()))).into_status();
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!status.message().contains("matmul"));
+    }
+}

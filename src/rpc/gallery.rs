@@ -1,0 +1,200 @@
+//! GalleryService: Enrol, EnrolStream, Erase, DescribeGallery.
+
+use std::{pin::Pin, time::Instant};
+
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+use tracing::{Instrument, Span};
+
+use super::{Service, error::Error, observe::note, pb, receive, respond};
+use crate::{
+    access::Right,
+    domain::{ClientId, GalleryName, ReferenceId, SubjectId},
+    gallery::Selector,
+    telemetry::Metrics,
+};
+
+type StatusStream = Pin<Box<dyn Stream<Item = Result<pb::EnrolStreamResponse, Status>> + Send>>;
+
+#[async_trait]
+impl pb::gallery_service_server::GalleryService for Service {
+    type EnrolStreamStream = StatusStream;
+
+    async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolResponse>, Status> {
+        let deadline = receive::deadline(request.metadata(), &self.0.limits);
+        let client = receive::client(request.metadata());
+        self.answer("Enrol", async { self.enrol_face(client?, request.into_inner(), deadline).await }).await
+    }
+
+    async fn enrol_stream(
+        &self,
+        request: Request<Streaming<pb::EnrolStreamRequest>>,
+    ) -> Result<Response<StatusStream>, Status> {
+        let client = receive::client(request.metadata()).map_err(Error::into_status)?;
+        let items = request.into_inner();
+        let window = self.0.limits.enrol_stream_window;
+        let (statuses, answers) = mpsc::channel(window);
+        tokio::spawn(self.clone().enrol_items(client, items, statuses).instrument(Span::current()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn erase(&self, request: Request<pb::EraseRequest>) -> Result<Response<pb::EraseResponse>, Status> {
+        self.answer("Erase", self.erase_references(request)).await
+    }
+
+    async fn describe_gallery(
+        &self,
+        request: Request<pb::DescribeGalleryRequest>,
+    ) -> Result<Response<pb::DescribeGalleryResponse>, Status> {
+        self.answer("DescribeGallery", self.describe(request)).await
+    }
+}
+
+impl Service {
+    async fn enrol_face(
+        &self,
+        client: ClientId,
+        request: pb::EnrolRequest,
+        deadline: Instant,
+    ) -> Result<pb::EnrolResponse, Error> {
+        let started = Instant::now();
+        let context = receive::context(request.context)?;
+        note(&client, &context);
+        let pass = self.0.access.authorise(&client, &[Right::Enrol], &context)?;
+        let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
+        let subject = receive::id("subject_id", SubjectId::new(&request.subject_id))?;
+        let id = match request.reference_id.as_str() {
+            "" => None,
+            text => Some(receive::id("reference_id", ReferenceId::parse(text))?),
+        };
+        pass.gallery(&name)?; // before any image byte is decoded
+        let image = receive::face("image", request.image)?;
+        let pipeline = &self.0.pipeline;
+        let (template, mut timings) = pipeline.extract_reference(image, deadline).await?;
+        // Only a face that became a template makes a gallery.
+        let gallery = pass.gallery_for_enrolment(&name, pipeline.model(), template.dimension()).await??;
+        let committing = Instant::now();
+        let enrolled = pipeline.enrol(&gallery, subject, id, template).await?;
+        timings.compare = committing.elapsed();
+        tracing::info!(reference_id = %enrolled.id, repeated = enrolled.repeated, "enrolled");
+        Ok(pb::EnrolResponse {
+            reference_id: enrolled.id.to_string(),
+            gallery_epoch: enrolled.epoch,
+            model_digest: pipeline.model().to_string(),
+            transaction_id: context.transaction_id.to_string(),
+            timings: Some(respond::timings(timings, started.elapsed())),
+        })
+    }
+
+    /// Enrols what comes in, at most a window of items at a time: a sender that is faster waits, in its own flow control.
+    async fn enrol_items(
+        self,
+        client: ClientId,
+        mut items: Streaming<pb::EnrolStreamRequest>,
+        statuses: mpsc::Sender<Result<pb::EnrolStreamResponse, Status>>,
+    ) {
+        let window = std::sync::Arc::new(tokio::sync::Semaphore::new(self.0.limits.enrol_stream_window));
+        loop {
+            let Ok(permit) = std::sync::Arc::clone(&window).acquire_owned().await else { return };
+            let request = match items.next().await {
+                Some(Ok(request)) => request,
+                Some(Err(status)) => {
+                    let _ = statuses.send(Err(status)).await; // the client has gone if nobody listens
+                    return;
+                }
+                None => return,
+            };
+            if statuses.is_closed() {
+                return;
+            }
+            let (service, client, statuses) = (self.clone(), client.clone(), statuses.clone());
+            tokio::spawn(async move {
+                let status = service.enrol_item(client, request).await;
+                let _ = statuses.send(Ok(status)).await; // as above
+                drop(permit);
+            });
+        }
+    }
+
+    async fn enrol_item(&self, client: ClientId, request: pb::EnrolStreamRequest) -> pb::EnrolStreamResponse {
+        use pb::enrol_stream_response::Result as Outcome;
+        let deadline = Instant::now() + self.0.limits.max_deadline;
+        let work = async {
+            let enrolment = request.enrolment.ok_or(Error::field("enrolment", "an EnrolRequest"))?;
+            self.enrol_face(client, enrolment, deadline).await
+        };
+        let outcome = match self.answer_when_free("EnrolStream", work).await {
+            Ok(enrolled) => Outcome::Enrolled(enrolled),
+            Err(status) => Outcome::Refused(tonic_types::Status {
+                code: status.code() as i32,
+                message: status.message().into(),
+                details: details(&status),
+            }),
+        };
+        pb::EnrolStreamResponse { item: request.item, result: Some(outcome) }
+    }
+
+    async fn erase_references(&self, request: Request<pb::EraseRequest>) -> Result<pb::EraseResponse, Error> {
+        let client = receive::client(request.metadata())?;
+        let request = request.into_inner();
+        let context = receive::context(request.context)?;
+        note(&client, &context);
+        let pass = self.0.access.authorise(&client, &[Right::Erase], &context)?;
+        let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
+        let selector = match request.selector {
+            None => return Err(Error::field("selector", "subject_id or reference_id; nothing is never all")),
+            Some(pb::erase_request::Selector::SubjectId(id)) => {
+                Selector::Subject(receive::id("selector.subject_id", SubjectId::new(&id))?)
+            }
+            Some(pb::erase_request::Selector::ReferenceId(id)) => {
+                Selector::Reference(receive::id("selector.reference_id", ReferenceId::parse(&id))?)
+            }
+        };
+        let (references, epoch) = match pass.gallery(&name)? {
+            None => (0, 0),
+            Some(gallery) => {
+                let erased = gallery.erase(selector).await?;
+                (erased.references, erased.epoch)
+            }
+        };
+        Metrics::get().erased_references_total.inc_by(references as u64);
+        tracing::info!(references, "erased");
+        Ok(pb::EraseResponse {
+            erased_references: u32::try_from(references).unwrap_or(u32::MAX),
+            gallery_epoch: epoch,
+            transaction_id: context.transaction_id.to_string(),
+        })
+    }
+
+    async fn describe(
+        &self,
+        request: Request<pb::DescribeGalleryRequest>,
+    ) -> Result<pb::DescribeGalleryResponse, Error> {
+        let client = receive::client(request.metadata())?;
+        let request = request.into_inner();
+        let context = receive::context(request.context)?;
+        note(&client, &context);
+        let rights = [Right::Admin, Right::Enrol, Right::Verify];
+        let pass = self.0.access.authorise(&client, &rights, &context)?;
+        let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
+        let gallery = pass.gallery(&name)?.ok_or(Error::Unknown("there is no gallery of this name"))?;
+        let description = gallery.describe();
+        Ok(pb::DescribeGalleryResponse {
+            gallery: name.to_string(),
+            subjects: description.subjects,
+            references: description.references,
+            model_digest: gallery.model().to_string(),
+            dimension: u32::try_from(gallery.dimension()).unwrap_or(u32::MAX),
+            gallery_epoch: description.epoch,
+            created_at: Some(respond::timestamp(description.created_at)),
+            transaction_id: context.transaction_id.to_string(),
+        })
+    }
+}
+
+/// The typed details, as they travel in a status' binary metadata.
+fn details(status: &Status) -> Vec<prost_types::Any> {
+    use prost::Message;
+    tonic_types::Status::decode(status.details()).map(|status| status.details).unwrap_or_default()
+}

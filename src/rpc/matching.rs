@@ -1,0 +1,146 @@
+//! MatchService: Verify, Identify, Assess.
+
+use std::time::Instant;
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Service, error::Error, observe::note, pb, receive, respond};
+use crate::{
+    access::Right,
+    domain::{Decision, GalleryName, SubjectId},
+    pipeline::{Bearer, Claim, Claimant, Search, Timings, Verified},
+};
+
+#[async_trait]
+impl pb::match_service_server::MatchService for Service {
+    async fn verify(&self, request: Request<pb::VerifyRequest>) -> Result<Response<pb::VerifyResponse>, Status> {
+        self.answer("Verify", self.verify_face(request)).await
+    }
+
+    async fn identify(&self, request: Request<pb::IdentifyRequest>) -> Result<Response<pb::IdentifyResponse>, Status> {
+        self.answer("Identify", self.identify_receipt(request)).await
+    }
+
+    async fn assess(&self, request: Request<pb::AssessRequest>) -> Result<Response<pb::AssessResponse>, Status> {
+        self.answer("Assess", self.assess_face(request)).await
+    }
+}
+
+impl Service {
+    async fn verify_face(&self, request: Request<pb::VerifyRequest>) -> Result<pb::VerifyResponse, Error> {
+        let started = Instant::now();
+        let client = receive::client(request.metadata())?;
+        let deadline = receive::deadline(request.metadata(), &self.0.limits);
+        let request = request.into_inner();
+        let context = receive::context(request.context)?;
+        note(&client, &context);
+        let pass = self.0.access.authorise(&client, &[Right::Verify], &context)?;
+        let max_fmr = receive::max_fmr(request.max_fmr)?;
+        let verified = match request.claim {
+            None => return Err(Error::field("claim", "claimed_subject or inline_reference")),
+            Some(pb::verify_request::Claim::ClaimedSubject(claimed)) => {
+                let name = receive::id("claimed_subject.gallery", GalleryName::new(&claimed.gallery))?;
+                let subject = receive::id("claimed_subject.subject_id", SubjectId::new(&claimed.subject_id))?;
+                let gallery = pass.gallery(&name)?;
+                let bearer =
+                    Claimant { subject: &subject, client: &client, gallery: &name, purpose: context.purpose };
+                let claim = Claim::Subject { gallery: gallery.as_deref(), bearer };
+                let probe = receive::face("probe", request.probe)?;
+                self.0.pipeline.verify(probe, claim, max_fmr, deadline).await?
+            }
+            Some(pb::verify_request::Claim::InlineReference(image)) => {
+                let probe = receive::face("probe", request.probe)?;
+                let claim = Claim::Inline(receive::face("inline_reference", Some(image))?);
+                self.0.pipeline.verify(probe, claim, max_fmr, deadline).await?
+            }
+        };
+        tracing::info!(
+            decision = verified.reason.decision().as_str(),
+            reason = verified.reason.as_str(),
+            receipt = verified.receipt.is_some(),
+            "verified"
+        );
+        Ok(self.verify_response(verified, context.transaction_id.to_string(), pass.shows_scores(), started))
+    }
+
+    fn verify_response(
+        &self,
+        verified: Verified,
+        transaction_id: String,
+        shows_scores: bool,
+        started: Instant,
+    ) -> pb::VerifyResponse {
+        let decision = verified.reason.decision();
+        let (receipt, expires_at) = verified.receipt.unzip();
+        let refused = verified.refused.as_ref();
+        pb::VerifyResponse {
+            decision: respond::decision(decision).into(),
+            reason: respond::reason(verified.reason).into(),
+            receipt: receipt.unwrap_or_default().into(),
+            receipt_expires_at: expires_at.map(respond::timestamp),
+            alternative_route: match decision {
+                Decision::Match => String::new(),
+                Decision::NonMatch | Decision::Undetermined => self.0.alternative_route.clone(),
+            },
+            refused_measures: refused.into_iter().flat_map(|a| a.refused().map(respond::measure)).collect(),
+            model_digest: self.0.pipeline.model().to_string(),
+            gallery_epoch: verified.epoch,
+            transaction_id,
+            timings: Some(respond::timings(verified.timings, started.elapsed())),
+            score: verified.score.filter(|_| shows_scores).map(|s| s.value()),
+            threshold: shows_scores.then(|| verified.threshold.value()),
+        }
+    }
+
+    async fn identify_receipt(&self, request: Request<pb::IdentifyRequest>) -> Result<pb::IdentifyResponse, Error> {
+        let started = Instant::now();
+        let client = receive::client(request.metadata())?;
+        let request = request.into_inner();
+        let context = receive::context(request.context)?;
+        note(&client, &context);
+        let pass = self.0.access.authorise(&client, &[Right::Identify], &context)?;
+        let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
+        let receipt = receive::receipt(&request.receipt)?;
+        let max_candidates = receive::max_candidates(request.max_candidates)?;
+        let max_fpir = receive::max_fpir(request.max_fpir)?;
+        let gallery = pass.gallery(&name)?.ok_or(Error::Unknown("there is no gallery of this name"))?;
+        let model = self.0.pipeline.model();
+        let bearer = Bearer { client: &client, gallery: &name, purpose: context.purpose, model };
+        let transaction = &context.transaction_id;
+        let search = Search { receipt, bearer, transaction, max_candidates, max_fpir };
+        let identified = self.0.pipeline.identify(&gallery, search).await?;
+        let review = identified.case.is_some();
+        tracing::info!(outcome = if review { "review" } else { "no_duplicate" }, "identified");
+        let outcome = if review { pb::IdentifyOutcome::Review } else { pb::IdentifyOutcome::NoDuplicate };
+        Ok(pb::IdentifyResponse {
+            outcome: outcome.into(),
+            case_id: identified.case.map(|id| id.to_string()).unwrap_or_default(),
+            alternative_route: if review { self.0.alternative_route.clone() } else { String::new() },
+            model_digest: model.to_string(),
+            gallery_epoch: identified.epoch,
+            transaction_id: context.transaction_id.to_string(),
+            timings: Some(respond::timings(identified.timings, started.elapsed())),
+        })
+    }
+
+    async fn assess_face(&self, request: Request<pb::AssessRequest>) -> Result<pb::AssessResponse, Error> {
+        let started = Instant::now();
+        let client = receive::client(request.metadata())?;
+        let deadline = receive::deadline(request.metadata(), &self.0.limits);
+        let request = request.into_inner();
+        let context = receive::context(request.context)?;
+        note(&client, &context);
+        self.0.access.authorise(&client, &[Right::Verify], &context)?;
+        let image = receive::face("image", request.image)?;
+        let (assessment, timings): (_, Timings) = self.0.pipeline.assess(image, deadline).await?;
+        tracing::info!(acceptable = assessment.acceptable(), "assessed");
+        Ok(pb::AssessResponse {
+            acceptable: assessment.acceptable(),
+            measures: assessment.measures.iter().map(respond::measure).collect(),
+            landmarks: assessment.face.as_ref().map(|(_, five)| respond::landmarks(five)),
+            model_digest: self.0.pipeline.model().to_string(),
+            transaction_id: context.transaction_id.to_string(),
+            timings: Some(respond::timings(timings, started.elapsed())),
+        })
+    }
+}

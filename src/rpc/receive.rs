@@ -1,0 +1,201 @@
+//! From messages to the domain: presence, sizes, enums. Nothing is decoded here.
+
+use std::time::{Duration, Instant};
+
+use prost::bytes::Bytes;
+use tonic::metadata::MetadataMap;
+
+use super::{Limits, error::Error, pb};
+use crate::{
+    domain::{
+        ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext, Site,
+        TransactionId,
+    },
+    pipeline::{FaceInput, Source},
+};
+
+/// The header that names the client while there is no mutual TLS.
+pub const CLIENT_HEADER: &str = "vultus-client";
+
+/// Who calls.
+pub fn client(metadata: &MetadataMap) -> Result<ClientId, Error> {
+    let name = metadata.get(CLIENT_HEADER).and_then(|value| value.to_str().ok()).ok_or(Error::Unauthenticated)?;
+    ClientId::new(name).map_err(|_| Error::Unauthenticated)
+}
+
+/// When the caller stops waiting: `grpc-timeout`, within the limits.
+pub fn deadline(metadata: &MetadataMap, limits: &Limits) -> Instant {
+    let asked = metadata.get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(timeout);
+    Instant::now() + asked.unwrap_or(limits.default_deadline).min(limits.max_deadline)
+}
+
+/// gRPC's TimeoutValue TimeoutUnit: at most eight digits and a unit.
+fn timeout(text: &str) -> Option<Duration> {
+    let (value, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let value: u64 = value.parse().ok().filter(|_| value.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
+}
+
+pub fn context(context: Option<pb::RequestContext>) -> Result<RequestContext, Error> {
+    let context = context.ok_or(Error::field("context", "a RequestContext: why the call is made"))?;
+    Ok(RequestContext {
+        purpose: purpose(context.purpose)?,
+        consent_reference: id("context.consent_reference", ConsentReference::new(&context.consent_reference))?,
+        transaction_id: id("context.transaction_id", TransactionId::new(&context.transaction_id))?,
+        site: id("context.site", Site::new(&context.site))?,
+    })
+}
+
+fn purpose(number: i32) -> Result<Purpose, Error> {
+    match pb::Purpose::try_from(number) {
+        Ok(pb::Purpose::SimActivation) => Ok(Purpose::SimActivation),
+        Ok(pb::Purpose::SimReplacement) => Ok(Purpose::SimReplacement),
+        Ok(pb::Purpose::NumberPorting) => Ok(Purpose::NumberPorting),
+        Ok(pb::Purpose::CaseReview) => Ok(Purpose::CaseReview),
+        Ok(pb::Purpose::DataSubjectRequest) => Ok(Purpose::DataSubjectRequest),
+        Ok(pb::Purpose::Operations) => Ok(Purpose::Operations),
+        Ok(pb::Purpose::Unspecified) | Err(_) => {
+            Err(Error::field("context.purpose", "one of the contract's purposes other than PURPOSE_UNSPECIFIED"))
+        }
+    }
+}
+
+/// Names the field that an identifier stood in.
+pub fn id<T>(field: &'static str, parsed: Result<T, IdError>) -> Result<T, Error> {
+    parsed.map_err(|error| Error::field(field, error.expected))
+}
+
+pub fn face(field: &'static str, image: Option<pb::FaceImage>) -> Result<FaceInput, Error> {
+    use pb::face_image::Content;
+    let image = image.ok_or(Error::field(field, "a FaceImage"))?;
+    let source = match image.content {
+        Some(Content::Encoded(bytes)) => Source::Encoded(bytes),
+        Some(Content::Raw(raw)) => Source::Rgb8 { rgb8: raw.rgb8, width: raw.width, height: raw.height },
+        None => return Err(Error::field(field, "content: JPEG, PNG or WebP bytes, or a RawImage")),
+    };
+    Ok(FaceInput { source, landmarks: image.landmarks.map(landmarks).transpose()? })
+}
+
+/// Presence alone: whether five points can be a face's is judged once the image's size is known.
+fn landmarks(five: pb::FiveLandmarks) -> Result<FiveLandmarks, Error> {
+    let point = |point: Option<pb::Point>| {
+        let point = point.ok_or(Error::field("landmarks", "all five points, or none"))?;
+        Ok(Point { x: point.x, y: point.y })
+    };
+    Ok(FiveLandmarks {
+        left_eye: point(five.left_eye)?,
+        right_eye: point(five.right_eye)?,
+        nose_tip: point(five.nose_tip)?,
+        left_mouth_corner: point(five.left_mouth_corner)?,
+        right_mouth_corner: point(five.right_mouth_corner)?,
+    })
+}
+
+/// 0 stands for the policy's rate.
+pub fn max_fmr(rate: f64) -> Result<Option<Fmr>, Error> {
+    if rate == 0.0 {
+        return Ok(None);
+    }
+    Fmr::new(rate).map(Some).map_err(|_| Error::field("max_fmr", "a rate above 0 and at most 1, or 0 for the policy's"))
+}
+
+/// 0 stands for the policy's rate.
+pub fn max_fpir(rate: f64) -> Result<Option<Fpir>, Error> {
+    if rate == 0.0 {
+        return Ok(None);
+    }
+    Fpir::new(rate).map(Some).map_err(|_| Error::field("max_fpir", "a rate above 0 and at most 1, or 0 for the policy's"))
+}
+
+/// 0 stands for 10.
+pub fn max_candidates(number: u32) -> Result<usize, Error> {
+    match number {
+        0 => Ok(10),
+        1..=100 => Ok(number as usize),
+        _ => Err(Error::field("max_candidates", "1 to 100, or 0 for 10")),
+    }
+}
+
+/// A receipt's bytes, bounded before anything reads them.
+pub fn receipt(bytes: &Bytes) -> Result<&[u8], Error> {
+    if bytes.is_empty() {
+        return Err(Error::field("receipt", "the receipt of a VerifyResponse"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good_context() -> pb::RequestContext {
+        pb::RequestContext {
+            purpose: pb::Purpose::SimActivation.into(),
+            consent_reference: "c-1".into(),
+            transaction_id: "t-1".into(),
+            site: "shop-7".into(),
+        }
+    }
+
+    fn field_of<T: std::fmt::Debug>(result: Result<T, Error>) -> &'static str {
+        match result.unwrap_err() {
+            Error::Field { field, .. } => field,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_part_of_the_context_is_needed() {
+        assert!(context(Some(good_context())).is_ok());
+        let with = |change: fn(&mut pb::RequestContext)| {
+            let mut changed = good_context();
+            change(&mut changed);
+            field_of(context(Some(changed)))
+        };
+        assert_eq!(field_of(context(None)), "context");
+        assert_eq!(with(|c| c.purpose = 0), "context.purpose");
+        assert_eq!(with(|c| c.purpose = 99), "context.purpose");
+        assert_eq!(with(|c| c.consent_reference.clear()), "context.consent_reference");
+        assert_eq!(with(|c| c.transaction_id = "a b".into()), "context.transaction_id");
+        assert_eq!(with(|c| c.site = "x".repeat(65)), "context.site");
+    }
+
+    #[test]
+    fn an_image_has_content_and_all_landmarks_or_none() {
+        assert_eq!(field_of(face("probe", None)), "probe");
+        assert_eq!(field_of(face("probe", Some(pb::FaceImage { content: None, landmarks: None }))), "probe");
+        let content = Some(pb::face_image::Content::Encoded(Bytes::from_static(b"x")));
+        let four = pb::FiveLandmarks { left_eye: Some(pb::Point { x: 1.0, y: 1.0 }), ..Default::default() };
+        assert_eq!(field_of(face("probe", Some(pb::FaceImage { content, landmarks: Some(four) }))), "landmarks");
+    }
+
+    #[test]
+    fn rates_and_counts_have_ranges() {
+        assert_eq!(max_fmr(0.0).unwrap(), None);
+        assert!(max_fmr(0.01).unwrap().is_some());
+        for bad in [-1.0, 1.5, f64::NAN, f64::INFINITY] {
+            assert_eq!(field_of(max_fmr(bad)), "max_fmr");
+            assert_eq!(field_of(max_fpir(bad)), "max_fpir");
+        }
+        assert_eq!(max_candidates(0).unwrap(), 10);
+        assert_eq!(max_candidates(100).unwrap(), 100);
+        assert_eq!(field_of(max_candidates(101)), "max_candidates");
+    }
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in ["", "m", "5", "-1S", "999999999S", "1é", "1x"] {
+            assert_eq!(timeout(bad), None, "{bad:?}");
+        }
+    }
+}

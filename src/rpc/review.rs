@@ -1,0 +1,38 @@
+//! ReviewService: GetCase.
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Service, error::Error, observe::note, pb, receive, respond};
+use crate::{access::Right, domain::CaseId};
+
+#[async_trait]
+impl pb::review_service_server::ReviewService for Service {
+    async fn get_case(&self, request: Request<pb::GetCaseRequest>) -> Result<Response<pb::GetCaseResponse>, Status> {
+        self.answer("GetCase", self.show_case(request)).await
+    }
+}
+
+impl Service {
+    async fn show_case(&self, request: Request<pb::GetCaseRequest>) -> Result<pb::GetCaseResponse, Error> {
+        let client = receive::client(request.metadata())?;
+        let request = request.into_inner();
+        let context = receive::context(request.context)?;
+        note(&client, &context);
+        let pass = self.0.access.authorise(&client, &[Right::Review], &context)?;
+        let id = receive::id("case_id", CaseId::parse(&request.case_id))?;
+        let case = pass.case(id).await?.ok_or(Error::Unknown("there is no case of this id"))?;
+        let shown = |candidate| respond::candidate(candidate, pass.shows_scores());
+        tracing::info!(case_id = %case.id, "case shown");
+        Ok(pb::GetCaseResponse {
+            case_id: case.id.to_string(),
+            gallery: case.gallery.to_string(),
+            claimed_subject_id: case.claimed.to_string(),
+            opened_at: Some(respond::timestamp(case.opened_at)),
+            opened_by_transaction_id: case.opened_by.to_string(),
+            opened_for: respond::purpose(case.opened_for).into(),
+            candidates: case.candidates.as_slice().iter().map(shown).collect(),
+            model_digest: case.model.to_string(),
+            transaction_id: context.transaction_id.to_string(),
+        })
+    }
+}
