@@ -8,8 +8,8 @@ As a program it sends one request and prints the answer as one JSON object:
     vultus_client.py identify subscribers "$(jq -r .receipt verified.json)"
     vultus_client.py get-case 0a2c4b1e-...
 
-Exit code: 0 for MATCH, NO_DUPLICATE and every other answer, 1 for NON_MATCH and REVIEW, 2 for bad arguments, 3 for
-UNDETERMINED, 4 when the service refuses the request or is not there.
+Exit code, as of `vultus` itself: 0 for MATCH, NO_DUPLICATE and every answer that is no question, 1 when the service
+refuses the request or is not there, 2 for bad arguments, 3 for NON_MATCH and REVIEW, 4 for UNDETERMINED.
 """
 
 import argparse
@@ -91,7 +91,7 @@ class Vultus:
         self._match = v1.MatchServiceStub(self._channel)
         self._gallery = v1.GalleryServiceStub(self._channel)
         self._review = v1.ReviewServiceStub(self._channel)
-        self._metadata = (("vultus-client", client),)
+        self._metadata = (("vultus-client", client),) if client else ()
         self._site = site
         self._deadline_s = deadline_s
 
@@ -123,6 +123,10 @@ class Vultus:
     def enrol(self, gallery: str, subject: str, image: bytes):
         return self.send(v1.EnrolRequest(context=self._activation(), gallery=gallery, subject_id=subject, image=face(image)))
 
+    def enrol_stream(self, items):
+        """A status per item of `v1.EnrolStreamRequest`, in the order of completion."""
+        yield from self._gallery.EnrolStream(iter(items), metadata=self._metadata, timeout=self._deadline_s)
+
     def verify(self, gallery: str, subject: str, probe: bytes):
         claim = v1.ClaimedSubject(gallery=gallery, subject_id=subject)
         return self.send(v1.VerifyRequest(context=self._activation(), probe=face(probe), claimed_subject=claim))
@@ -150,7 +154,7 @@ def face(encoded: bytes):
     return v1.FaceImage(encoded=encoded)
 
 
-EXIT_NEGATIVE, EXIT_UNDETERMINED, EXIT_REFUSED = 1, 3, 4
+EXIT_REFUSED, EXIT_NEGATIVE, EXIT_UNDETERMINED = 1, 3, 4
 
 
 def exit_code(answer) -> int:
@@ -163,7 +167,7 @@ def exit_code(answer) -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--address", default="127.0.0.1:50051", help="host and port of the service (%(default)s)")
+    parser.add_argument("--address", default="127.0.0.1:7443", help="host and port of the service (%(default)s)")
     parser.add_argument("--client", default="shop", help="the name that the service's policy knows (%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("enrol", "verify"):

@@ -29,7 +29,7 @@ PER_CALL = ("transaction_id", "timings", "score")
 
 def setUpModule() -> None:
     global server, shop, kiosk, enrolled, duplicate, stranger
-    enrolled, duplicate, stranger, _ = faces.people(VULTUS)
+    enrolled, duplicate, stranger = faces.people(VULTUS)
     server = unittest.enterModuleContext(Server(VULTUS, MODELS))
     shop = unittest.enterModuleContext(Vultus(server.address, "shop"))
     kiosk = unittest.enterModuleContext(Vultus(server.address, "kiosk"))
@@ -115,17 +115,17 @@ class Identification(Case):
         self.assertTrue(uuid.UUID(case.candidates[0].reference_id))
 
         asked = v1.GetCaseRequest(context=kiosk.context(v1.PURPOSE_CASE_REVIEW), case_id=answer.case_id)
-        self.assert_refused(StatusCode.PERMISSION_DENIED, "PURPOSE_NOT_ALLOWED", asked, kiosk)
+        self.assert_refused(StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", asked, kiosk)
         asked.context.purpose = v1.PURPOSE_SIM_ACTIVATION
-        self.assert_refused(StatusCode.PERMISSION_DENIED, "RIGHT_MISSING", asked, kiosk)
+        self.assert_refused(StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", asked, kiosk)
 
     def test_a_receipt_works_once(self):
         asked = self.identify_request(shop)
         shop.send(asked)
-        self.assert_refused(StatusCode.FAILED_PRECONDITION, "RECEIPT_USED", asked)
+        self.assert_refused(StatusCode.FAILED_PRECONDITION, "RECEIPT_SPENT", asked)
 
     def test_a_receipt_is_of_its_client(self):
-        self.assert_refused(StatusCode.PERMISSION_DENIED, "RECEIPT_INVALID", self.identify_request(shop), kiosk)
+        self.assert_refused(StatusCode.PERMISSION_DENIED, "RECEIPT_OF_ANOTHER_CLIENT", self.identify_request(shop), kiosk)
 
     def test_a_receipt_cannot_be_forged(self):
         asked = self.identify_request(shop)
@@ -133,7 +133,7 @@ class Identification(Case):
         flipped = bytes([*whole[:-1], whole[-1] ^ 1])
         for forged in (flipped, whole[:-1], whole[:12], b"receipt", bytes(len(whole))):
             asked.receipt = forged
-            self.assert_refused(StatusCode.PERMISSION_DENIED, "RECEIPT_INVALID", asked)
+            self.assert_refused(StatusCode.INVALID_ARGUMENT, "RECEIPT_NOT_AUTHENTIC", asked)
         asked.receipt = b""
         self.assert_refused(StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", asked, field="receipt")
         asked.receipt = whole  # none of that spent it
@@ -154,51 +154,64 @@ class Refusals(Case):
     def test_a_call_without_a_context(self):
         asked = self.verify_request()
         asked.ClearField("context")
-        self.assert_refused(StatusCode.INVALID_ARGUMENT, "CONTEXT_INVALID", asked, field="context")
+        self.assert_refused(StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", asked, field="context")
 
     def test_a_context_with_a_fault(self):
         faults = {"consent_reference": "", "transaction_id": "no spaces", "site": "x" * 65}
         for name, value in faults.items():
             asked = self.verify_request()
             setattr(asked.context, name, value)
-            self.assert_refused(StatusCode.INVALID_ARGUMENT, "CONTEXT_INVALID", asked, field=f"context.{name}")
+            self.assert_refused(StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", asked, field=f"context.{name}")
 
     def test_an_unknown_purpose(self):
         for purpose in (v1.PURPOSE_UNSPECIFIED, 99):
             asked = self.verify_request()
             asked.context.purpose = purpose
-            self.assert_refused(StatusCode.INVALID_ARGUMENT, "CONTEXT_INVALID", asked, field="context.purpose")
+            self.assert_refused(StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", asked, field="context.purpose")
 
     def test_a_purpose_that_the_policy_does_not_give(self):
         asked = self.verify_request()
         asked.context.purpose = v1.PURPOSE_NUMBER_PORTING
-        self.assert_refused(StatusCode.PERMISSION_DENIED, "PURPOSE_NOT_ALLOWED", asked)
+        self.assert_refused(StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", asked)
 
     def test_a_context_is_checked_before_any_image(self):
         asked = self.verify_request(b"no image at all")
         asked.context.purpose = v1.PURPOSE_UNSPECIFIED
-        self.assert_refused(StatusCode.INVALID_ARGUMENT, "CONTEXT_INVALID", asked, field="context.purpose")
+        self.assert_refused(StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", asked, field="context.purpose")
 
-    def test_an_unknown_client(self):
+    def test_an_unknown_or_nameless_client(self):
         with Vultus(server.address, "nobody") as nobody:
-            self.assert_refused(StatusCode.UNAUTHENTICATED, "CLIENT_UNKNOWN", self.verify_request(), nobody)
+            self.assert_refused(StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", self.verify_request(), nobody)
+        with Vultus(server.address, "") as nameless:
+            self.assert_refused(StatusCode.UNAUTHENTICATED, "CLIENT_MISSING", self.verify_request(), nameless)
 
     def test_a_gallery_of_others(self):
         asked = self.verify_request()
         asked.claimed_subject.gallery = "others"
-        self.assert_refused(StatusCode.PERMISSION_DENIED, "GALLERY_NOT_ALLOWED", asked)
+        self.assert_refused(StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", asked)
 
     def test_an_image_over_the_limits(self):
         over = {"bytes": bytes(2 * 1024 * 1024 + 1), "side": faces.png_header(4097, 16), "pixels": faces.png_header(4096, 4096)}
         for limit, probe in over.items():
             with self.subTest(limit):
                 asked = self.verify_request(probe)
-                self.assert_refused(StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_LARGE", asked, field="probe")
+                self.assert_refused(StatusCode.INVALID_ARGUMENT, "IMAGE_MALFORMED", asked)
 
     def test_what_is_no_image(self):
         for probe in (b"just some text", enrolled.probe[: len(enrolled.probe) // 2], faces.png_header(64, 64)):
             asked = self.verify_request(probe)
-            self.assert_refused(StatusCode.INVALID_ARGUMENT, "IMAGE_MALFORMED", asked, field="probe")
+            self.assert_refused(StatusCode.INVALID_ARGUMENT, "IMAGE_MALFORMED", asked)
+
+    def test_landmarks_that_are_no_face(self):
+        asked = self.verify_request()
+        for name in ("left_eye", "right_eye", "nose_tip", "left_mouth_corner", "right_mouth_corner"):
+            getattr(asked.probe.landmarks, name).x = 10.0
+        self.assert_refused(StatusCode.INVALID_ARGUMENT, "LANDMARKS_IMPLAUSIBLE", asked)
+
+    def test_a_rate_laxer_than_the_policy(self):
+        asked = self.verify_request()
+        asked.max_fmr = 0.5
+        self.assert_refused(StatusCode.INVALID_ARGUMENT, "RATE_LAXER_THAN_POLICY", asked)
 
     def test_an_empty_selector_erases_nothing(self):
         context = shop.context(v1.PURPOSE_DATA_SUBJECT_REQUEST)
@@ -207,6 +220,23 @@ class Refusals(Case):
 
 
 class Surroundings(Case):
+    def test_one_bad_item_does_not_fail_a_stream(self):
+        def item(number: int, subject: str, image: bytes):
+            context = shop.context(v1.PURPOSE_SIM_ACTIVATION)
+            enrolment = v1.EnrolRequest(context=context, gallery=GALLERY, subject_id=subject, image=face(image))
+            return v1.EnrolStreamRequest(item=number, enrolment=enrolment)
+
+        items = [item(1, "subject-9", stranger.reference), item(2, "subject-9", b"text"), item(3, "", stranger.probe)]
+        answers = {answer.item: answer for answer in shop.enrol_stream(items)}
+        self.assertEqual(answers.keys(), {1, 2, 3})
+        self.assertTrue(uuid.UUID(answers[1].enrolled.reference_id))
+        refused = [answers[number].refused.code for number in (2, 3)]
+        self.assertEqual(refused, [StatusCode.INVALID_ARGUMENT.value[0]] * 2)
+
+        asked = v1.EraseRequest(context=shop.context(v1.PURPOSE_DATA_SUBJECT_REQUEST), gallery=GALLERY)
+        asked.subject_id = "subject-9"
+        self.assertEqual([shop.send(asked).erased_references for _ in range(2)], [1, 0])
+
     def test_the_gallery_is_described(self):
         asked = v1.DescribeGalleryRequest(context=shop.context(v1.PURPOSE_OPERATIONS), gallery=GALLERY)
         described = shop.send(asked)
