@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod pipeline;
+pub mod index;
 pub mod model;
 pub mod seal;
 pub mod domain;

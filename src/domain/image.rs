@@ -1,8 +1,12 @@
 //! Pixels and places in them. Nothing here can be printed or stored; all of it is wiped when dropped.
 
+mod raster;
+
 use std::fmt;
 
 use zeroize::Zeroize;
+
+pub use raster::{Region, Similarity};
 
 /// A place in an image: pixels from the top left corner, x to the right, y down.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -28,6 +32,19 @@ pub struct FiveLandmarks {
     pub nose_tip: Point,
     pub left_mouth_corner: Point,
     pub right_mouth_corner: Point,
+}
+
+impl FiveLandmarks {
+    /// Left eye, right eye, nose tip, left and right mouth corner.
+    pub const fn points(&self) -> [Point; 5] {
+        [self.left_eye, self.right_eye, self.nose_tip, self.left_mouth_corner, self.right_mouth_corner]
+    }
+
+    /// In the order of [`Self::points`].
+    pub const fn from_points(points: [Point; 5]) -> Self {
+        let [left_eye, right_eye, nose_tip, left_mouth_corner, right_mouth_corner] = points;
+        Self { left_eye, right_eye, nose_tip, left_mouth_corner, right_mouth_corner }
+    }
 }
 
 /// The 68 points of the iBUG 300-W annotation, in its order.

@@ -27,6 +27,11 @@ pub use candidate::{Candidate, CandidateList, Case};
 pub use context::{Purpose, RequestContext};
 pub use decision::{Decision, Reason};
 pub use ids::{CaseId, ClientId, ConsentReference, GalleryName, IdError, ReferenceId, Site, SubjectId, TransactionId};
+<<<<<<< HEAD
 pub use image::{FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect};
+pub use quality::{Assessment, Measure, MeasureName, QualityThresholds};
+=======
+pub use image::{FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect, Region, Similarity};
 pub use quality::{Assessment, Measure, MeasureName};
+>>>>>>> image
 pub use template::{ModelDigest, ModelMismatch, Reference, Score, Template, TemplateError, Threshold, compare};

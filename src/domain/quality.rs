@@ -45,6 +45,22 @@ impl MeasureName {
     }
 }
 
+/// The least accepted value of every measure, 0 to 100; 0 accepts all. Belongs to a model bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QualityThresholds([u8; MeasureName::ALL.len()]);
+
+impl QualityThresholds {
+    /// The same with another value for one measure.
+    pub fn with(mut self, name: MeasureName, least: u8) -> Self {
+        self.0[name as usize] = least;
+        self
+    }
+
+    pub fn least(&self, name: MeasureName) -> u8 {
+        self.0[name as usize]
+    }
+}
+
 /// One measure of one face.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measure {

@@ -1,9 +1,12 @@
 //! What every executor can do: run a batch of equally sized images through the network of a role.
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::Pixels;
 
 /// The three networks of a model set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Finds faces in an image.
     Detect,

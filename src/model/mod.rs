@@ -1,5 +1,27 @@
-//! Networks: bundles on disk, and the executors that run them.
+//! Networks: bundles on disk, their import, and the executors that run them.
+//!
+//! [`fetch`] gets a package, [`tfjs`] reads its tensors, [`architectures`] wires them to a [`graph`], a [`Bundle`] keeps both
+//! under a digest. A [`ModelSet`] opens the three bundles that work together; [`plan`] fuses what can be fused, an
+//! [`Executor`] runs the plan; [`detector`] and [`landmarks`] say what the numbers mean.
 
+pub mod architectures;
+pub mod bundle;
+pub mod candle;
+pub mod contract;
+pub mod detector;
+mod device;
 mod executor;
+pub mod fetch;
+pub mod graph;
+pub mod landmarks;
+mod ops;
+pub mod plan;
+mod set;
+pub mod tfjs;
+pub mod weights;
 
+pub use bundle::{Bundle, BundleError};
+pub use contract::{Alignment, Contract, ContractError, Precision};
+pub use device::{DeviceChoice, DeviceError};
 pub use executor::{ExecuteError, Executor, InputSize, Role};
+pub use set::{Card, ModelSet, OpenError};

@@ -1,0 +1,63 @@
+//! What most subcommands begin with: the model, the key, the galleries, the pipeline.
+
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
+
+use super::{Failure, Shared};
+use crate::{
+    config::Config,
+    gallery::Galleries,
+    model::{DeviceChoice, ModelSet},
+    pipeline::{Pipeline, Settings},
+    seal::RootKey,
+};
+
+impl Shared {
+    /// Where model bundles live.
+    pub fn models_dir(&self) -> PathBuf {
+        self.models.clone().unwrap_or_else(|| self.data.join("models"))
+    }
+
+    /// Where galleries live.
+    pub fn galleries_dir(&self) -> PathBuf {
+        self.data.join("gallery")
+    }
+
+    /// The secret that seals templates and receipts; made at its first use.
+    pub fn root_key(&self) -> Result<RootKey, Failure> {
+        let path = self.data.join("keys").join("root.key");
+        RootKey::load_or_create(&path).map_err(|e| format!("{}: {e}", path.display()).into())
+    }
+
+    pub fn model_set(&self) -> Result<ModelSet, Failure> {
+        let dir = self.models_dir();
+        ModelSet::open(&dir, &self.model).map_err(|e| {
+            format!("{e}\n  models are looked for in {}; `vultus model fetch` puts the default there", dir.display()).into()
+        })
+    }
+
+    pub fn device_choice(&self) -> Result<DeviceChoice, Failure> {
+        let choice = DeviceChoice::parse(&self.device).map_err(|e| format!("--device {:?}: {e}", self.device))?;
+        choice.check().map_err(|e| format!("--device {}: {e}", self.device))?;
+        Ok(choice)
+    }
+
+    pub fn galleries(&self, root: &RootKey, config: &Config) -> Result<Arc<Galleries>, Failure> {
+        let dir = self.galleries_dir();
+        let opened = Galleries::open(&dir, root, config.galleries.clone());
+        Ok(Arc::new(opened.map_err(|e| format!("opening the galleries in {}: {e}", dir.display()))?))
+    }
+
+    /// The pipeline over the chosen model and device.
+    pub fn pipeline(&self, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
+        let models = self.model_set()?;
+        let executor = models.executor(self.device_choice()?, cores())?;
+        let settings =
+            Settings { decode: config.decode, batch: config.batch, rates: config.rates, decoders: cores() };
+        Ok(Pipeline::start(&models, executor, settings, root.clone())?)
+    }
+}
+
+/// Cores that the process may use.
+pub fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}

@@ -1,0 +1,100 @@
+//! `vultus serve`: open, serve, drain, say how it ended.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, Outcome, Shared};
+use crate::{
+    access::Access,
+    config::Config,
+    gallery::Galleries,
+    rpc::{self, Core, Ended, Serving},
+    telemetry,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The configuration, TOML. Without one no client may do anything.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Serves plaintext, and takes a client's word for its name. Needed until there is mutual TLS; binds loopback alone.
+    #[arg(long)]
+    insecure: bool,
+    /// Address and port for gRPC, over the configuration's; port 0 takes a free one.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Address and port for metrics, over the configuration's; port 0 takes a free one.
+    #[arg(long)]
+    metrics_listen: Option<SocketAddr>,
+}
+
+pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
+    if !options.insecure {
+        return Err("there is no mutual TLS yet: expected --insecure, which serves plaintext on loopback alone".into());
+    }
+    let mut config = Config::load(options.config.as_deref())?;
+    config.listen = options.listen.unwrap_or(config.listen);
+    config.metrics_listen = options.metrics_listen.unwrap_or(config.metrics_listen);
+    telemetry::log_to_stderr(config.log_format);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(&config, shared))
+}
+
+async fn serve(config: &Config, shared: &Shared) -> Result<Outcome, Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (serving, galleries) = open(config, shared).await?;
+    announce(&serving, shared.json)?;
+
+    let (told, stop) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("told to stop; answering what is in flight");
+        let _ = told.send(()); // the server may have ended by itself
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::warn!("told to stop again; stopping at once");
+        std::process::exit(SECOND_SIGNAL);
+    });
+    let ended = serving
+        .until(async {
+            let _ = stop.await; // an error means that nobody can tell any more: stop as well
+        })
+        .await?;
+    galleries.close().await;
+    match ended {
+        Ended::Drained => tracing::info!("stopped; every request was answered"),
+        Ended::BrokenOff => tracing::warn!("stopped; the grace was over before every request was answered"),
+    }
+    Ok(if ended == Ended::Drained { Outcome::Good } else { Outcome::Negative })
+}
+
+/// Exit code after a second signal: nothing was lost that was acknowledged.
+const SECOND_SIGNAL: i32 = 130;
+
+/// Opens everything and binds the ports.
+pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, Arc<Galleries>), Failure> {
+    let root = shared.root_key()?;
+    let pipeline = shared.pipeline(&root, config)?;
+    let galleries = shared.galleries(&root, config)?;
+    for gallery in galleries.list() {
+        let same_model = gallery.model() == pipeline.model();
+        let references = gallery.describe().references;
+        tracing::info!(gallery = %gallery.name(), references, same_model, "gallery opened");
+    }
+    let access = Access::new(config.clients.clone(), Arc::clone(&galleries));
+    let core = Core::new(access, pipeline, config.alternative_route.clone(), config.limits.clone());
+    let serving = rpc::bind(core, config.listen, config.metrics_listen, config.reflection).await?;
+    Ok((serving, galleries))
+}
+
+/// Says on stdout where the server listens, for people or, as one line of JSON, for scripts.
+fn announce(serving: &Serving, json: bool) -> Result<(), Failure> {
+    let (address, metrics) = (serving.address()?, serving.metrics_address()?);
+    let metrics = format!("http://{metrics}/metrics");
+    if json {
+        println!("{}", serde_json::json!({ "listening": address.to_string(), "metrics": metrics }));
+    } else {
+        println!("gRPC on {address} (plaintext, loopback alone), metrics on {metrics}");
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The named limits of the galleries of one data directory.
+
+use std::time::Duration;
+
+/// Every limit has a default that suits one machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Galleries in the directory.
+    pub max_galleries: usize,
+    /// References in one gallery. Each takes `4 * dimension + ~200` bytes of memory.
+    pub max_references: usize,
+    /// References of one subject. A search asks for so many neighbours more.
+    pub max_references_per_subject: usize,
+    /// Changes that wait for the writer; more callers wait for a place.
+    pub write_queue_depth: usize,
+    /// Changes that share one commit, and so one fsync.
+    pub commit_batch_max: usize,
+    /// Size of the store's file, bytes; rounded down to whole pages. What would pass it is refused as a full disk is.
+    pub max_store_bytes: u64,
+    /// How long a case can be read; then it is deleted.
+    pub case_retention: Duration,
+    /// How long a spent receipt is remembered beyond its expiry: covers a clock that is set back.
+    pub receipt_grace: Duration,
+    /// The least time between two deletions of expired receipts and cases.
+    pub purge_interval: Duration,
+    /// Searches at once in one gallery; more callers wait for a place. They share the cores.
+    pub searches_at_once: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_galleries: 64,
+            max_references: 5_000_000,
+            max_references_per_subject: 16,
+            write_queue_depth: 4096,
+            commit_batch_max: 512,
+            max_store_bytes: 256 << 30,
+            case_retention: Duration::from_secs(90 * 24 * 3600),
+            receipt_grace: Duration::from_secs(3600),
+            purge_interval: Duration::from_secs(60),
+            searches_at_once: 8,
+        }
+    }
+}

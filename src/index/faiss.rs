@@ -1,0 +1,405 @@
+//! Faiss flat L2, in segments.
+//!
+//! Rows stand in segments of at most [`SEGMENT_BYTES`], ordered by id, each a Faiss flat index behind an `Arc`. A
+//! snapshot is the list of them; whoever changes a segment that a snapshot still holds changes a copy. So a search never
+//! makes a writer wait, nor the reverse, and a removal copies a segment instead of moving the whole gallery.
+//!
+//! Threads. Faiss scans with OpenMP over *probes*: one probe is one thread, whatever the size of the gallery. Searches
+//! of few probes are therefore spread over the segments here, on as many threads as the searches in flight leave free,
+//! and OpenMP is given one probe at a time, so that it starts no team of its own. From [`BLAS_LEAST`] probes on Faiss multiplies matrices
+//! on all cores by itself; one such search runs at a time. Faiss's own id map is not used: it wakes an OpenMP team for
+//! every search.
+
+use std::{
+    num::NonZero,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use faiss::{ConcurrentIndex, FlatIndex, Index as _, error::Error};
+use zeroize::Zeroizing;
+
+use super::{Index, IndexError, Neighbour, check_dimension, check_rows, keep_best};
+
+/// The most that changing one row copies, bytes.
+const SEGMENT_BYTES: usize = 4 << 20;
+
+/// Probes from which Faiss 1.12 multiplies matrices (`distance_compute_blas_threshold`).
+const BLAS_LEAST: usize = 20;
+
+/// Values that are worth a thread of their own: about 0.2 ms of scanning.
+const VALUES_PER_THREAD: usize = 1 << 20;
+
+/// Searches of few probes in flight, in the whole process: they share the cores.
+static SCANS: AtomicUsize = AtomicUsize::new(0);
+
+/// Held by a search of many probes.
+static MULTIPLICATION: Mutex<()> = Mutex::new(());
+
+/// Serves galleries; exact up to the rounding of f32.
+#[derive(Clone)]
+pub struct FaissIndex {
+    dimension: usize,
+    segment_rows: usize,
+    len: usize,
+    /// By id; none is empty, but for the last after a failure of Faiss.
+    segments: Vec<Arc<Segment>>,
+}
+
+struct Segment {
+    /// Ascending; `ids[i]` names row i of `flat`.
+    ids: Vec<i64>,
+    flat: FlatIndex,
+}
+
+impl FaissIndex {
+    /// Vectors of `dimension` values, 1 to `Template::MAX_DIMENSION`.
+    pub fn new(dimension: usize) -> Self {
+        Self::with_segment_rows(dimension, (SEGMENT_BYTES / (4 * dimension.max(1))).max(1))
+    }
+
+    fn with_segment_rows(dimension: usize, segment_rows: usize) -> Self {
+        Self { dimension, segment_rows, len: 0, segments: Vec::new() }
+    }
+
+    /// Splices small neighbours, so that erasures do not leave a gallery of crumbs.
+    fn tidy(&mut self) -> Result<(), IndexError> {
+        let mut at = 0;
+        while let [left, right, ..] = &self.segments[at.min(self.segments.len())..] {
+            if left.ids.len() + right.ids.len() <= self.segment_rows / 2 {
+                let mut both = left.copy(self.dimension)?;
+                both.append(&right.ids, right.values())?;
+                self.segments.splice(at..at + 2, [Arc::new(both)]);
+            } else {
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Few probes: threads share the segments.
+    fn scan(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
+        let scan = Scan::begin();
+        let worth = self.len * self.dimension * probes.len() / VALUES_PER_THREAD + 1;
+        let threads = scan.share_of_cores().min(worth).min(self.segments.len()).max(1);
+        let share = |segments: &[Arc<Segment>]| -> Result<Vec<Vec<Neighbour>>, IndexError> {
+            let mut found = vec![Vec::new(); probes.len()];
+            for segment in segments {
+                for (probe, found) in probes.iter().zip(&mut found) {
+                    segment.search(probe, k, std::slice::from_mut(found))?;
+                }
+            }
+            Ok(found)
+        };
+        let mut shares = self.segments.chunks(self.segments.len().div_ceil(threads).max(1));
+        let own = shares.next().unwrap_or_default();
+        thread::scope(|scope| {
+            let others: Vec<_> = shares.map(|segments| scope.spawn(|| share(segments))).collect();
+            let mut found = share(own)?;
+            for other in others {
+                let more = other.join().map_err(|_| IndexError::Engine("a search thread died".into()))??;
+                for (found, more) in found.iter_mut().zip(more) {
+                    found.extend(more);
+                    keep_best(found, k);
+                }
+            }
+            found.iter_mut().for_each(|found| keep_best(found, k));
+            Ok(found)
+        })
+    }
+
+    /// Many probes: Faiss uses all cores within each segment.
+    fn multiply(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
+        let matrix = Zeroizing::new(probes.concat());
+        let mut found = vec![Vec::new(); probes.len()];
+        let _alone = MULTIPLICATION.lock().unwrap_or_else(PoisonError::into_inner);
+        for segment in &self.segments {
+            segment.search(&matrix, k, &mut found)?;
+        }
+        found.iter_mut().for_each(|found| keep_best(found, k));
+        Ok(found)
+    }
+
+    /// Where the row of `id` is: segment and row.
+    fn find(&self, id: i64) -> Option<(usize, usize)> {
+        let at = self.segments.partition_point(|s| s.ids.last().is_some_and(|&last| last < id));
+        let row = self.segments.get(at)?.ids.binary_search(&id).ok()?;
+        Some((at, row))
+    }
+}
+
+impl Index for FaissIndex {
+    fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn insert(&mut self, mut rows: &[(i64, &[f32])]) -> Result<(), IndexError> {
+        let last = self.segments.last().and_then(|s| s.ids.last().copied());
+        check_rows(self.dimension, last, rows)?;
+        while !rows.is_empty() {
+            if self.segments.last().is_none_or(|tail| tail.ids.len() >= self.segment_rows) {
+                self.segments.push(Arc::new(Segment::new(self.dimension)?));
+            }
+            let Some(tail) = self.segments.last_mut() else { break };
+            if Arc::get_mut(tail).is_none() {
+                *tail = Arc::new(tail.copy(self.dimension)?);
+            }
+            let Some(tail) = Arc::get_mut(tail) else { break };
+            let (now, later) = rows.split_at(rows.len().min(self.segment_rows - tail.ids.len()));
+            let (ids, vectors): (Vec<_>, Vec<_>) = now.iter().copied().unzip();
+            tail.append(&ids, &Zeroizing::new(vectors.concat()))?;
+            self.len += ids.len();
+            rows = later;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, ids: &[i64]) -> Result<usize, IndexError> {
+        let mut doomed: Vec<_> = ids.iter().filter_map(|&id| self.find(id)).collect();
+        doomed.sort_unstable();
+        doomed.dedup();
+        let mut segments = self.segments.clone();
+        for group in doomed.chunk_by(|a, b| a.0 == b.0) {
+            let Some(slot) = group.first().and_then(|&(at, _)| segments.get_mut(at)) else { continue };
+            *slot = Arc::new(slot.without(group, self.dimension)?);
+        }
+        if !doomed.is_empty() {
+            segments.retain(|segment| !segment.ids.is_empty());
+            self.segments = segments;
+            self.len -= doomed.len();
+            self.tidy()?;
+        }
+        Ok(doomed.len())
+    }
+
+    fn vector(&self, id: i64) -> Option<&[f32]> {
+        let (at, row) = self.find(id)?;
+        self.segments.get(at)?.values().get(row * self.dimension..(row + 1) * self.dimension)
+    }
+
+    fn search(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
+        probes.iter().try_for_each(|probe| check_dimension(self.dimension, probe))?;
+        match probes.len() {
+            _ if k == 0 => Ok(vec![Vec::new(); probes.len()]),
+            0..BLAS_LEAST => self.scan(probes, k),
+            _ => self.multiply(probes, k),
+        }
+    }
+
+    fn snapshot(&self) -> Arc<dyn Index> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Segment {
+    fn new(dimension: usize) -> Result<Self, IndexError> {
+        let dimension = u32::try_from(dimension).map_err(|_| IndexError::Engine("the dimension is absurd".into()))?;
+        Ok(Self { ids: Vec::new(), flat: FlatIndex::new_l2(dimension).map_err(engine)? })
+    }
+
+    fn copy(&self, dimension: usize) -> Result<Self, IndexError> {
+        let mut copy = Self::new(dimension)?;
+        copy.append(&self.ids, self.values())?;
+        Ok(copy)
+    }
+
+    /// A copy that lacks the rows of `doomed`, `(_, row)` ascending.
+    fn without(&self, doomed: &[(usize, usize)], dimension: usize) -> Result<Self, IndexError> {
+        let mut kept = Self::new(dimension)?;
+        let mut from = 0;
+        // The runs between the doomed rows, the last run included.
+        for to in doomed.iter().map(|&(_, row)| row).chain([self.ids.len()]) {
+            kept.append(
+                self.ids.get(from..to).unwrap_or_default(),
+                self.values().get(from * dimension..to * dimension).unwrap_or_default(),
+            )?;
+            from = to + 1;
+        }
+        Ok(kept)
+    }
+
+    fn append(&mut self, ids: &[i64], values: &[f32]) -> Result<(), IndexError> {
+        if !ids.is_empty() {
+            self.flat.add(values).map_err(engine)?;
+            self.ids.extend_from_slice(ids);
+        }
+        Ok(())
+    }
+
+    /// Row by row.
+    fn values(&self) -> &[f32] {
+        // Faiss has no pointer to give for an empty index.
+        if self.ids.is_empty() { &[] } else { self.flat.xb() }
+    }
+
+    /// `probes`: one row per list of `found`, which each get this segment's best `k`.
+    fn search(&self, probes: &[f32], k: usize, found: &mut [Vec<Neighbour>]) -> Result<(), IndexError> {
+        let here = k.min(self.ids.len());
+        if here == 0 {
+            return Ok(());
+        }
+        let answer = ConcurrentIndex::search(&self.flat, probes, here).map_err(engine)?;
+        let lists = answer.labels.chunks_exact(here).zip(answer.distances.chunks_exact(here));
+        for (found, (labels, distances)) in found.iter_mut().zip(lists) {
+            found.extend(labels.iter().zip(distances).filter_map(|(label, &squared_distance)| {
+                let row = usize::try_from(label.get()?).ok()?;
+                Some(Neighbour { id: *self.ids.get(row)?, squared_distance })
+            }));
+            if found.len() > 16 * k {
+                keep_best(found, k);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A search of few probes in flight.
+struct Scan(usize);
+
+impl Scan {
+    fn begin() -> Self {
+        Self(SCANS.fetch_add(1, Relaxed) + 1)
+    }
+
+    fn share_of_cores(&self) -> usize {
+        thread::available_parallelism().map_or(1, NonZero::get) / self.0
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        SCANS.fetch_sub(1, Relaxed);
+    }
+}
+
+fn engine(error: Error) -> IndexError {
+    IndexError::Engine(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::index::{ExactIndex, exact::squared_distance};
+
+    const DIMENSION: usize = 12;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(Vec<Vec<f32>>),
+        Remove(Vec<u16>),
+        Search { probes: Vec<Vec<f32>>, k: usize },
+    }
+
+    fn vectors(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Vec<f32>>> {
+        prop::collection::vec(prop::collection::vec(-1.0_f32..1.0, DIMENSION), count)
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => vectors(0..30).prop_map(Step::Insert),
+            2 => prop::collection::vec(any::<u16>(), 0..12).prop_map(Step::Remove),
+            1 => (vectors(1..40), 0_usize..60).prop_map(|(probes, k)| Step::Search { probes, k }),
+        ]
+    }
+
+    /// The ids of the best `k`, distances taken anew.
+    fn rescored(index: &dyn Index, probe: &[f32], found: &[Neighbour], k: usize) -> Vec<i64> {
+        let mut exact: Vec<_> =
+            found.iter().map(|n| (squared_distance(probe, index.vector(n.id).unwrap()), n.id)).collect();
+        exact.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        exact.into_iter().map(|(_, id)| id).take(k).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_the_oracle_finds(steps in prop::collection::vec(step(), 1..40)) {
+            let (mut exact, mut faiss) = (ExactIndex::new(DIMENSION), FaissIndex::with_segment_rows(DIMENSION, 16));
+            let mut next = 1;
+            for step in steps {
+                match step {
+                    Step::Insert(vectors) => {
+                        let rows: Vec<_> = (next..).zip(vectors.iter().map(Vec::as_slice)).collect();
+                        next += 2 * rows.len() as i64;
+                        exact.insert(&rows).unwrap();
+                        faiss.insert(&rows).unwrap();
+                    }
+                    Step::Remove(picks) => {
+                        let ids: Vec<_> = picks.iter().map(|&pick| i64::from(pick) % next).collect();
+                        let before = (faiss.snapshot(), faiss.len());
+                        prop_assert_eq!(faiss.remove(&ids), exact.remove(&ids));
+                        prop_assert_eq!(before.0.len(), before.1, "a snapshot stays as it was");
+                    }
+                    Step::Search { probes, k } => {
+                        let probes: Vec<_> = probes.iter().map(Vec::as_slice).collect();
+                        // Spare places: at the cut the rounding of f32 may order two rows otherwise.
+                        let found = faiss.search(&probes, k + 4).unwrap();
+                        for ((probe, found), expected) in probes.iter().zip(&found).zip(exact.search(&probes, k).unwrap()) {
+                            let ids: Vec<_> = expected.iter().map(|n| n.id).collect();
+                            prop_assert_eq!(rescored(&faiss, probe, found, k), ids);
+                        }
+                    }
+                }
+                prop_assert_eq!(faiss.len(), exact.len());
+                prop_assert!(faiss.segments.iter().all(|s| !s.ids.is_empty() && s.ids.len() <= 16));
+                prop_assert!((0..next).all(|id| faiss.vector(id) == exact.vector(id)));
+            }
+        }
+    }
+
+    #[test]
+    fn equal_rows_come_by_id() {
+        let mut index = FaissIndex::with_segment_rows(2, 4);
+        let rows: Vec<(i64, &[f32])> = (1..=50).map(|id| (id, [1.0, 0.0].as_slice())).collect();
+        index.insert(&rows).unwrap();
+        for probes in [1, BLAS_LEAST] {
+            let found = index.search(&vec![[1.0, 0.0].as_slice(); probes], 50).unwrap();
+            assert!(found.iter().all(|list| list.iter().map(|n| n.id).eq(1..=50)), "{probes} probes");
+        }
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit_and_stays_as_it_was() {
+        let mut index = FaissIndex::new(2);
+        let wrong = index.insert(&[(1, &[0.0, 0.0]), (2, &[0.0])]);
+        assert_eq!(wrong, Err(IndexError::Dimension { expected: 2, found: 1 }));
+        index.insert(&[(5, &[0.0, 0.0])]).unwrap();
+        assert_eq!(index.insert(&[(5, &[0.0, 0.0])]), Err(IndexError::Order { id: 5, last: 5 }));
+        assert_eq!(index.len(), 1);
+        assert!(index.search(&[&[0.0]], 1).is_err());
+        assert_eq!(index.search(&[&[0.0, 1.0]], 9).unwrap()[0].len(), 1);
+    }
+
+    #[test]
+    fn many_threads_search_while_one_changes() {
+        let mut index = FaissIndex::with_segment_rows(DIMENSION, 64);
+        let row = |id: i64| [id as f32; DIMENSION];
+        let insert = |index: &mut FaissIndex, ids: std::ops::Range<i64>| {
+            let vectors: Vec<_> = ids.clone().map(row).collect();
+            let rows: Vec<_> = ids.zip(vectors.iter().map(|v| v.as_slice())).collect();
+            index.insert(&rows).unwrap();
+        };
+        insert(&mut index, 0..200);
+        thread::scope(|scope| {
+            for round in 1..20 {
+                let snapshot = index.snapshot();
+                scope.spawn(move || {
+                    for id in 0..200 {
+                        assert_eq!(snapshot.search(&[&row(id)], 1).unwrap()[0][0].id, id);
+                    }
+                    assert_eq!(snapshot.len() as i64, 200 + (round - 1) * 9);
+                });
+                insert(&mut index, 1000 * round..1000 * round + 10);
+                assert_eq!(index.remove(&[1000 * round]), Ok(1));
+            }
+        });
+    }
+}

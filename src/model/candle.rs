@@ -1,0 +1,259 @@
+//! The reference executor: matrix products by candle, on the CPU, in f32.
+//!
+//! Activations lie as image, row, column, channel (NHWC), so that a convolution is one matrix product of gathered
+//! patches (rows: output pixels of all images, columns: kernel row, kernel column, channel) with the weights. Rows are
+//! cut into tiles that threads share; how a row is summed does not depend on its tile, so an image alone and among
+//! others gives the same bits.
+
+use std::num::NonZeroUsize;
+
+use candle_core::{CpuStorage, Device, Storage, Tensor};
+use rayon::prelude::*;
+
+use super::{
+    bundle::Bundle,
+    executor::{ExecuteError, Executor, InputSize, Role},
+    graph::{Edges, Shape, Window},
+    ops,
+    plan::{Action, Convolution, Plan},
+    set::{ModelSet, OpenError},
+};
+use crate::domain::Pixels;
+
+/// Images that run together at most; more are run in turns.
+pub const MAX_BATCH: usize = 64;
+
+/// Floats of one activation of a batch, at most, unless one image alone has more.
+const MAX_ACTIVATION: usize = 16 << 20;
+
+/// Floats of gathered patches in one tile: half of a common L2 cache.
+const TILE_FLOATS: usize = 128 << 10;
+/// A product of one row would take another code path in the matrix library, and round differently.
+const MIN_ROWS: usize = 2;
+
+/// Runs the three networks of a model set.
+pub struct CandleExecutor {
+    detect: Network,
+    landmark: Network,
+    embed: Network,
+    pool: rayon::ThreadPool,
+}
+
+impl CandleExecutor {
+    /// `threads`: how many compute; the caller's own waits meanwhile.
+    pub fn new(set: &ModelSet, threads: NonZeroUsize) -> Result<Self, OpenError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .thread_name(|i| format!("vultus-compute-{i}"))
+            .build()
+            .map_err(|e| OpenError::Device(e.to_string()))?;
+        let network = |role| Network::new(set.bundle(role));
+        Ok(Self { detect: network(Role::Detect)?, landmark: network(Role::Landmark)?, embed: network(Role::Embed)?, pool })
+    }
+
+    fn network(&self, role: Role) -> &Network {
+        match role {
+            Role::Detect => &self.detect,
+            Role::Landmark => &self.landmark,
+            Role::Embed => &self.embed,
+        }
+    }
+}
+
+impl Executor for CandleExecutor {
+    fn input_size(&self, role: Role) -> InputSize {
+        self.network(role).size
+    }
+
+    fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        let network = self.network(role);
+        let expected = network.size;
+        for (index, image) in images.iter().enumerate() {
+            if (image.width(), image.height()) != (expected.width, expected.height) {
+                return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
+            }
+        }
+        let mut outputs = Vec::with_capacity(images.len());
+        for batch in images.chunks(network.batch) {
+            let values = self.pool.install(|| network.run(batch)).map_err(|e| ExecuteError::Device(e.to_string()))?;
+            let each = values.len() / batch.len();
+            outputs.extend(values.chunks_exact(each).map(<[f32]>::to_vec));
+        }
+        match outputs.iter().position(|output| output.iter().any(|v| !v.is_finite())) {
+            Some(index) => Err(ExecuteError::NotFinite { index }),
+            None => Ok(outputs),
+        }
+    }
+}
+
+/// One network, ready to run.
+struct Network {
+    size: InputSize,
+    mean: [f32; 3],
+    scale: f32,
+    /// Images that run together at most.
+    batch: usize,
+    plan: Plan,
+    /// For each step that is a dense convolution: its weights as a matrix, patch x channels out.
+    matrices: Vec<Option<Tensor>>,
+}
+
+impl Network {
+    fn new(bundle: &Bundle) -> Result<Self, OpenError> {
+        let role = bundle.contract().role;
+        let plan = Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role, source })?;
+        let input = &bundle.contract().input;
+        let mut matrices = Vec::with_capacity(plan.steps.len());
+        for step in &plan.steps {
+            matrices.push(match &step.action {
+                Action::Convolution(c) if c.groups == 1 => {
+                    Some(matrix(c, plan.shapes[step.inputs[0]].channels).map_err(|e| OpenError::Device(e.to_string()))?)
+                }
+                Action::Convolution(c) if !is_depthwise(c, plan.shapes[step.inputs[0]]) => {
+                    return Err(OpenError::Unsupported { role, op: "convolution in groups that is not depthwise" });
+                }
+                _ => None,
+            });
+        }
+        let size = InputSize { width: input.width, height: input.height };
+        let largest = plan.shapes.iter().filter_map(|shape| shape.elements()).max().unwrap_or(1);
+        let batch = (MAX_ACTIVATION / largest).clamp(1, MAX_BATCH);
+        Ok(Self { size, batch, mean: input.mean, scale: input.scale, plan, matrices })
+    }
+
+    /// Outputs of all images, one after the other; each in the order channel, row, column.
+    fn run(&self, images: &[&Pixels]) -> candle_core::Result<Vec<f32>> {
+        let plan = &self.plan;
+        let n = images.len();
+        let mut values: Vec<Option<Vec<f32>>> = vec![None; plan.shapes.len()];
+        values[0] = Some(self.normalise(images));
+        for (step, matrix) in plan.steps.iter().zip(&self.matrices) {
+            let shape = plan.shapes[step.inputs[0]];
+            let out = plan.shapes[step.output];
+            // The planner computes every operand before its first use and frees it after its last.
+            let operand = |i: usize| step.inputs.get(i).and_then(|&id| values[id].as_deref()).unwrap_or(&[]);
+            let x = operand(0);
+            let result = match &step.action {
+                Action::Convolution(c) => match matrix {
+                    Some(matrix) => convolve(c, matrix, x, operand(1), shape, out, n)?,
+                    None => ops::depthwise(c, x, operand(1), shape, out),
+                },
+                Action::Affine { scale, shift } => ops::affine(x, scale, shift),
+                Action::Activate(activation) => {
+                    let mut y = x.to_vec();
+                    y.chunks_exact_mut(out.channels).for_each(|row| ops::activate(activation, row));
+                    y
+                }
+                Action::Add(activation) => ops::add(x, operand(1), activation, out.channels),
+                Action::MaxPool { window, padding } => ops::max_pool(x, shape, out, *window, *padding),
+                Action::AveragePool { window } => ops::average_pool(x, shape, out, *window),
+                Action::GlobalAveragePool => {
+                    let window = Window { height: shape.height, width: shape.width, stride: 1 };
+                    ops::average_pool(x, shape, out, window)
+                }
+                Action::Pad { edges } => ops::pad(x, shape, out, *edges, n),
+                Action::Flatten => ops::to_planes(x, shape),
+            };
+            values[step.output] = Some(result);
+            step.frees.iter().for_each(|&id| values[id] = None);
+        }
+        let shape = plan.shapes[plan.output];
+        let output = values[plan.output].take().unwrap_or_default();
+        Ok(ops::to_planes(&output, shape))
+    }
+
+    fn normalise(&self, images: &[&Pixels]) -> Vec<f32> {
+        let pixels = (self.size.width * self.size.height * 3) as usize;
+        let mut x = vec![0.0; images.len() * pixels];
+        x.par_chunks_exact_mut(pixels).zip(images).for_each(|(x, image)| {
+            for (x, rgb) in x.chunks_exact_mut(3).zip(image.rgb8().chunks_exact(3)) {
+                for ((x, &v), mean) in x.iter_mut().zip(rgb).zip(self.mean) {
+                    *x = (f32::from(v) - mean) * self.scale;
+                }
+            }
+        });
+        x
+    }
+}
+
+fn is_depthwise(c: &Convolution, x: Shape) -> bool {
+    c.groups == x.channels && c.bias.len() == x.channels
+}
+
+/// Out x in x height x width, as a matrix of (height, width, in) x out.
+fn matrix(c: &Convolution, channels: usize) -> candle_core::Result<Tensor> {
+    let (area, out) = (c.window.height * c.window.width, c.bias.len());
+    let mut values = vec![0.0; c.weight.len()];
+    for (o, filter) in c.weight.chunks_exact(channels * area).enumerate() {
+        for (i, plane) in filter.chunks_exact(area).enumerate() {
+            for (at, &w) in plane.iter().enumerate() {
+                values[(at * channels + i) * out + o] = w;
+            }
+        }
+    }
+    Tensor::from_vec(values, (area * channels, out), &Device::Cpu)
+}
+
+/// Dense convolution. `x`: n images of `shape`; `residual`: n images of `out`, or empty. Sums in f32.
+fn convolve(
+    c: &Convolution,
+    matrix: &Tensor,
+    x: &[f32],
+    residual: &[f32],
+    shape: Shape,
+    out: Shape,
+    n: usize,
+) -> candle_core::Result<Vec<f32>> {
+    let patch = c.window.height * c.window.width * shape.channels;
+    let rows = n * out.height * out.width;
+    // Small enough for the cache, and a tile for every thread.
+    let tile = (TILE_FLOATS / patch).clamp(64, 1024).min(rows.div_ceil(rayon::current_num_threads())).max(1);
+    let mut y = vec![0.0; rows * out.channels];
+    y.par_chunks_mut(tile * out.channels).enumerate().try_for_each(|(index, y)| {
+        let (first, count) = (index * tile, y.len() / out.channels);
+        let patches = gather(x, shape, out, c.window, c.padding, first, count);
+        let product = Tensor::from_vec(patches, (count.max(MIN_ROWS), patch), &Device::Cpu)?.matmul(matrix)?;
+        let (storage, _) = product.storage_and_layout();
+        let Storage::Cpu(CpuStorage::F32(product)) = &*storage else {
+            candle_core::bail!("the product of two f32 matrices on the CPU is f32 on the CPU");
+        };
+        for (r, (y, product)) in y.chunks_exact_mut(out.channels).zip(product.chunks_exact(out.channels)).enumerate() {
+            for ((y, p), b) in y.iter_mut().zip(product).zip(&c.bias) {
+                *y = p + b;
+            }
+            if c.residual {
+                let at = (first + r) * out.channels;
+                y.iter_mut().zip(&residual[at..]).for_each(|(y, r)| *y += r);
+            }
+            ops::activate(&c.activation, y);
+        }
+        Ok(())
+    })?;
+    Ok(y)
+}
+
+/// The patches under `count` output pixels from the `first` on: a row each, kernel row, kernel column, channel. At least
+/// [`MIN_ROWS`] rows; what lies outside of the image is zero.
+fn gather(x: &[f32], shape: Shape, out: Shape, window: Window, padding: Edges, first: usize, count: usize) -> Vec<f32> {
+    let Shape { channels, height, width } = shape;
+    let line = window.width * channels;
+    let patch = window.height * line;
+    let mut patches = vec![0.0; count.max(MIN_ROWS) * patch];
+    for (pixel, patch) in (first..first + count).zip(patches.chunks_exact_mut(patch)) {
+        let (image, pixel) = (pixel / (out.height * out.width), pixel % (out.height * out.width));
+        let (top, left) = (pixel / out.width * window.stride, pixel % out.width * window.stride);
+        // Columns of the kernel that lie inside of the image.
+        let from = padding.left.saturating_sub(left).min(window.width);
+        let to = (width + padding.left).saturating_sub(left).min(window.width).max(from);
+        for (row, line) in patch.chunks_exact_mut(line).enumerate() {
+            let Some(y) = (top + row).checked_sub(padding.top).filter(|&y| y < height) else { continue };
+            let start = ((image * height + y) * width + left + from - padding.left) * channels;
+            let length = (to - from) * channels;
+            line[from * channels..to * channels].copy_from_slice(&x[start..start + length]);
+        }
+    }
+    patches
+}
+
+#[cfg(test)]
+mod tests {}

@@ -1,0 +1,298 @@
+//! What a bundle promises: `model.toml`, the same format as the model cards in `models/`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::executor::Role;
+use crate::domain::{
+    Calibration, CalibrationError, CalibrationPoint, Fmr, MeasureName, QualityThresholds, Score, Template, Threshold,
+};
+
+/// The version of the format that this code reads and writes.
+pub const FORMAT: u32 = 1;
+/// Sides of an input, pixels, at most.
+pub const MAX_INPUT_SIDE: u32 = 2048;
+/// Bytes of a `model.toml`, at most.
+pub const MAX_CARD: u64 = 256 << 10;
+
+/// Why a card is no contract.
+#[derive(Debug, thiserror::Error)]
+pub enum ContractError {
+    #[error("model.toml: {0}")]
+    Toml(#[from] toml::de::Error),
+    #[error("model.toml cannot be written: {0}")]
+    Write(#[from] toml::ser::Error),
+    #[error("model.toml has format {0}, this program reads format {FORMAT}")]
+    Format(u32),
+    #[error("model.toml: {0}")]
+    Value(&'static str),
+    #[error("model.toml, calibration: {0}")]
+    Calibration(#[from] CalibrationError),
+    #[error("model.toml, quality: unknown measure {0:?}")]
+    Measure(String),
+}
+
+/// All that is promised about one network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contract {
+    pub format: u32,
+    /// Folder of the bundle: 1 to 64 characters of a-z 0-9 - _.
+    pub name: String,
+    pub version: String,
+    pub role: Role,
+    pub summary: String,
+    pub precision: Precision,
+    /// SHA-256, hexadecimal, of weights, graph and what of this contract changes outputs. In a card: what importing must give.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    pub source: Source,
+    pub licence: Licence,
+    pub input: Input,
+    pub output: Output,
+    /// Of face networks alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub face: Option<FaceContract>,
+}
+
+/// Where the weights come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The package with its version.
+    pub package: String,
+    /// The weights' file in it.
+    pub file: String,
+    /// SHA-256 of the package, hexadecimal.
+    pub sha256: String,
+    /// Where the network was published and trained.
+    pub origin: String,
+}
+
+/// Under which terms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Licence {
+    /// SPDX expression.
+    pub spdx: String,
+    pub notes: String,
+}
+
+/// What the network takes: `(value - mean) * scale` of each 8-bit channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    pub width: u32,
+    pub height: u32,
+    pub colour: Colour,
+    pub mean: [f32; 3],
+    pub scale: f32,
+}
+
+/// Order of the channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Colour {
+    Rgb,
+}
+
+/// What the network gives for one image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Values in all.
+    pub dimension: usize,
+}
+
+/// What a network computes in. Templates of two classes are not compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    F32,
+}
+
+impl Precision {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+        }
+    }
+}
+
+/// How a face is brought to the size that the network takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alignment {
+    /// face-api's `useDlibAlignment`: an upright square; side: mean distance from the eyes' centres to the mouth's, divided
+    /// by 0.45 and rounded down; the mean of the three centres lies at (0.5, 0.43) of it; clipped to the image, padded
+    /// with black to a square (the content centred), scaled bilinearly.
+    DlibSquare,
+}
+
+impl Alignment {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DlibSquare => "dlib_square",
+        }
+    }
+}
+
+/// How templates are compared. Score is `1 - d²/2` of the Euclidean distance d, in both cases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// As they are.
+    Euclidean,
+}
+
+/// What belongs to a face network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaceContract {
+    /// The bundles that find and align faces for this one.
+    pub detector: String,
+    pub landmarks: String,
+    pub alignment: Alignment,
+    pub metric: Metric,
+    /// The threshold that is customary for the network, as a distance and as a score.
+    pub customary_distance: f32,
+    pub customary_score: f32,
+    pub calibration: CalibrationTable,
+    /// The least accepted value of each measure, 0 to 100; those not named accept all.
+    pub quality: BTreeMap<String, u8>,
+}
+
+/// Thresholds by error rate, and where they come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrationTable {
+    /// What was measured, and how little it proves.
+    pub source: String,
+    /// How rates below the measured ones were extrapolated.
+    pub tail: String,
+    pub mated_trials: u64,
+    pub non_mated_trials: u64,
+    pub non_mated_mean: f32,
+    pub non_mated_standard_deviation: f32,
+    /// Figures of others.
+    #[serde(default)]
+    pub published: Vec<Published>,
+    /// By falling FMR.
+    pub points: Vec<TablePoint>,
+}
+
+/// A figure that was published, not measured here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    pub figure: String,
+    pub source: String,
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TablePoint {
+    pub fmr: f64,
+    pub threshold: f32,
+    /// Non-mated comparisons behind it; 0: extrapolated.
+    pub trials: u64,
+    /// Share of mated comparisons below the threshold, where measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fnmr: Option<f64>,
+}
+
+impl Contract {
+    /// Reads and checks a card.
+    pub fn parse(text: &str) -> Result<Self, ContractError> {
+        let contract: Self = toml::from_str(text)?;
+        contract.check()?;
+        Ok(contract)
+    }
+
+    pub fn to_toml(&self) -> Result<String, ContractError> {
+        Ok(toml::to_string(self)?)
+    }
+
+    /// Everything that deserialising does not check.
+    pub fn check(&self) -> Result<(), ContractError> {
+        if self.format != FORMAT {
+            return Err(ContractError::Format(self.format));
+        }
+        let Input { width, height, mean, scale, .. } = &self.input;
+        let sides = 1..=MAX_INPUT_SIDE;
+        let finite = mean.iter().all(|m| m.is_finite()) && scale.is_finite() && *scale != 0.0;
+        let rules = [
+            (is_name(&self.name), "name: expected 1 to 64 characters of a-z 0-9 - _"),
+            (self.digest.as_deref().is_none_or(is_sha256), "digest: expected 64 hexadecimal characters"),
+            (is_sha256(&self.source.sha256), "source.sha256: expected 64 hexadecimal characters"),
+            (sides.contains(width) && sides.contains(height), "input: expected sides of 1 to 2048 pixels"),
+            (finite, "input: mean and scale must be finite, scale not 0"),
+            (self.output.dimension > 0, "output.dimension: expected at least 1"),
+            (self.face.is_some() == (self.role == Role::Embed), "face: expected for the role embed, and for no other"),
+        ];
+        if let Some((_, fault)) = rules.into_iter().find(|(good, _)| !good) {
+            return Err(ContractError::Value(fault));
+        }
+        match &self.face {
+            Some(face) => face.check(self.output.dimension),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FaceContract {
+    fn check(&self, dimension: usize) -> Result<(), ContractError> {
+        let mapped = 1.0 - self.customary_distance * self.customary_distance / 2.0;
+        let rules = [
+            (dimension <= Template::MAX_DIMENSION, "output.dimension: a template has at most 4096 values"),
+            (is_name(&self.detector) && is_name(&self.landmarks), "face: detector and landmarks are names of bundles"),
+            ((mapped - self.customary_score).abs() < 1e-6, "face: customary_score must be 1 - customary_distance² / 2"),
+        ];
+        if let Some((_, fault)) = rules.into_iter().find(|(good, _)| !good) {
+            return Err(ContractError::Value(fault));
+        }
+        self.calibration()?;
+        self.quality_thresholds().map(|_| ())
+    }
+
+    pub fn calibration(&self) -> Result<Calibration, ContractError> {
+        let table = &self.calibration;
+        let rate = ContractError::Value("calibration: a rate is above 0 and at most 1, thresholds are finite");
+        let points: Option<Vec<_>> = (table.points.iter())
+            .map(|p| {
+                let threshold = Threshold::new(Score::new(p.threshold)?);
+                Some(CalibrationPoint { fmr: Fmr::new(p.fmr).ok()?, threshold, trials: p.trials })
+            })
+            .collect();
+        let spread = (table.non_mated_mean, table.non_mated_standard_deviation);
+        if !(spread.0.is_finite() && spread.1.is_finite() && spread.1 > 0.0) {
+            return Err(ContractError::Value("calibration: expected a mean and a positive standard deviation"));
+        }
+        Ok(Calibration::new(points.ok_or(rate)?, spread)?)
+    }
+
+    pub fn quality_thresholds(&self) -> Result<QualityThresholds, ContractError> {
+        let mut thresholds = QualityThresholds::default();
+        for (word, &least) in &self.quality {
+            let name = MeasureName::ALL.into_iter().find(|name| name.as_str() == word);
+            let name = name.ok_or_else(|| ContractError::Measure(word.chars().take(64).collect()))?;
+            if least > 100 {
+                return Err(ContractError::Value("quality: thresholds are 0 to 100"));
+            }
+            thresholds = thresholds.with(name, least);
+        }
+        Ok(thresholds)
+    }
+}
+
+/// Names are folders: nothing that could lead elsewhere.
+pub fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
+}

@@ -1,0 +1,85 @@
+//! Where networks run.
+
+use std::fmt;
+
+/// The device that the operator chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// The fastest that is there.
+    #[default]
+    Auto,
+    Cpu,
+    /// A CUDA device by its number.
+    Cuda(u32),
+}
+
+/// Why there is no such device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    #[error("expected auto, cpu or cuda:N")]
+    Word,
+    #[error("cuda:{0}: the CUDA executor is not built yet; use auto or cpu")]
+    CudaNotBuilt(u32),
+}
+
+impl DeviceChoice {
+    /// `auto`, `cpu` or `cuda:N`.
+    pub fn parse(word: &str) -> Result<Self, DeviceError> {
+        match (word, word.strip_prefix("cuda:")) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            (_, Some(n)) if n.bytes().all(|b| b.is_ascii_digit()) => {
+                n.parse().map(Self::Cuda).map_err(|_| DeviceError::Word)
+            }
+            _ => Err(DeviceError::Word),
+        }
+    }
+
+    /// Whether this program can use it. `auto` is the CPU today.
+    pub fn check(self) -> Result<(), DeviceError> {
+        match self {
+            Self::Auto | Self::Cpu => Ok(()),
+            Self::Cuda(n) => Err(DeviceError::CudaNotBuilt(n)),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(word: &str) -> Result<Self, DeviceError> {
+        Self::parse(word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_devices() {
+        assert_eq!(DeviceChoice::parse("auto"), Ok(DeviceChoice::Auto));
+        assert_eq!(DeviceChoice::parse("cpu"), Ok(DeviceChoice::Cpu));
+        assert_eq!(DeviceChoice::parse("cuda:3"), Ok(DeviceChoice::Cuda(3)));
+        for bad in ["", "gpu", "cuda", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:99999999999", "CPU"] {
+            assert_eq!(DeviceChoice::parse(bad), Err(DeviceError::Word), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cuda_says_that_it_is_not_built() {
+        let e = DeviceChoice::Cuda(1).check().unwrap_err();
+        assert_eq!(e.to_string(), "cuda:1: the CUDA executor is not built yet; use auto or cpu");
+        assert_eq!(DeviceChoice::Auto.check(), Ok(()));
+    }
+}

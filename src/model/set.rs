@@ -1,0 +1,148 @@
+//! The three networks that work together: found, aligned, embedded.
+
+use std::{num::NonZeroUsize, path::Path};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    bundle::{Bundle, BundleError},
+    candle::CandleExecutor,
+    contract::{Alignment, ContractError, FaceContract, Precision, is_name},
+    device::{DeviceChoice, DeviceError},
+    executor::{Executor, Role},
+    graph::GraphError,
+};
+use crate::domain::{Calibration, ModelDigest, QualityThresholds};
+
+/// Why a model does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{0:?} is no name of a model: expected 1 to 64 characters of a-z 0-9 - _")]
+    Name(String),
+    #[error("the {} bundle {name:?} does not open: {source}", role.as_str())]
+    Bundle { role: Role, name: String, source: BundleError },
+    #[error("the bundle {name:?} is for the role {}, expected {}", got.as_str(), expected.as_str())]
+    Role { name: String, expected: Role, got: Role },
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    #[error("the {} network cannot be planned: {source}", role.as_str())]
+    Graph { role: Role, source: GraphError },
+    #[error("the {} network needs {op}, which this executor does not do", role.as_str())]
+    Unsupported { role: Role, op: &'static str },
+    #[error(transparent)]
+    DeviceChoice(#[from] DeviceError),
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+/// What the rest of the program knows of a model.
+#[derive(Debug, Clone)]
+pub struct Card {
+    pub name: String,
+    pub version: String,
+    pub licence: String,
+    /// Values of a template.
+    pub dimension: usize,
+    pub alignment: Alignment,
+    pub precision: Precision,
+    pub calibration: Calibration,
+    pub quality: QualityThresholds,
+}
+
+/// Detector, landmark and face bundle.
+#[derive(Debug)]
+pub struct ModelSet {
+    detector: Bundle,
+    landmark: Bundle,
+    face: Bundle,
+    card: Card,
+    template_digest: ModelDigest,
+}
+
+impl ModelSet {
+    /// Opens the face bundle `models_dir/name` and the two that it names.
+    pub fn open(models_dir: &Path, name: &str) -> Result<Self, OpenError> {
+        let open = |role: Role, name: &str| {
+            if !is_name(name) {
+                return Err(OpenError::Name(name.chars().take(80).collect()));
+            }
+            let failed = |source| OpenError::Bundle { role, name: name.into(), source };
+            Bundle::open(&models_dir.join(name)).map_err(failed)
+        };
+        let face = open(Role::Embed, name)?;
+        // A bundle of another role has no such part, and is refused below.
+        let (detector, landmarks) =
+            face.contract().face.as_ref().map_or(("", ""), |f| (f.detector.as_str(), f.landmarks.as_str()));
+        let of_role = |role| OpenError::Role { name: name.into(), expected: Role::Embed, got: role };
+        if face.contract().role != Role::Embed {
+            return Err(of_role(face.contract().role));
+        }
+        let (detector, landmark) = (open(Role::Detect, detector)?, open(Role::Landmark, landmarks)?);
+        Self::new(detector, landmark, face)
+    }
+
+    /// Of bundles that are already open.
+    pub fn new(detector: Bundle, landmark: Bundle, face: Bundle) -> Result<Self, OpenError> {
+        for (bundle, expected) in [(&detector, Role::Detect), (&landmark, Role::Landmark), (&face, Role::Embed)] {
+            let got = bundle.contract().role;
+            if got != expected {
+                return Err(OpenError::Role { name: bundle.contract().name.clone(), expected, got });
+            }
+        }
+        let contract = face.contract();
+        let missing = ContractError::Value("face: expected for the role embed, and for no other");
+        let promise: &FaceContract = contract.face.as_ref().ok_or(missing)?;
+        let card = Card {
+            name: contract.name.clone(),
+            version: contract.version.clone(),
+            licence: contract.licence.spdx.clone(),
+            dimension: contract.output.dimension,
+            alignment: promise.alignment,
+            precision: contract.precision,
+            calibration: promise.calibration()?,
+            quality: promise.quality_thresholds()?,
+        };
+        let template_digest = template_digest(&landmark, &face, &card);
+        Ok(Self { detector, landmark, face, card, template_digest })
+    }
+
+    pub fn bundle(&self, role: Role) -> &Bundle {
+        match role {
+            Role::Detect => &self.detector,
+            Role::Landmark => &self.landmark,
+            Role::Embed => &self.face,
+        }
+    }
+
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// Covers all that makes templates comparable: face bundle, landmark bundle, alignment, precision class. The detector
+    /// is not in it: which faces are found does not change what is extracted from one.
+    pub fn template_digest(&self) -> ModelDigest {
+        self.template_digest
+    }
+
+    /// Loads the networks onto a device. `threads` are those of the CPU.
+    pub fn executor(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Box<dyn Executor>, OpenError> {
+        device.check()?;
+        Ok(Box::new(CandleExecutor::new(self, threads)?))
+    }
+}
+
+fn template_digest(landmark: &Bundle, face: &Bundle, card: &Card) -> ModelDigest {
+    let mut hash = Sha256::new();
+    let parts: [&[u8]; 5] = [
+        b"vultus template v1",
+        face.digest(),
+        landmark.digest(),
+        card.alignment.as_str().as_bytes(),
+        card.precision.as_str().as_bytes(),
+    ];
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    ModelDigest::new(hash.finalize().into())
+}

@@ -1,0 +1,93 @@
+//! Requests that are right, for tests to send or to spoil.
+
+use prost::bytes::Bytes;
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+use vultus::rpc::pb;
+
+pub fn context(purpose: pb::Purpose) -> Option<pb::RequestContext> {
+    Some(pb::RequestContext {
+        purpose: purpose.into(),
+        consent_reference: "consent-1".into(),
+        transaction_id: "t-1".into(),
+        site: "shop-7".into(),
+    })
+}
+
+/// Under the name of a client of the test's configuration.
+pub fn of<T>(client: &'static str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("vultus-client", client.parse().unwrap());
+    request
+}
+
+pub fn encoded(file: impl Into<Bytes>) -> Option<pb::FaceImage> {
+    Some(pb::FaceImage { content: Some(pb::face_image::Content::Encoded(file.into())), landmarks: None })
+}
+
+pub fn raw(width: u32, height: u32, rgb8: impl Into<Bytes>) -> Option<pb::FaceImage> {
+    let raw = pb::RawImage { rgb8: rgb8.into(), width, height };
+    Some(pb::FaceImage { content: Some(pb::face_image::Content::Raw(raw)), landmarks: None })
+}
+
+pub fn enrol(gallery: &str, subject: &str, image: Option<pb::FaceImage>) -> pb::EnrolRequest {
+    pb::EnrolRequest {
+        context: context(pb::Purpose::SimActivation),
+        gallery: gallery.into(),
+        subject_id: subject.into(),
+        image,
+        reference_id: String::new(),
+    }
+}
+
+pub fn verify(gallery: &str, subject: &str, probe: Option<pb::FaceImage>) -> pb::VerifyRequest {
+    let claimed = pb::ClaimedSubject { gallery: gallery.into(), subject_id: subject.into() };
+    pb::VerifyRequest {
+        context: context(pb::Purpose::SimActivation),
+        probe,
+        claim: Some(pb::verify_request::Claim::ClaimedSubject(claimed)),
+        max_fmr: 0.0,
+    }
+}
+
+pub fn verify_inline(probe: Option<pb::FaceImage>, reference: Option<pb::FaceImage>) -> pb::VerifyRequest {
+    pb::VerifyRequest {
+        context: context(pb::Purpose::SimActivation),
+        probe,
+        claim: reference.map(pb::verify_request::Claim::InlineReference),
+        max_fmr: 0.0,
+    }
+}
+
+pub fn identify(gallery: &str, receipt: impl Into<Bytes>) -> pb::IdentifyRequest {
+    pb::IdentifyRequest {
+        context: context(pb::Purpose::SimActivation),
+        receipt: receipt.into(),
+        gallery: gallery.into(),
+        max_candidates: 0,
+        max_fpir: 0.0,
+    }
+}
+
+pub fn assess(image: Option<pb::FaceImage>) -> pb::AssessRequest {
+    pb::AssessRequest { context: context(pb::Purpose::SimActivation), image }
+}
+
+pub fn erase(gallery: &str, selector: Option<pb::erase_request::Selector>) -> pb::EraseRequest {
+    pb::EraseRequest { context: context(pb::Purpose::DataSubjectRequest), gallery: gallery.into(), selector }
+}
+
+pub fn describe(gallery: &str) -> pb::DescribeGalleryRequest {
+    pb::DescribeGalleryRequest { context: context(pb::Purpose::Operations), gallery: gallery.into() }
+}
+
+pub fn case(id: &str) -> pb::GetCaseRequest {
+    pb::GetCaseRequest { context: context(pb::Purpose::CaseReview), case_id: id.into() }
+}
+
+/// Code and stable reason of a refusal.
+pub fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
+    let status = answer.unwrap_err();
+    let details = status.get_error_details();
+    (status.code(), details.error_info().map(|info| info.reason.clone()).unwrap_or_default())
+}
