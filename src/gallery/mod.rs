@@ -53,7 +53,7 @@ use self::{
 };
 use crate::{
     domain::{
-        CandidateList, GalleryName, ModelDigest, ModelMismatch, Reference, ReferenceId, SubjectId, Template, compare,
+        CandidateList, Case, GalleryName, ModelDigest, ModelMismatch, Reference, ReferenceId, SubjectId, Template, compare,
     },
     seal::{NotAuthentic, RootKey, SealError, Sealer},
 };
@@ -201,6 +201,16 @@ impl Gallery {
             gallery.search_now(&probe, &exclude, most)
         };
         tokio::task::spawn_blocking(search).await.map_err(|_| SearchError::Stopped)?
+    }
+
+    /// As [`Galleries::spend_receipt`], for whoever holds a gallery of them.
+    pub async fn spend_receipt(&self, nonce: [u8; 16], expires_at: SystemTime) -> Result<(), SpendError> {
+        self.ask(|answer| Op::Spend { nonce, expires_at, answer }).await
+    }
+
+    /// As [`Galleries::open_case`], for whoever holds a gallery of them.
+    pub async fn open_case(&self, case: Case) -> Result<(), CaseError> {
+        self.ask(|answer| Op::OpenCase { case: Box::new(case), answer }).await
     }
 
     fn search_now(

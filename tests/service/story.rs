@@ -62,8 +62,7 @@ async fn a_customer_is_verified_and_a_second_identity_is_found() {
     // A restart forgets nothing; an erasure is for ever.
     assert!(server.terminate().success());
     let server = Server::start(dir.path());
-    let (mut gallery, mut matching, mut review) =
-        (server.gallery().await, server.matching().await, server.review().await);
+    let (mut gallery, mut matching) = (server.gallery().await, server.matching().await);
     let answer = matching.verify(of("shop", verify(GALLERY, "alice", alice.probe.clone()))).await.unwrap().into_inner();
     assert_eq!(answer.decision(), Decision::Match);
     let subject = Some(Selector::SubjectId("alice".into()));
@@ -72,14 +71,14 @@ async fn a_customer_is_verified_and_a_second_identity_is_found() {
     server.kill();
 
     let server = Server::start(dir.path());
-    let (mut gallery_again, mut matching_again) = (server.gallery().await, server.matching().await);
-    let answer = matching_again.verify(of("shop", verify(GALLERY, "alice", alice.probe.clone()))).await.unwrap();
+    let (mut gallery, mut matching) = (server.gallery().await, server.matching().await);
+    let answer = matching.verify(of("shop", verify(GALLERY, "alice", alice.probe.clone()))).await.unwrap();
     assert_eq!(answer.into_inner().decision(), Decision::NonMatch);
     let shown = server.review().await.get_case(of("shop", case(&id))).await.unwrap().into_inner();
     assert!(shown.candidates.is_empty(), "an erased subject stands in a case");
-    let again = gallery_again.erase(of("shop", erase(GALLERY, subject))).await.unwrap().into_inner();
+    let again = gallery.erase(of("shop", erase(GALLERY, subject))).await.unwrap().into_inner();
     assert_eq!(again.erased_references, 0);
-    let described = gallery_again.describe_gallery(of("shop", describe(GALLERY))).await.unwrap().into_inner();
+    let described = gallery.describe_gallery(of("shop", describe(GALLERY))).await.unwrap().into_inner();
     assert_eq!((described.subjects, described.references, described.dimension), (2, 2, 128));
 }
 
