@@ -124,7 +124,12 @@ fn faces_in_photos_are_where_face_api_finds_them() {
         for face in expected["faces"].as_array().unwrap() {
             let b = floats(&face["box"]);
             let best = (found.iter())
-                .map(|f| overlap([f.rect.x * side, f.rect.y * side, f.rect.width * side, f.rect.height * side], [b[0], b[1], b[2], b[3]]))
+                .map(|f| {
+                    overlap(
+                        [f.rect.x * side, f.rect.y * side, f.rect.width * side, f.rect.height * side],
+                        [b[0], b[1], b[2], b[3]],
+                    )
+                })
                 .fold(0.0, f32::max);
             println!("{name} {b:?} best overlap {best}");
             worst_overlap = worst_overlap.min(best);

@@ -53,7 +53,8 @@ use self::{
 };
 use crate::{
     domain::{
-        CandidateList, Case, GalleryName, ModelDigest, ModelMismatch, Reference, ReferenceId, SubjectId, Template, compare,
+        CandidateList, Case, GalleryName, ModelDigest, ModelMismatch, Reference, ReferenceId, SubjectId, Template,
+        compare,
     },
     seal::{NotAuthentic, RootKey, SealError, Sealer},
 };

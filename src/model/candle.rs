@@ -215,7 +215,8 @@ fn convolve(
     y.par_chunks_mut(tile * out.channels).enumerate().try_for_each(|(index, y)| {
         let (first, count) = (index * tile, y.len() / out.channels);
         let patches = gather(x, shape, out, c.window, c.padding, first, count);
-        let product = Tensor::from_vec(patches, (count.max(least_rows(out.channels)), patch), &Device::Cpu)?.matmul(matrix)?;
+        let product =
+            Tensor::from_vec(patches, (count.max(least_rows(out.channels)), patch), &Device::Cpu)?.matmul(matrix)?;
         let (storage, _) = product.storage_and_layout();
         let Storage::Cpu(CpuStorage::F32(product)) = &*storage else {
             candle_core::bail!("the product of two f32 matrices on the CPU is f32 on the CPU");
