@@ -9,7 +9,6 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 CARGO_FLAGS := --release --locked
 VULTUS := target/release/vultus
 PYTHON := .venv/bin/python
-MODELS := data/models
 KILLS ?= 1000
 FUZZ_CASES ?= 100000
 
@@ -25,10 +24,10 @@ build: setup ## Build target/release/vultus.
 	cargo build $(CARGO_FLAGS)
 
 model: build ## Fetch the default model into data/models and check its digest.
-	$(VULTUS) model fetch --models $(MODELS)
+	$(VULTUS) model fetch
 
 demo: model ## The whole story on real faces: enrol, verify, identify a planted duplicate, show the case.
-	$(VULTUS) demo --models $(MODELS)
+	$(VULTUS) demo
 
 test: model test-python test-rust ## Every test, with the default model.
 

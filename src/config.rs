@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     str::FromStr,
     time::Duration,
 };
@@ -136,14 +136,23 @@ impl Config {
         let l = &raw.limits;
         let config = Self {
             listen: faults.address("server.listen", raw.server.listen.as_deref(), "127.0.0.1:7443"),
-            metrics_listen: faults.address("server.metrics_listen", raw.server.metrics_listen.as_deref(), "127.0.0.1:9464"),
+            metrics_listen: faults.address(
+                "server.metrics_listen",
+                raw.server.metrics_listen.as_deref(),
+                "127.0.0.1:9464",
+            ),
             reflection: raw.server.reflection.unwrap_or(false),
             log_format: raw.server.log_format.unwrap_or_default(),
             rates: faults.rates(&raw.policy),
             alternative_route: faults.route(raw.policy.alternative_route),
             clients: raw.clients.into_iter().filter_map(|(name, client)| faults.client(&name, &client)).collect(),
             limits: Limits {
-                message_bytes: faults.within("limits.message_bytes", l.message_bytes, 1 << 10..=64 << 20, rpc.message_bytes),
+                message_bytes: faults.within(
+                    "limits.message_bytes",
+                    l.message_bytes,
+                    1 << 10..=64 << 20,
+                    rpc.message_bytes,
+                ),
                 max_in_flight: faults.within("limits.max_in_flight", l.max_in_flight, 1..=65_536, rpc.max_in_flight),
                 streams_per_connection: faults.within(
                     "limits.streams_per_connection",
@@ -157,7 +166,11 @@ impl Config {
                     1..=4096,
                     rpc.enrol_stream_window,
                 ),
-                default_deadline: faults.millis("limits.default_deadline_ms", l.default_deadline_ms, rpc.default_deadline),
+                default_deadline: faults.millis(
+                    "limits.default_deadline_ms",
+                    l.default_deadline_ms,
+                    rpc.default_deadline,
+                ),
                 max_deadline: faults.millis("limits.max_deadline_ms", l.max_deadline_ms, rpc.max_deadline),
                 drain_grace: Duration::from_secs(faults.within(
                     "limits.drain_grace_s",
@@ -179,7 +192,12 @@ impl Config {
                 ..batch
             },
             galleries: Settings {
-                max_galleries: faults.within("limits.max_galleries", l.max_galleries, 1..=4096, galleries.max_galleries),
+                max_galleries: faults.within(
+                    "limits.max_galleries",
+                    l.max_galleries,
+                    1..=4096,
+                    galleries.max_galleries,
+                ),
                 max_references: faults.within(
                     "limits.max_references",
                     l.max_references,
@@ -255,7 +273,10 @@ impl Faults {
     fn route(&mut self, text: Option<String>) -> String {
         let text = text.unwrap_or_else(|| "A member of staff checks the identity by another way.".into());
         if text.is_empty() || text.len() > 500 {
-            self.0.push("policy.alternative_route: expected 1 to 500 bytes: a customer who is not matched is offered a way".into());
+            self.0.push(
+                "policy.alternative_route: expected 1 to 500 bytes: a customer who is not matched is offered a way"
+                    .into(),
+            );
         }
         text
     }
@@ -268,7 +289,8 @@ impl Faults {
                 }
             }
         };
-        let mut policy = ClientPolicy { rights: BTreeSet::new(), purposes: BTreeSet::new(), galleries: BTreeSet::new() };
+        let mut policy =
+            ClientPolicy { rights: BTreeSet::new(), purposes: BTreeSet::new(), galleries: BTreeSet::new() };
         words("rights", &raw.rights, Right::ALL.map(Right::as_str).join(", "), &mut |word| {
             Right::parse(word).map(|right| policy.rights.insert(right)).is_some()
         });
@@ -338,7 +360,9 @@ mod tests {
         )
         .unwrap_err();
         let text = faults.to_string();
-        for part in ["server.listen", "policy.max_fmr", "limits.batch_images", "veryfy", "marketing", "\"A\"", "clients.a b"] {
+        for part in
+            ["server.listen", "policy.max_fmr", "limits.batch_images", "veryfy", "marketing", "\"A\"", "clients.a b"]
+        {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
     }

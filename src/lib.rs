@@ -5,7 +5,12 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod config;
+pub mod rpc;
+pub mod access;
 pub mod pipeline;
+pub mod gallery;
 pub mod index;
 pub mod model;
 pub mod seal;

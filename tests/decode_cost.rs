@@ -1,6 +1,6 @@
 //! No image costs more than 64 MiB, and none takes long: the worst files that the limits admit, under a counting allocator.
 
-#![allow(unsafe_code)] // a counting allocator
+#![allow(unsafe_code, reason = "a counting allocator is one by definition")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

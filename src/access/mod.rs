@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub use policy::{ClientPolicy, Right};
 
 use crate::{
-    domain::{CaseId, Case, ClientId, GalleryName, ModelDigest, Purpose, RequestContext},
+    domain::{Case, CaseId, ClientId, GalleryName, ModelDigest, Purpose, RequestContext},
     gallery::{CaseError, CreateError, Galleries, Gallery},
 };
 

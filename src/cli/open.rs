@@ -31,7 +31,8 @@ impl Shared {
     pub fn model_set(&self) -> Result<ModelSet, Failure> {
         let dir = self.models_dir();
         ModelSet::open(&dir, &self.model).map_err(|e| {
-            format!("{e}\n  models are looked for in {}; `vultus model fetch` puts the default there", dir.display()).into()
+            format!("{e}\n  models are looked for in {}; `vultus model fetch` puts the default there", dir.display())
+                .into()
         })
     }
 
@@ -51,8 +52,7 @@ impl Shared {
     pub fn pipeline(&self, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
         let models = self.model_set()?;
         let executor = models.executor(self.device_choice()?, cores())?;
-        let settings =
-            Settings { decode: config.decode, batch: config.batch, rates: config.rates, decoders: cores() };
+        let settings = Settings { decode: config.decode, batch: config.batch, rates: config.rates, decoders: cores() };
         Ok(Pipeline::start(&models, executor, settings, root.clone())?)
     }
 }

@@ -13,6 +13,7 @@
 //! | FMR, FNMR | false match and false non-match rate of 1:1 comparisons |
 //! | FPIR, FNIR | false positive and false negative identification rate of 1:N searches |
 
+mod alignment;
 mod calibration;
 mod candidate;
 mod context;
@@ -22,6 +23,7 @@ mod image;
 mod quality;
 mod template;
 
+pub use alignment::Alignment;
 pub use calibration::{Calibration, CalibrationError, CalibrationPoint, Fmr, Fpir, RateError, Tail};
 pub use candidate::{Candidate, CandidateList, Case};
 pub use context::{Purpose, RequestContext};

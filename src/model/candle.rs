@@ -28,8 +28,6 @@ const MAX_ACTIVATION: usize = 16 << 20;
 
 /// Floats of gathered patches in one tile: half of a common L2 cache.
 const TILE_FLOATS: usize = 128 << 10;
-/// A product of one row would take another code path in the matrix library, and round differently.
-const MIN_ROWS: usize = 2;
 
 /// Runs the three networks of a model set.
 pub struct CandleExecutor {
@@ -217,7 +215,8 @@ fn convolve(
     y.par_chunks_mut(tile * out.channels).enumerate().try_for_each(|(index, y)| {
         let (first, count) = (index * tile, y.len() / out.channels);
         let patches = gather(x, shape, out, c.window, c.padding, first, count);
-        let product = Tensor::from_vec(patches, (count.max(MIN_ROWS), patch), &Device::Cpu)?.matmul(matrix)?;
+        let product =
+            Tensor::from_vec(patches, (count.max(least_rows(out.channels)), patch), &Device::Cpu)?.matmul(matrix)?;
         let (storage, _) = product.storage_and_layout();
         let Storage::Cpu(CpuStorage::F32(product)) = &*storage else {
             candle_core::bail!("the product of two f32 matrices on the CPU is f32 on the CPU");
@@ -237,13 +236,19 @@ fn convolve(
     Ok(y)
 }
 
+/// The matrix library takes other paths, which round differently, for a product of one row and for one whose sides are
+/// both at most 64; zeros make up for what a tile lacks.
+fn least_rows(channels_out: usize) -> usize {
+    if channels_out <= 64 { 65 } else { 2 }
+}
+
 /// The patches under `count` output pixels from the `first` on: a row each, kernel row, kernel column, channel. At least
-/// [`MIN_ROWS`] rows; what lies outside of the image is zero.
+/// [`least_rows`] rows; what lies outside of the image is zero.
 fn gather(x: &[f32], shape: Shape, out: Shape, window: Window, padding: Edges, first: usize, count: usize) -> Vec<f32> {
     let Shape { channels, height, width } = shape;
     let line = window.width * channels;
     let patch = window.height * line;
-    let mut patches = vec![0.0; count.max(MIN_ROWS) * patch];
+    let mut patches = vec![0.0; count.max(least_rows(out.channels)) * patch];
     for (pixel, patch) in (first..first + count).zip(patches.chunks_exact_mut(patch)) {
         let (image, pixel) = (pixel / (out.height * out.width), pixel % (out.height * out.width));
         let (top, left) = (pixel / out.width * window.stride, pixel % out.width * window.stride);

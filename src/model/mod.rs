@@ -21,7 +21,7 @@ pub mod tfjs;
 pub mod weights;
 
 pub use bundle::{Bundle, BundleError};
-pub use contract::{Alignment, Contract, ContractError, Precision};
+pub use contract::{Contract, ContractError, Precision};
 pub use device::{DeviceChoice, DeviceError};
 pub use executor::{ExecuteError, Executor, InputSize, Role};
 pub use set::{Card, ModelSet, OpenError};

@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 use super::{
     bundle::{Bundle, BundleError},
     candle::CandleExecutor,
-    contract::{Alignment, ContractError, FaceContract, Precision, is_name},
+    contract::{ContractError, FaceContract, Precision, is_name},
     device::{DeviceChoice, DeviceError},
     executor::{Executor, Role},
     graph::GraphError,
 };
-use crate::domain::{Calibration, ModelDigest, QualityThresholds};
+use crate::domain::{Alignment, Calibration, ModelDigest, QualityThresholds};
 
 /// Why a model does not open.
 #[derive(Debug, thiserror::Error)]

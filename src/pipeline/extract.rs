@@ -13,10 +13,12 @@ use super::{
     align::{self, ImplausibleLandmarks},
     batch::DeviceError,
     decode::{self, DecodeError},
+    locate::{self, Chosen, Framing, View},
+    quality,
 };
 use crate::{
-    domain::{Assessment, FiveLandmarks, Pixels, Template},
-    model::Role,
+    domain::{Assessment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, QualityThresholds, Rect, Template},
+    model::{Role, detector, landmarks},
     telemetry::Metrics,
 };
 
@@ -101,3 +103,166 @@ pub enum ExtractError {
     Internal(&'static str),
 }
 
+/// An image in which a face was looked for.
+pub(super) struct Looked {
+    pub pixels: Arc<Pixels>,
+    pub assessment: Assessment,
+    landmarks: Option<Placed>,
+    pub timings: Timings,
+}
+
+/// The landmarks that align the face.
+enum Placed {
+    /// By the landmark network.
+    Network(Box<Landmarks68>),
+    Caller(FiveLandmarks),
+}
+
+impl Placed {
+    fn landmarks(&self) -> align::Landmarks<'_> {
+        match self {
+            Self::Network(all) => align::Landmarks::SixtyEight(all),
+            Self::Caller(five) => align::Landmarks::Five(five),
+        }
+    }
+}
+
+impl Looked {
+    fn without_face(pixels: Arc<Pixels>, thresholds: &QualityThresholds, timings: Timings) -> Self {
+        let assessment = Assessment { measures: vec![locate::presence(None, thresholds)], face: None };
+        Self { pixels, assessment, landmarks: None, timings }
+    }
+}
+
+impl Pipeline {
+    /// From an image to a template; or to the measures that refuse it.
+    ///
+    /// # Errors
+    /// [`ExtractError`] when the image could not be judged.
+    pub async fn extract(&self, face: FaceInput, lane: Lane, deadline: Instant) -> Result<Extraction, ExtractError> {
+        let looked = self.look(face, lane, deadline).await?;
+        let mut timings = looked.timings;
+        if !looked.assessment.acceptable() {
+            for measure in looked.assessment.refused() {
+                Metrics::get().refused_measures_total.with_label_values(&[measure.name.as_str()]).inc();
+            }
+            return Ok(Extraction { outcome: Err(looked.assessment), timings });
+        }
+        let Some(placed) = looked.landmarks else {
+            return Err(ExtractError::Internal("an accepted face has landmarks"));
+        };
+        let started = Instant::now();
+        let (size, alignment, pixels) = (self.device.input_size(Role::Embed), self.card.alignment, looked.pixels);
+        let crop = self
+            .on_a_core(deadline, move || {
+                align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height))
+            })
+            .await?;
+        timings.align += started.elapsed();
+        let Ok(FaceCrop(crop)) = crop else {
+            return Err(ExtractError::Internal("plausible landmarks align"));
+        };
+        let output = self.device.run(Role::Embed, crop, lane, deadline).await?;
+        timings.queue += output.queued;
+        timings.extract += output.ran;
+        let template = Template::new(self.model, output.values)
+            .map_err(|_| DeviceError::Failed("the network's output is no template".into()))?;
+        Ok(Extraction { outcome: Ok(template), timings })
+    }
+
+    /// Decodes, finds the face, places its landmarks and measures its quality.
+    pub(super) async fn look(&self, face: FaceInput, lane: Lane, deadline: Instant) -> Result<Looked, ExtractError> {
+        let FaceInput { image, landmarks } = face;
+        let limits = self.decode;
+        let started = Instant::now();
+        let pixels = self
+            .on_a_core(deadline, move || -> Result<_, ExtractError> {
+                let pixels = decode::decode(image.source(), &limits)?;
+                if let Some(five) = &landmarks {
+                    align::check_landmarks(five, pixels.width(), pixels.height())?;
+                }
+                Ok(Arc::new(pixels))
+            })
+            .await??;
+        let mut timings = Timings { decode: started.elapsed(), ..Timings::default() };
+        Metrics::get().stage("decode", timings.decode);
+
+        let started = Instant::now();
+        let mut located = None;
+        for framing in Framing::ALL {
+            let Some(face) = self.find_face(&pixels, framing, lane, deadline).await? else { continue };
+            let placed = match landmarks {
+                Some(five) => Some(Placed::Caller(five)),
+                None => self.place_landmarks(&pixels, face.rect, lane, deadline).await?,
+            };
+            if let Some(placed) = placed {
+                located = Some((face, placed));
+                break;
+            }
+        }
+        let thresholds = self.card.quality;
+        let Some((face, placed)) = located else {
+            timings.align = started.elapsed();
+            return Ok(Looked::without_face(pixels, &thresholds, timings));
+        };
+        let five = placed.landmarks().five();
+        let judged = Arc::clone(&pixels);
+        let measures = self.on_a_core(deadline, move || quality::assess(&judged, &five, &thresholds)).await?;
+        let measures = std::iter::once(locate::presence(Some(&face), &thresholds)).chain(measures).collect();
+        timings.align = started.elapsed();
+        Metrics::get().stage("align", timings.align);
+        let assessment = Assessment { measures, face: Some((face.rect, five)) };
+        Ok(Looked { pixels, assessment, landmarks: Some(placed), timings })
+    }
+
+    async fn find_face(
+        &self,
+        pixels: &Arc<Pixels>,
+        framing: Framing,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<Option<Chosen>, ExtractError> {
+        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
+        let View { pixels: seen, map } = self.on_a_core(deadline, move || View::new(&image, framing, side)).await?;
+        let output = self.device.run(Role::Detect, seen, lane, deadline).await?;
+        let found = detector::detections(&output.values, framing.least_score());
+        let faces = map.faces(found.into_iter().map(|d| (d.rect, d.score)));
+        Ok(locate::choose(&faces, pixels.width(), pixels.height()))
+    }
+
+    /// `None` where the network's landmarks are no face.
+    async fn place_landmarks(
+        &self,
+        pixels: &Arc<Pixels>,
+        face: Rect,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<Option<Placed>, ExtractError> {
+        let (width, height) = (pixels.width(), pixels.height());
+        let Some(region) = locate::landmark_region(&face, width, height) else { return Ok(None) };
+        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Landmark).width);
+        let input = self.on_a_core(deadline, move || locate::landmark_view(&image, region, side)).await?;
+        let output = self.device.run(Role::Landmark, input, lane, deadline).await?;
+        let relative = landmarks::landmarks(&output.values, region.width as f32, region.height as f32);
+        let placed = relative.map(|all| locate::place_landmarks(&all, region));
+        let plausible = placed.filter(|all| align::check_landmarks(&all.five(), width, height).is_ok());
+        Ok(plausible.map(|all| Placed::Network(Box::new(all))))
+    }
+
+    /// Runs work on pixels on a thread of its own, at most one per core; the rest wait their turn, and leave when nobody waits for them or
+    /// their deadline passes.
+    async fn on_a_core<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ExtractError> {
+        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.cores).acquire_owned());
+        let permit = permit.await.map_err(|_| ExtractError::Late)?;
+        let permit = permit.map_err(|_| ExtractError::Internal("the cores' permits are never closed"))?;
+        let worked = tokio::task::spawn_blocking(move || {
+            let _permit = permit; // held until the work is done, also when nobody waits any more
+            work()
+        });
+        worked.await.map_err(|_| ExtractError::Internal("work on an image panicked"))
+    }
+}

@@ -1,6 +1,9 @@
 //! Identification, 1:N: is the face that was just verified already enrolled under another identity?
 
-use std::time::{Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use super::{
     Bearer, Pipeline, ReceiptError, ThresholdError, Timings,
@@ -61,9 +64,9 @@ impl From<SpendError> for IdentifyError {
 impl Pipeline {
     /// Spends the receipt and searches the gallery for other subjects' references that reach the threshold. The receipt is spent,
     /// durably, before the search: a failure costs a verification, never a second use.
-    pub async fn identify(&self, gallery: &Gallery, search: Search<'_>) -> Result<Identified, IdentifyError> {
+    pub async fn identify(&self, gallery: &Arc<Gallery>, search: Search<'_>) -> Result<Identified, IdentifyError> {
         let receipt = self.receipts.open(search.receipt, search.bearer, SystemTime::now())?;
-        let size = gallery.describe().references;
+        let size = gallery.describe().references as u64;
         let threshold = threshold_1_to_n(self.calibration(), &self.rates, search.max_fpir, size)?;
         gallery.spend_receipt(receipt.nonce, receipt.expires_at).await?;
 
@@ -74,10 +77,8 @@ impl Pipeline {
         let timings = Timings { compare: took, ..Timings::default() };
 
         let duplicates = found.as_slice().iter().filter(|c| decide(c.score, threshold).decision() == Decision::Match);
-        let candidates = CandidateList::new(
-            duplicates.map(|c| (c.subject.clone(), c.reference, c.score)),
-            search.max_candidates,
-        );
+        let candidates =
+            CandidateList::new(duplicates.map(|c| (c.subject.clone(), c.reference, c.score)), search.max_candidates);
         let outcome = if candidates.is_empty() { "no_duplicate" } else { "review" };
         Metrics::get().identifications_total.with_label_values(&[outcome]).inc();
         if candidates.is_empty() {

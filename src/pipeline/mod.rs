@@ -1,14 +1,109 @@
 //! From bytes to decisions: straight lines over stages. Stages are pure where they can be and never import each other.
+//!
+//! | lines | stages |
+//! | --- | --- |
+//! | `extract`, `assess` | `decode`, `locate`, `quality`, `align`, `batch` |
+//! | `verify` | `extract`, then `decide` and `receipt` |
+//! | `identify` | `receipt` and `decide`, around a search of the gallery |
+//! | `enrol` | `extract`, then a commit to the gallery |
 
 pub mod align;
+mod assess;
 mod batch;
 mod decide;
 pub mod decode;
+mod enrol;
+mod extract;
+mod identify;
 pub mod locate;
 pub mod quality;
 mod receipt;
+mod verify;
 
-pub use batch::{BatchLimits, Device, DeviceError, Lane, Output};
+use std::{io, num::NonZeroUsize, sync::Arc};
+
+use tokio::sync::Semaphore;
+
+pub use align::ImplausibleLandmarks;
+pub use batch::{BatchLimits, DeviceError, Lane};
 pub use decide::{RatePolicy, ThresholdError};
 pub use decode::{DecodeError, DecodeLimits};
-pub use receipt::{Bearer, MAX_RECEIPT_BYTES, RECEIPT_LIFETIME, Receipt, ReceiptError, Receipts};
+pub use enrol::ExtractReferenceError;
+pub use extract::{ExtractError, Extraction, FaceInput, ImageInput, Timings};
+pub use identify::{Identified, IdentifyError, Search};
+pub use receipt::{Bearer, MAX_RECEIPT_BYTES, RECEIPT_LIFETIME, ReceiptError, Receipts};
+pub use verify::{Claim, Claimant, Verified, VerifyError};
+
+use crate::{
+    domain::{Calibration, ModelDigest},
+    model::{Card, Executor, ModelSet},
+    seal::RootKey,
+};
+use batch::Device;
+
+/// What the operator sets.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub decode: DecodeLimits,
+    pub batch: BatchLimits,
+    pub rates: RatePolicy,
+    /// Images decoded, judged or aligned at a time: each takes a core.
+    pub decoders: NonZeroUsize,
+}
+
+/// One model on one device, and the lines that lead to it.
+#[derive(Debug)]
+pub struct Pipeline {
+    card: Card,
+    model: ModelDigest,
+    device: Device,
+    decode: DecodeLimits,
+    rates: RatePolicy,
+    /// A permit per core for work on pixels.
+    cores: Arc<Semaphore>,
+    receipts: Receipts,
+    root: RootKey,
+}
+
+impl Pipeline {
+    /// Starts the device's thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        models: &ModelSet,
+        executor: Box<dyn Executor>,
+        settings: Settings,
+        root: RootKey,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            card: models.card().clone(),
+            model: models.template_digest(),
+            device: Device::start(executor, settings.batch)?,
+            decode: settings.decode,
+            rates: settings.rates,
+            cores: Arc::new(Semaphore::new(settings.decoders.get())),
+            receipts: Receipts::new(&root),
+            root,
+        })
+    }
+
+    /// The digest that stands on every template.
+    pub fn model(&self) -> ModelDigest {
+        self.model
+    }
+
+    /// Values of a template.
+    pub fn dimension(&self) -> usize {
+        self.card.dimension
+    }
+
+    pub fn calibration(&self) -> &Calibration {
+        &self.card.calibration
+    }
+
+    /// False once the device has failed.
+    pub fn is_running(&self) -> bool {
+        self.device.is_running()
+    }
+}

@@ -103,7 +103,7 @@ impl Pipeline {
         };
         let started = Instant::now();
         let references = match gallery {
-            Some(gallery) => gallery.references_of(claimant.subject).await?,
+            Some(gallery) => gallery.references_of(claimant.subject),
             None => Vec::new(),
         };
         let best = best_score(&probe, &references)?;

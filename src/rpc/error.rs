@@ -1,6 +1,6 @@
 //! One table from cause to status. Two messages per error: the caller's says what was expected, the log's says what happened.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -200,7 +200,7 @@ impl Error {
     pub fn into_status(self) -> Status {
         let Row { code, reason, message } = self.row();
         let mut details = ErrorDetails::new();
-        details.set_error_info(reason, ERROR_DOMAIN, Vec::<(String, String)>::new());
+        details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
         if let Self::Field { field, expected } = &self {
             details.add_bad_request_violation(*field, format!("expected {expected}"));
         }
@@ -230,8 +230,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// What to do at the counter.
 fn advice(assessment: &Assessment) -> String {
-    let advice: Vec<_> =
-        assessment.refused().map(|m: &Measure| format!("{}: {}", m.name.as_str(), m.advice)).collect();
+    let advice: Vec<_> = assessment.refused().map(|m: &Measure| format!("{}: {}", m.name.as_str(), m.advice)).collect();
     if advice.is_empty() { "no face was found in the image".into() } else { advice.join("; ") }
 }
 
@@ -248,7 +247,10 @@ mod tests {
         let info = details.error_info().unwrap();
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("FIELD_INVALID", ERROR_DOMAIN));
         let violation = &details.bad_request().unwrap().field_violations[0];
-        assert_eq!((violation.field.as_str(), violation.description.as_str()), ("context.site", "expected 1 to 64 characters"));
+        assert_eq!(
+            (violation.field.as_str(), violation.description.as_str()),
+            ("context.site", "expected 1 to 64 characters")
+        );
     }
 
     #[test]

@@ -182,8 +182,8 @@ impl Service {
         let description = gallery.describe();
         Ok(pb::DescribeGalleryResponse {
             gallery: name.to_string(),
-            subjects: description.subjects,
-            references: description.references,
+            subjects: description.subjects as u64,
+            references: description.references as u64,
             model_digest: gallery.model().to_string(),
             dimension: u32::try_from(gallery.dimension()).unwrap_or(u32::MAX),
             gallery_epoch: description.epoch,

@@ -42,8 +42,7 @@ impl Service {
                 let name = receive::id("claimed_subject.gallery", GalleryName::new(&claimed.gallery))?;
                 let subject = receive::id("claimed_subject.subject_id", SubjectId::new(&claimed.subject_id))?;
                 let gallery = pass.gallery(&name)?;
-                let bearer =
-                    Claimant { subject: &subject, client: &client, gallery: &name, purpose: context.purpose };
+                let bearer = Claimant { subject: &subject, client: &client, gallery: &name, purpose: context.purpose };
                 let claim = Claim::Subject { gallery: gallery.as_deref(), bearer };
                 let probe = receive::face("probe", request.probe)?;
                 self.0.pipeline.verify(probe, claim, max_fmr, deadline).await?

@@ -19,7 +19,9 @@ impl Service {
         rpc: &'static str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Response<T>, Status> {
-        self.observe(rpc, async { self.0.in_flight.try_acquire().map_err(|_| Error::Busy) }, work).await.map(Response::new)
+        self.observe(rpc, async { self.0.in_flight.try_acquire().map_err(|_| Error::Busy) }, work)
+            .await
+            .map(Response::new)
     }
 
     /// As [`Self::answer`] for an item of a stream: waits for its turn, as the stream's flow control makes the client wait.

@@ -11,7 +11,7 @@ use crate::{
         ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext, Site,
         TransactionId,
     },
-    pipeline::{FaceInput, Source},
+    pipeline::{FaceInput, ImageInput},
 };
 
 /// The header that names the client while there is no mutual TLS.
@@ -76,17 +76,17 @@ pub fn id<T>(field: &'static str, parsed: Result<T, IdError>) -> Result<T, Error
 pub fn face(field: &'static str, image: Option<pb::FaceImage>) -> Result<FaceInput, Error> {
     use pb::face_image::Content;
     let image = image.ok_or(Error::field(field, "a FaceImage"))?;
-    let source = match image.content {
-        Some(Content::Encoded(bytes)) => Source::Encoded(bytes),
-        Some(Content::Raw(raw)) => Source::Rgb8 { rgb8: raw.rgb8, width: raw.width, height: raw.height },
+    let image_input = match image.content {
+        Some(Content::Encoded(bytes)) => ImageInput::Encoded(bytes),
+        Some(Content::Raw(raw)) => ImageInput::Rgb8 { rgb8: raw.rgb8, width: raw.width, height: raw.height },
         None => return Err(Error::field(field, "content: JPEG, PNG or WebP bytes, or a RawImage")),
     };
-    Ok(FaceInput { source, landmarks: image.landmarks.map(landmarks).transpose()? })
+    Ok(FaceInput { image: image_input, landmarks: image.landmarks.map(landmarks).transpose()? })
 }
 
 /// Presence alone: whether five points can be a face's is judged once the image's size is known.
 fn landmarks(five: pb::FiveLandmarks) -> Result<FiveLandmarks, Error> {
-    let point = |point: Option<pb::Point>| {
+    let point = |point: Option<pb::Point>| -> Result<Point, Error> {
         let point = point.ok_or(Error::field("landmarks", "all five points, or none"))?;
         Ok(Point { x: point.x, y: point.y })
     };
@@ -112,7 +112,9 @@ pub fn max_fpir(rate: f64) -> Result<Option<Fpir>, Error> {
     if rate == 0.0 {
         return Ok(None);
     }
-    Fpir::new(rate).map(Some).map_err(|_| Error::field("max_fpir", "a rate above 0 and at most 1, or 0 for the policy's"))
+    Fpir::new(rate)
+        .map(Some)
+        .map_err(|_| Error::field("max_fpir", "a rate above 0 and at most 1, or 0 for the policy's"))
 }
 
 /// 0 stands for 10.

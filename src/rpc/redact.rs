@@ -6,7 +6,10 @@ use super::pb;
 
 impl fmt::Debug for pb::FaceImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaceImage").field("content", &self.content).field("landmarks", &self.landmarks.is_some()).finish()
+        f.debug_struct("FaceImage")
+            .field("content", &self.content)
+            .field("landmarks", &self.landmarks.is_some())
+            .finish()
     }
 }
 
@@ -53,7 +56,8 @@ mod tests {
     #[test]
     fn no_image_and_no_receipt_prints() {
         let secret = prost::bytes::Bytes::from_static(&[201; 64]);
-        let encoded = pb::FaceImage { content: Some(pb::face_image::Content::Encoded(secret.clone())), landmarks: None };
+        let encoded =
+            pb::FaceImage { content: Some(pb::face_image::Content::Encoded(secret.clone())), landmarks: None };
         let raw = pb::RawImage { rgb8: secret.clone(), width: 4, height: 5 };
         let shown = [
             format!("{:?}", pb::VerifyRequest { probe: Some(encoded.clone()), ..Default::default() }),

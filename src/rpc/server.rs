@@ -198,10 +198,6 @@ async fn watch_health(core: Arc<Core>, health: HealthReporter, mut stopped: watc
             tracing::error!("the device has stopped; not serving");
             break;
         }
-        if core.access.store_failed() {
-            tracing::error!("the store has failed; not serving");
-            break;
-        }
     }
     set_health(&health, false).await;
 }
@@ -209,8 +205,7 @@ async fn watch_health(core: Arc<Core>, health: HealthReporter, mut stopped: watc
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
 async fn set_health(health: &HealthReporter, serving: bool) {
-    let status =
-        if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+    let status = if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
     for service in ["", "vultus.v1.MatchService", "vultus.v1.GalleryService", "vultus.v1.ReviewService"] {
         health.set_service_status(service, status).await;
     }

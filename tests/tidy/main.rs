@@ -59,6 +59,12 @@ fn text(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
+/// Every tracked file that is text, by name.
+fn texts() -> impl Iterator<Item = (String, String)> {
+    let read = |name: &String| fs::read_to_string(root().join(name)).ok();
+    tracked().into_iter().filter_map(move |name| read(&name).map(|text| (name, text)))
+}
+
 fn assert_tidy(findings: Vec<Finding>) {
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
 }
@@ -102,9 +108,12 @@ fn no_weights_and_no_photos_in_git() {
 
 #[test]
 fn no_path_of_a_machine_in_the_tree() {
-    let read = |name: &String| fs::read_to_string(root().join(name)).ok(); // what is not text holds no path
-    let texts = tracked().into_iter().filter_map(|name| read(&name).map(|text| (name, text)));
-    assert_tidy(texts.flat_map(|(name, text)| rules::machine_paths(&name, &text)).collect());
+    assert_tidy(texts().flat_map(|(name, text)| rules::machine_paths(&name, &text)).collect());
+}
+
+#[test]
+fn no_conflict_is_left() {
+    assert_tidy(texts().flat_map(|(name, text)| rules::conflict_markers(&name, &text)).collect());
 }
 
 #[test]

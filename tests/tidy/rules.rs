@@ -70,6 +70,14 @@ pub fn machine_paths(name: &str, text: &str) -> Vec<Finding> {
         .collect()
 }
 
+/// What a merge left behind.
+pub fn conflict_markers(name: &str, text: &str) -> Vec<Finding> {
+    let markers = ["<".repeat(7), ">".repeat(7)];
+    let marked = |line: &str| markers.iter().any(|m| line.strip_prefix(m.as_str()).is_some_and(|l| l.starts_with(' ')));
+    let found = text.lines().zip(1..).filter(|(line, _)| marked(line));
+    found.map(|(_, number)| format!("{name}:{number}: a merge's conflict")).collect()
+}
+
 pub fn readme(text: &str) -> Vec<Finding> {
     ["make demo", "make test"]
         .into_iter()
@@ -117,6 +125,13 @@ fn a_machine_path_is_found() {
         machine_paths("a.md", concat!("https://example.org/frame", "work/x src/home", "/x")),
         Vec::<Finding>::new()
     );
+}
+
+#[test]
+fn a_conflict_is_found() {
+    let marked = format!("a\n{} HEAD\nb\n=======\nc\n{} image\n", "<".repeat(7), ">".repeat(7));
+    assert_eq!(conflict_markers("src/a.rs", &marked).len(), 2);
+    assert_eq!(conflict_markers("a.md", "Title\n=======\n"), Vec::<Finding>::new());
 }
 
 #[test]

@@ -2,10 +2,7 @@
 
 mod plausible;
 
-use crate::{
-    domain::{FaceCrop, FiveLandmarks, Landmarks68, Pixels, Point, Rect, Region, Similarity},
-    model::Alignment,
-};
+use crate::domain::{Alignment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, Point, Rect, Region, Similarity};
 
 pub use plausible::{ImplausibleLandmarks, check_landmarks};
 

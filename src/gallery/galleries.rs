@@ -1,0 +1,202 @@
+//! All galleries of a data directory.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    thread::{self, JoinHandle},
+    time::SystemTime,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    CaseError, CreateError, Gallery, OpenError, Settings, SpendError, StoreError,
+    state::{Change, Row},
+    store::{self, Store},
+    writer::{self, Op, Writer},
+};
+use crate::{
+    domain::{Case, CaseId, GalleryName, ModelDigest, SubjectId, Template},
+    seal::RootKey,
+};
+
+const LOCK_FILE: &str = "galleries.lock";
+/// The use of the key that the store's check value is sealed under.
+const CHECK_PURPOSE: &str = "vultus store check v1";
+/// References that enter the index together at the start.
+const LOAD_ROWS: usize = 1024;
+
+pub(super) type Map = Arc<RwLock<BTreeMap<GalleryName, Arc<Gallery>>>>;
+
+/// All galleries of a data directory, which it locks.
+///
+/// Dropping it without [`Self::close`] lets the writer finish what is queued, but nobody hears when it has.
+pub struct Galleries {
+    by_name: Map,
+    /// The one lasting sender; without it the writer ends when its queue is empty.
+    queue: Mutex<Option<mpsc::Sender<Op>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Galleries {
+    /// Opens the directory, makes it if need be (mode 0700), and loads every gallery. Blocks: about two seconds for a
+    /// million references.
+    pub fn open(dir: &Path, root: &RootKey, settings: Settings) -> Result<Self, OpenError> {
+        let lock = lock(dir)?;
+        let check = root.sealer(CHECK_PURPOSE);
+        let store = Store::open(dir, &settings, || Ok(check.seal(b"", b"")?))?;
+        let fault = |e| store::open_error(e, dir);
+        check.open(b"", &store.check_value().map_err(fault)?).map_err(|_| OpenError::WrongKey)?;
+
+        let (queue, ops) = mpsc::channel(settings.write_queue_depth.max(1));
+        let galleries = load(&store, root, &queue.downgrade(), &settings).map_err(|e| match e {
+            OpenError::Sqlite(e) => fault(e),
+            other => other,
+        })?;
+        let by_name = galleries.values().map(|g| (g.name.clone(), Arc::clone(g))).collect();
+        let by_name: Map = Arc::new(RwLock::new(by_name));
+        let writer = Writer::new(store, galleries, Arc::clone(&by_name), root.clone(), settings, queue.downgrade());
+        let thread = thread::Builder::new()
+            .name("gallery-writer".into())
+            .spawn(move || {
+                writer.run(ops);
+                drop(lock); // after the store is closed
+            })
+            .map_err(OpenError::Thread)?;
+        Ok(Self { by_name, queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
+    }
+
+    pub fn get(&self, name: &GalleryName) -> Option<Arc<Gallery>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)
+    }
+
+    /// By name.
+    pub fn list(&self) -> Vec<Arc<Gallery>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+    }
+
+    /// A gallery is made for one model and one dimension, and stays so: asking for another is an error.
+    pub async fn get_or_create(
+        &self,
+        name: &GalleryName,
+        model: ModelDigest,
+        dimension: usize,
+    ) -> Result<Arc<Gallery>, CreateError> {
+        if dimension == 0 || dimension > Template::MAX_DIMENSION {
+            return Err(CreateError::Dimension { found: dimension });
+        }
+        let gallery = match self.get(name) {
+            Some(gallery) => gallery,
+            None => {
+                let name = name.clone();
+                self.ask(|answer| Op::Create { name, model, dimension, answer }).await?
+            }
+        };
+        if gallery.model != model || gallery.dimension != dimension {
+            return Err(CreateError::Model {
+                name: name.clone(),
+                expected: gallery.model,
+                dimension: gallery.dimension,
+                found: model,
+            });
+        }
+        Ok(gallery)
+    }
+
+    /// Uses up a receipt: `Ok` once, durably, whatever races or restarts; [`SpendError::AlreadySpent`] ever after.
+    pub async fn spend_receipt(&self, nonce: [u8; 16], expires_at: SystemTime) -> Result<(), SpendError> {
+        self.ask(|answer| Op::Spend { nonce, expires_at, answer }).await
+    }
+
+    /// Keeps a case. Candidates that were erased meanwhile are left out.
+    pub async fn open_case(&self, case: Case) -> Result<(), CaseError> {
+        self.ask(|answer| Op::OpenCase { case: Box::new(case), answer }).await
+    }
+
+    /// The case with the candidates that are still enrolled, ranked anew; `None` if there is none, or its retention is over.
+    pub async fn case(&self, id: CaseId) -> Result<Option<Case>, CaseError> {
+        self.ask(|answer| Op::Case { id, answer }).await
+    }
+
+    /// Refuses new changes, finishes those that are queued, closes the store and gives the directory free.
+    pub async fn close(&self) {
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A writer that died has nothing more to say: its callers were told that the galleries are closed.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    async fn ask<T, E: From<StoreError>>(&self, op: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Op) -> Result<T, E> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        writer::ask(queue, op).await
+    }
+}
+
+impl fmt::Debug for Galleries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+/// Held as long as the file is open; a process that dies lets go of it.
+fn lock(dir: &Path) -> Result<fs::File, OpenError> {
+    let path = dir.join(LOCK_FILE);
+    let at = |source| OpenError::Io { path: path.clone(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at)?;
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(at)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
+        Err(fs::TryLockError::Error(e)) => Err(at(e)),
+    }
+}
+
+/// Every gallery by its key, with all its references opened and indexed.
+fn load(
+    store: &Store,
+    root: &RootKey,
+    queue: &mpsc::WeakSender<Op>,
+    settings: &Settings,
+) -> Result<BTreeMap<i64, Arc<Gallery>>, OpenError> {
+    let mut galleries = BTreeMap::new();
+    for row in store.galleries()? {
+        let damaged = |what: &str| OpenError::Damaged { what: what.into() };
+        let name = GalleryName::new(&row.name).map_err(|_| damaged("a gallery's name is not one"))?;
+        if row.dimension == 0 || row.dimension > Template::MAX_DIMENSION {
+            return Err(damaged("a gallery's dimension is out of range"));
+        }
+        let gallery = Gallery::new(row, name, root, queue.clone(), settings);
+        galleries.insert(gallery.key, Arc::new(gallery));
+    }
+    let mut pending: BTreeMap<i64, Vec<Change>> = BTreeMap::new();
+    store.references(|row| {
+        let unopened = || OpenError::Reference { id: row.id };
+        let gallery = galleries.get(&row.gallery).ok_or_else(unopened)?;
+        let subject = SubjectId::new(&row.subject).map_err(|_| unopened())?;
+        let template = gallery.open(row.id, &subject, &row.sealed).map_err(|_| unopened())?;
+        let loaded = pending.entry(row.gallery).or_default();
+        let (seq, row) = (row.seq, Row { id: row.id, subject, enrolled_at: row.enrolled_at });
+        loaded.push(Change::Enrolled { seq, row, template });
+        if loaded.len() >= LOAD_ROWS {
+            apply(gallery, std::mem::take(loaded))?;
+        }
+        Ok::<_, OpenError>(())
+    })?;
+    for (key, loaded) in pending {
+        if let Some(gallery) = galleries.get(&key) {
+            apply(gallery, loaded)?;
+        }
+    }
+    Ok(galleries)
+}
+
+fn apply(gallery: &Gallery, loaded: Vec<Change>) -> Result<(), OpenError> {
+    let mut state = gallery.state.write().unwrap_or_else(PoisonError::into_inner);
+    let epoch = state.epoch;
+    Ok(state.apply(loaded, epoch)?)
+}

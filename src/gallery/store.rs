@@ -1,0 +1,393 @@
+//! The SQLite file: one connection, owned by the writer's thread. Knows rows, not meaning.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
+
+use super::{OpenError, Settings, StoreError};
+use crate::domain::{Case, CaseId, ReferenceId, SubjectId, TransactionId};
+
+const SCHEMA: &str = include_str!("schema.sql");
+const SCHEMA_VERSION: i64 = 1;
+/// "VULT": a file without it is somebody else's.
+const APPLICATION_ID: i64 = 0x5655_4c54;
+const FILE: &str = "galleries.db";
+/// Three sealed templates of 512 values fit in a page.
+const PAGE_BYTES: u64 = 8192;
+
+/// A row of `gallery`.
+pub(super) struct GalleryRow {
+    pub key: i64,
+    pub uid: [u8; 16],
+    pub name: String,
+    pub model: [u8; 32],
+    pub dimension: usize,
+    pub epoch: u64,
+    pub created_at: SystemTime,
+}
+
+/// A row of `reference`.
+pub(super) struct ReferenceRow {
+    pub seq: i64,
+    pub id: ReferenceId,
+    pub gallery: i64,
+    pub subject: String,
+    pub sealed: Vec<u8>,
+    pub enrolled_at: SystemTime,
+}
+
+/// A row of `review_case` with what is left of its candidates.
+pub(super) struct CaseRow {
+    pub gallery: i64,
+    pub claimed: String,
+    pub opened_at: SystemTime,
+    pub opened_by: String,
+    pub opened_for: String,
+    pub model: [u8; 32],
+    /// Subject, reference, score.
+    pub candidates: Vec<(String, ReferenceId, f64)>,
+}
+
+pub(super) struct Store(Connection);
+
+impl Store {
+    /// Opens the store of `dir`, which the caller has locked; makes one if there is none. `seal` makes a fresh store's check value.
+    pub(super) fn open(
+        dir: &Path,
+        settings: &Settings,
+        seal: impl FnOnce() -> Result<Vec<u8>, OpenError>,
+    ) -> Result<Self, OpenError> {
+        let path = dir.join(FILE);
+        let at = |source| OpenError::Io { path: path.clone(), source };
+        match fs::metadata(&path) {
+            Ok(found) if found.len() == 0 => return Err(OpenError::Damaged { what: format!("{FILE} is empty") }),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if fs::exists(dir.join(format!("{FILE}-wal"))).map_err(at)? {
+                    return Err(OpenError::Damaged { what: format!("{FILE} is missing, its -wal file is there") });
+                }
+                create(dir, &seal()?)?;
+            }
+            Err(e) => return Err(at(e)),
+        }
+        let fault = |e| open_error(e, &path);
+        let connection =
+            Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+                .map_err(fault)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        let store = Self(connection);
+        let pragma = |name| store.pragma(name).map_err(fault);
+        if pragma("application_id")? != APPLICATION_ID {
+            return Err(OpenError::Foreign { path });
+        }
+        match pragma("user_version")? {
+            SCHEMA_VERSION => {}
+            found => return Err(OpenError::Version { found, known: SCHEMA_VERSION }),
+        }
+        store.configure(settings).map_err(fault)?;
+        let verdict: String = store.0.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fault)?;
+        if verdict != "ok" {
+            return Err(OpenError::Damaged { what: verdict });
+        }
+        // What a crash left in the log enters the file. Then the file is whole pages; SQLite would take less for zeros.
+        store.empty_log().map_err(fault)?;
+        if fs::metadata(&path).map_err(at)?.len() % PAGE_BYTES != 0 {
+            return Err(OpenError::Damaged { what: format!("{FILE} ends within a page") });
+        }
+        Ok(store)
+    }
+
+    fn configure(&self, settings: &Settings) -> Result<(), rusqlite::Error> {
+        let pages = i64::try_from(settings.max_store_bytes / PAGE_BYTES).unwrap_or(i64::MAX).clamp(1, 0xffff_fffe);
+        self.0.execute_batch(&format!(
+            "PRAGMA locking_mode = EXCLUSIVE;
+             PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA foreign_keys = ON;
+             PRAGMA secure_delete = ON;
+             PRAGMA trusted_schema = OFF;
+             PRAGMA temp_store = MEMORY;
+             PRAGMA cache_size = -65536;
+             PRAGMA wal_autocheckpoint = 2048;
+             PRAGMA max_page_count = {pages};"
+        ))
+    }
+
+    fn pragma(&self, name: &str) -> Result<i64, rusqlite::Error> {
+        self.0.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+    }
+
+    pub(super) fn check_value(&self) -> Result<Vec<u8>, rusqlite::Error> {
+        self.0.query_row("SELECT check_value FROM seal", [], |row| row.get(0))
+    }
+
+    pub(super) fn begin(&self) -> Result<(), rusqlite::Error> {
+        self.0.execute_batch("BEGIN IMMEDIATE")
+    }
+
+    /// Durable when it returns.
+    pub(super) fn commit(&self) -> Result<(), rusqlite::Error> {
+        self.0.execute_batch("COMMIT")
+    }
+
+    pub(super) fn rollback(&self) -> Result<(), rusqlite::Error> {
+        // Some failures have rolled back already.
+        if self.0.is_autocommit() { Ok(()) } else { self.0.execute_batch("ROLLBACK") }
+    }
+
+    /// Moves the write-ahead log into the file and cuts it to nothing, so that no old page stays in it.
+    pub(super) fn empty_log(&self) -> Result<(), rusqlite::Error> {
+        let busy: i64 = self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        match busy {
+            0 => Ok(()),
+            _ => Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None)),
+        }
+    }
+
+    pub(super) fn galleries(&self) -> Result<Vec<GalleryRow>, rusqlite::Error> {
+        let mut select =
+            self.0.prepare("SELECT key, uid, name, model, dimension, epoch, created_at FROM gallery ORDER BY key")?;
+        let read = |row: &Row<'_>| {
+            Ok(GalleryRow {
+                key: row.get(0)?,
+                uid: row.get(1)?,
+                name: row.get(2)?,
+                model: row.get(3)?,
+                dimension: unsigned(row, 4)?,
+                epoch: unsigned(row, 5)?,
+                created_at: time(row.get(6)?),
+            })
+        };
+        select.query_map([], read)?.collect()
+    }
+
+    pub(super) fn insert_gallery(&self, row: &GalleryRow) -> Result<i64, rusqlite::Error> {
+        let mut insert = self.0.prepare_cached(
+            "INSERT INTO gallery (uid, name, model, dimension, epoch, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+        )?;
+        insert.insert(params![
+            row.uid,
+            row.name,
+            row.model,
+            signed(row.dimension)?,
+            signed(row.epoch)?,
+            micros(row.created_at)
+        ])
+    }
+
+    pub(super) fn set_epoch(&self, gallery: i64, epoch: u64) -> Result<(), rusqlite::Error> {
+        self.0.prepare_cached("UPDATE gallery SET epoch = ? WHERE key = ?")?.execute([signed(epoch)?, gallery])?;
+        Ok(())
+    }
+
+    /// Gives every reference to `each`, by ascending `seq`.
+    pub(super) fn references<E: From<rusqlite::Error>>(
+        &self,
+        mut each: impl FnMut(ReferenceRow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut select =
+            self.0.prepare("SELECT seq, id, gallery, subject, template, enrolled_at FROM reference ORDER BY seq")?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            each(ReferenceRow {
+                seq: row.get(0)?,
+                id: ReferenceId::from_bytes(row.get(1)?),
+                gallery: row.get(2)?,
+                subject: row.get(3)?,
+                sealed: row.get(4)?,
+                enrolled_at: time(row.get(5)?),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gallery and subject of a reference.
+    pub(super) fn owner(&self, id: ReferenceId) -> Result<Option<(i64, String)>, rusqlite::Error> {
+        let mut select = self.0.prepare_cached("SELECT gallery, subject FROM reference WHERE id = ?")?;
+        select.query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    }
+
+    pub(super) fn count_of_subject(&self, gallery: i64, subject: &SubjectId) -> Result<usize, rusqlite::Error> {
+        let mut select = self.0.prepare_cached("SELECT count(*) FROM reference WHERE gallery = ? AND subject = ?")?;
+        select.query_row(params![gallery, subject.as_str()], |row| unsigned(row, 0))
+    }
+
+    pub(super) fn insert_reference(
+        &self,
+        gallery: i64,
+        id: ReferenceId,
+        subject: &SubjectId,
+        sealed: &[u8],
+        enrolled_at: SystemTime,
+    ) -> Result<i64, rusqlite::Error> {
+        let mut insert = self.0.prepare_cached(
+            "INSERT INTO reference (id, gallery, subject, template, enrolled_at) VALUES (?, ?, ?, ?, ?)",
+        )?;
+        insert.insert(params![id.as_bytes(), gallery, subject.as_str(), sealed, micros(enrolled_at)])
+    }
+
+    /// Returns the `seq`s that are gone. Candidates go with their references.
+    pub(super) fn erase_subject(&self, gallery: i64, subject: &SubjectId) -> Result<Vec<i64>, rusqlite::Error> {
+        let mut erase =
+            self.0.prepare_cached("DELETE FROM reference WHERE gallery = ? AND subject = ? RETURNING seq")?;
+        erase.query_map(params![gallery, subject.as_str()], |row| row.get(0))?.collect()
+    }
+
+    pub(super) fn erase_reference(&self, gallery: i64, id: ReferenceId) -> Result<Vec<i64>, rusqlite::Error> {
+        let mut erase = self.0.prepare_cached("DELETE FROM reference WHERE gallery = ? AND id = ? RETURNING seq")?;
+        erase.query_map(params![gallery, id.as_bytes()], |row| row.get(0))?.collect()
+    }
+
+    /// False if it was spent before.
+    pub(super) fn spend(&self, nonce: [u8; 16], expires_at: SystemTime) -> Result<bool, rusqlite::Error> {
+        let mut insert =
+            self.0.prepare_cached("INSERT OR IGNORE INTO spent_receipt (nonce, expires_at) VALUES (?, ?)")?;
+        Ok(insert.execute(params![nonce, micros(expires_at)])? == 1)
+    }
+
+    /// False if there is a case of this id. Candidates whose reference is gone are left out.
+    pub(super) fn insert_case(&self, gallery: i64, case: &Case) -> Result<bool, rusqlite::Error> {
+        let mut insert = self.0.prepare_cached(
+            "INSERT OR IGNORE INTO review_case (id, gallery, claimed, opened_at, opened_by, opened_for, model)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        let inserted = insert.execute(params![
+            case.id.as_bytes(),
+            gallery,
+            case.claimed.as_str(),
+            micros(case.opened_at),
+            case.opened_by.as_str(),
+            case.opened_for.as_str(),
+            case.model.as_bytes(),
+        ])?;
+        if inserted == 0 {
+            return Ok(false);
+        }
+        let key = self.0.last_insert_rowid();
+        let mut add = self.0.prepare_cached(
+            "INSERT OR IGNORE INTO candidate (review_case, reference, score)
+             SELECT ?, seq, ? FROM reference WHERE id = ? AND gallery = ? AND subject = ?",
+        )?;
+        for c in case.candidates.as_slice() {
+            let score = f64::from(c.score.value());
+            add.execute(params![key, score, c.reference.as_bytes(), gallery, c.subject.as_str()])?;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn case(&self, id: CaseId) -> Result<Option<CaseRow>, rusqlite::Error> {
+        let mut select = self.0.prepare_cached(
+            "SELECT key, gallery, claimed, opened_at, opened_by, opened_for, model FROM review_case WHERE id = ?",
+        )?;
+        let read = |row: &Row<'_>| {
+            let case = CaseRow {
+                gallery: row.get(1)?,
+                claimed: row.get(2)?,
+                opened_at: time(row.get(3)?),
+                opened_by: row.get(4)?,
+                opened_for: row.get(5)?,
+                model: row.get(6)?,
+                candidates: Vec::new(),
+            };
+            Ok((row.get::<_, i64>(0)?, case))
+        };
+        let Some((key, mut case)) = select.query_row([id.as_bytes()], read).optional()? else { return Ok(None) };
+        let mut select = self.0.prepare_cached(
+            "SELECT subject, id, score FROM candidate JOIN reference ON seq = reference WHERE review_case = ?",
+        )?;
+        let read = |row: &Row<'_>| Ok((row.get(0)?, ReferenceId::from_bytes(row.get(1)?), row.get(2)?));
+        case.candidates = select.query_map([key], read)?.collect::<Result<_, _>>()?;
+        Ok(Some(case))
+    }
+
+    /// Deletes receipts that expired and cases that were opened before these times.
+    pub(super) fn purge(&self, expired: SystemTime, opened: SystemTime) -> Result<(), rusqlite::Error> {
+        self.0.prepare_cached("DELETE FROM spent_receipt WHERE expires_at < ?")?.execute([micros(expired)])?;
+        self.0.prepare_cached("DELETE FROM review_case WHERE opened_at < ?")?.execute([micros(opened)])?;
+        Ok(())
+    }
+}
+
+/// A whole store appears under its name or none: written aside, synced, renamed.
+fn create(dir: &Path, check_value: &[u8]) -> Result<(), OpenError> {
+    let fresh = dir.join(format!("{FILE}.new"));
+    let at = |source| OpenError::Io { path: fresh.clone(), source };
+    for leftover in [fresh.clone(), dir.join(format!("{FILE}.new-journal"))] {
+        match fs::remove_file(leftover) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
+            _ => {}
+        }
+    }
+    // SQLite gives its other files the mode of this one.
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(at)?;
+    let connection = Connection::open(&fresh)?;
+    connection.execute_batch(&format!(
+        "PRAGMA page_size = {PAGE_BYTES};
+         PRAGMA synchronous = FULL;
+         BEGIN;
+         {SCHEMA}
+         PRAGMA application_id = {APPLICATION_ID};
+         PRAGMA user_version = {SCHEMA_VERSION};"
+    ))?;
+    connection.execute("INSERT INTO seal (check_value) VALUES (?)", [check_value])?;
+    connection.execute_batch("COMMIT")?;
+    connection.close().map_err(|(_, e)| e)?;
+    fs::rename(&fresh, dir.join(FILE)).and_then(|()| fs::File::open(dir)?.sync_all()).map_err(at)
+}
+
+/// What a failure to open or to read says about the file.
+pub(super) fn open_error(error: rusqlite::Error, path: &Path) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path: path.into() },
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { what: error.to_string() },
+        Some(_) => OpenError::Sqlite(error),
+        // A value of the wrong type or range: not as this program wrote it.
+        None => OpenError::Damaged { what: error.to_string() },
+    }
+}
+
+/// What a failure means for the writer.
+pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full,
+        _ => StoreError::Failed(error.to_string().into()),
+    }
+}
+
+/// SQLite's integers are signed.
+fn unsigned<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error> {
+    let value = row.get(column)?;
+    T::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+fn signed<T: TryInto<i64>>(value: T) -> Result<i64, rusqlite::Error> {
+    value.try_into().map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, i64::MAX))
+}
+
+fn micros(time: SystemTime) -> i64 {
+    let signed = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
+    time.duration_since(UNIX_EPOCH).map_or_else(|before| -signed(before.duration()), signed)
+}
+
+fn time(micros: i64) -> SystemTime {
+    let distance = Duration::from_micros(micros.unsigned_abs());
+    let time = if micros < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
+/// As precise as the store keeps it.
+pub(super) fn now() -> SystemTime {
+    time(micros(SystemTime::now()))
+}
+
+impl CaseRow {
+    /// `None` if a text is not what this program wrote.
+    pub(super) fn texts(&self) -> Option<(SubjectId, TransactionId)> {
+        Some((SubjectId::new(&self.claimed).ok()?, TransactionId::new(&self.opened_by).ok()?))
+    }
+}

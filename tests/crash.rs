@@ -1,0 +1,229 @@
+//! kill -9 at any moment, and disks that fail: what was acknowledged is there, what was erased is not, nothing is half.
+//!
+//! The child is this program again, with `CHILD` in its environment: it enrols and erases from many tasks and prints a
+//! line per acknowledgement. `VULTUS_KILLS` sets the number of kills (50), `VULTUS_SEED` the seed.
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use common::{digest, name, open, subject, template};
+use vultus::{
+    domain::ReferenceId,
+    gallery::{EnrolError, Galleries, Gallery, NewReference, Selector, StoreError},
+};
+
+const CHILD: &str = "VULTUS_CRASH_CHILD";
+const CHILD_FIRST: &str = "VULTUS_CRASH_FIRST";
+/// Tasks of the child.
+const CALLERS: u64 = 32;
+/// Numbers that one life of the child may use.
+const NUMBERS: u64 = 1_000_000;
+
+/// A reference's number gives its id, subject and template.
+fn reference(number: u64) -> NewReference {
+    let mut id = [0xab; 16];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    let id = Some(ReferenceId::from_bytes(id));
+    NewReference { id, subject: subject(&format!("s{number}")), template: template(number) }
+}
+
+fn say(line: &str) {
+    // One write call per line: a killed child leaves at most one partial line, the last.
+    let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Not a test of its own: what the parent kills.
+#[test]
+fn child() {
+    let Ok(dir) = env::var(CHILD) else { return };
+    let first: u64 = env::var(CHILD_FIRST).unwrap().parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let galleries = open(Path::new(&dir));
+        let gallery = galleries.get_or_create(&name("main"), digest(1), 16).await.unwrap();
+        say("open");
+        let callers: Vec<_> =
+            (0..CALLERS).map(|caller| tokio::spawn(enrol_and_erase(Arc::clone(&gallery), first, caller))).collect();
+        for caller in callers {
+            let _ = caller.await;
+        }
+        // Only a failing disk leads here.
+        let after = gallery.enrol(reference(first + NUMBERS - 1)).await;
+        say(if matches!(after, Err(EnrolError::Store(StoreError::Failed(_)))) { "refuses" } else { "accepts" });
+        galleries.close().await;
+    });
+}
+
+async fn enrol_and_erase(gallery: Arc<Gallery>, first: u64, caller: u64) {
+    for number in (first + caller..first + NUMBERS).step_by(CALLERS as usize) {
+        match gallery.enrol(reference(number)).await {
+            Ok(_) => say(&format!("+ {number}")),
+            Err(e) => return say(&format!("failed {e}")),
+        }
+        if number % 5 == 0 {
+            // From here on it may be gone.
+            say(&format!("? {number}"));
+            let selector = if number % 2 == 0 {
+                Selector::Subject(subject(&format!("s{number}")))
+            } else {
+                Selector::Reference(reference(number).id.unwrap())
+            };
+            match gallery.erase(selector).await {
+                Ok(erased) => assert_eq!(erased.references, 1),
+                Err(e) => return say(&format!("failed {e}")),
+            }
+            say(&format!("- {number}"));
+        }
+    }
+}
+
+/// What the child was told.
+#[derive(Default)]
+struct Told {
+    enrolled: BTreeSet<u64>,
+    erasing: BTreeSet<u64>,
+    erased: BTreeSet<u64>,
+    failed: Vec<String>,
+    refuses: bool,
+}
+
+impl Told {
+    fn hear(&mut self, line: &str) {
+        let number = |text: &str| text.parse().unwrap();
+        // The test harness may have put its own words before the first line.
+        match line.split_once(' ') {
+            Some(("+", n)) => drop(self.enrolled.insert(number(n))),
+            Some(("?", n)) => drop(self.erasing.insert(number(n))),
+            Some(("-", n)) => drop(self.erased.insert(number(n))),
+            Some(("failed", why)) => self.failed.push(why.into()),
+            _ => self.refuses |= line == "refuses",
+        }
+    }
+}
+
+fn command(dir: &Path, first: u64, shell: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{shell} exec \"$0\" --exact child --nocapture --test-threads=1")]);
+    command.arg(env::current_exe().unwrap()).env(CHILD, dir).env(CHILD_FIRST, first.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+}
+
+/// Runs the child, kills it `after` it has opened the gallery, and returns every whole line that it wrote.
+fn live_and_die(dir: &Path, first: u64, after: Duration, told: &mut Told) {
+    let mut child = command(dir, first, "").spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut killed_at = None;
+    let (sender, opened) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut lines = Vec::new();
+        let mut line = String::new();
+        while out.read_line(&mut line).unwrap_or(0) > 0 && line.ends_with('\n') {
+            if line.trim_end().ends_with("open") {
+                let _ = sender.send(());
+            }
+            lines.push(std::mem::take(&mut line));
+        }
+        lines
+    });
+    if opened.recv_timeout(Duration::from_secs(20)).is_ok() {
+        std::thread::sleep(after);
+        killed_at = Some(Instant::now());
+    }
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    let lines = reader.join().unwrap();
+    assert!(killed_at.is_some(), "the child did not open the gallery: {lines:?}");
+    lines.iter().for_each(|line| told.hear(line.trim_end()));
+}
+
+/// Opens the gallery and compares it with what the child was told.
+async fn check(dir: &Path, told: &Told, searched: usize) -> usize {
+    let galleries: Galleries = open(dir);
+    let gallery = galleries.get(&name("main")).unwrap();
+    let found = gallery.describe();
+    assert_eq!(found.references, found.indexed, "store and index");
+    let mut expected = BTreeMap::new();
+    for &number in &told.enrolled {
+        if !told.erased.contains(&number) {
+            expected.insert(number, !told.erasing.contains(&number));
+        }
+    }
+    let nobody = subject("nobody");
+    let step = expected.len() / searched.max(1) + 1;
+    for (at, (&number, &certain)) in expected.iter().enumerate() {
+        let new = reference(number);
+        let stored = gallery.references_of(&new.subject);
+        assert!(stored.len() == usize::from(certain) || stored.len() <= 1 && !certain, "reference {number} is lost");
+        if let Some(stored) = stored.first() {
+            assert_eq!((Some(stored.id), &stored.template), (new.id, &new.template));
+            if at % step == 0 {
+                let (list, _) = gallery.search(&new.template, &nobody, 1).await.unwrap();
+                assert_eq!(Some(list.as_slice()[0].reference), new.id, "reference {number} is not found");
+            }
+        }
+    }
+    for number in &told.erased {
+        let new = reference(*number);
+        assert!(gallery.references_of(&new.subject).is_empty(), "reference {number} came back");
+    }
+    galleries.close().await;
+    found.references
+}
+
+#[tokio::test]
+async fn a_kill_loses_nothing_acknowledged_and_brings_nothing_erased_back() {
+    if env::var(CHILD).is_ok() {
+        return;
+    }
+    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let kills = number("VULTUS_KILLS").unwrap_or(50);
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = number("VULTUS_SEED").unwrap_or(clock);
+    println!("{kills} kills, VULTUS_SEED={seed}");
+    let mut state = seed | 1;
+    // A gallery lives through ten kills, so that recovery starts from recovered states too.
+    let mut home = tempfile::tempdir().unwrap();
+    let mut told = Told::default();
+    for kill in 0..kills {
+        if kill % 10 == 0 {
+            (home, told) = (tempfile::tempdir().unwrap(), Told::default());
+        }
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let after = Duration::from_micros((state >> 33) % 60_000);
+        live_and_die(home.path(), kill * NUMBERS, after, &mut told);
+        assert_eq!(told.failed, Vec::<String>::new());
+        let references = check(home.path(), &told, 50).await;
+        if kill % 10 == 9 {
+            println!("kill {kill}: {references} references, {} erased", told.erased.len());
+        }
+    }
+    assert!(!told.enrolled.is_empty() || kills % 10 != 0, "the child was never told anything");
+}
+
+/// Writes beyond a file's size limit fail with EFBIG, which SQLite reports as an I/O error.
+#[tokio::test]
+async fn a_failing_disk_acknowledges_nothing_and_stops_the_writer() {
+    if env::var(CHILD).is_ok() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    // 512-byte blocks: the write-ahead log hits the limit first.
+    let out = command(home.path(), 0, "trap '' XFSZ; ulimit -f 1500;").output().unwrap();
+    let mut told = Told::default();
+    String::from_utf8_lossy(&out.stdout).lines().for_each(|line| told.hear(line));
+    assert!(told.enrolled.len() > 10, "{} were acknowledged before", told.enrolled.len());
+    assert_eq!(told.failed.len(), CALLERS as usize);
+    assert!(told.failed.iter().all(|why| why.contains("takes no further changes")), "{:?}", told.failed.first());
+    assert!(told.refuses, "the writer went on");
+    check(home.path(), &told, 50).await;
+}

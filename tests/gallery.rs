@@ -1,0 +1,413 @@
+//! Galleries through their public API: what is acknowledged stays, what is erased is gone, what is refused says why.
+
+mod common;
+
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use common::{digest, name, open, root, subject, template};
+use vultus::{
+    domain::{CandidateList, Case, CaseId, ModelDigest, Purpose, ReferenceId, Template, TransactionId, compare},
+    gallery::{
+        CaseError, CreateError, EnrolError, Galleries, Gallery, NewReference, OpenError, SearchError, Selector,
+        Settings, SpendError, StoreError, bench_enrol,
+    },
+    seal::RootKey,
+};
+
+async fn enrol(gallery: &Gallery, who: &str, template: Template) -> ReferenceId {
+    gallery.enrol(NewReference { id: None, subject: subject(who), template }).await.unwrap().id
+}
+
+async fn gallery(galleries: &Galleries) -> Arc<Gallery> {
+    galleries.get_or_create(&name("main"), digest(1), 16).await.unwrap()
+}
+
+/// All bytes of all files of a directory.
+fn bytes_on_disk(dir: &Path) -> Vec<u8> {
+    let files = fs::read_dir(dir).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
+    files.collect::<Vec<_>>().concat()
+}
+
+fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+#[tokio::test]
+async fn a_restart_serves_the_same_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    for i in 0..50 {
+        enrol(&main, &format!("s{}", i % 20), template(i)).await;
+    }
+    let probe = template(7);
+    let before = (main.describe(), main.search(&probe, &subject("s1"), 10).await.unwrap());
+    assert_eq!((before.0.subjects, before.0.references, before.0.indexed, before.0.epoch), (20, 50, 50, 50));
+    let references = main.references_of(&subject("s3"));
+    galleries.close().await;
+    assert!(matches!(
+        main.enrol(NewReference { id: None, subject: subject("x"), template: template(1) }).await,
+        Err(EnrolError::Store(StoreError::Closed))
+    ));
+
+    let galleries = open(dir.path());
+    let main = galleries.get(&name("main")).unwrap();
+    assert_eq!((main.describe(), main.search(&probe, &subject("s1"), 10).await.unwrap()), before);
+    let again = main.references_of(&subject("s3"));
+    assert_eq!(references.len(), 3);
+    for (a, b) in references.iter().zip(&again) {
+        assert_eq!((a.id, &a.subject, &a.template, a.enrolled_at), (b.id, &b.subject, &b.template, b.enrolled_at));
+    }
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn search_leaves_out_the_subject_and_scores_as_compare_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let probe = template(0);
+    for i in 0..10 {
+        enrol(&main, "own", template(i)).await;
+    }
+    for i in 10..30 {
+        enrol(&main, &format!("s{i}"), template(i)).await;
+    }
+    let twin = enrol(&main, "twin", template(0)).await;
+    let (list, epoch) = main.search(&probe, &subject("own"), 5).await.unwrap();
+    assert_eq!((list.len(), epoch), (5, 31));
+    assert_eq!((list.as_slice()[0].reference, list.as_slice()[0].score.value()), (twin, 1.0));
+    let mut expected: Vec<_> = (10..30).map(|i| compare(&probe, &template(i)).unwrap().value()).collect();
+    expected.sort_by(|a, b| b.total_cmp(a));
+    let scores: Vec<_> = list.as_slice()[1..].iter().map(|c| c.score.value()).collect();
+    assert_eq!(scores, expected[..4]);
+    assert!(list.as_slice().iter().all(|c| c.subject != subject("own")));
+    let foreign = Template::new(digest(2), vec![0.0; 16]).unwrap();
+    assert!(matches!(main.search(&foreign, &subject("own"), 5).await, Err(SearchError::Model(_))));
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn enrolling_again_changes_nothing_and_an_id_has_one_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let id = Some(ReferenceId::random());
+    let new = |who, seed| NewReference { id, subject: subject(who), template: template(seed) };
+    // Both may share a commit.
+    let (first, second) = tokio::join!(main.enrol(new("a", 1)), main.enrol(new("a", 1)));
+    assert!(!first.unwrap().repeated && second.unwrap().repeated);
+    let again = main.enrol(new("a", 2)).await.unwrap();
+    assert!(again.repeated && again.epoch == 1);
+    assert_eq!(main.references_of(&subject("a"))[0].template, template(1));
+    assert!(matches!(main.enrol(new("b", 1)).await, Err(EnrolError::Exists { .. })));
+    let other = galleries.get_or_create(&name("other"), digest(1), 16).await.unwrap();
+    assert!(matches!(other.enrol(new("a", 1)).await, Err(EnrolError::Exists { .. })));
+    assert_eq!((main.describe().references, other.describe().references), (1, 0));
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn the_erased_are_gone_from_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let probe = template(1);
+    enrol(&main, "gone", template(1)).await;
+    enrol(&main, "gone", template(2)).await;
+    let single = enrol(&main, "stays", template(3)).await;
+    let kept = enrol(&main, "stays", template(4)).await;
+
+    let (candidates, _) = main.search(&probe, &subject("claimed"), 10).await.unwrap();
+    let case = case(candidates);
+    galleries.open_case(case.clone()).await.unwrap();
+    assert_eq!(galleries.case(case.id).await.unwrap().unwrap(), case);
+    assert!(matches!(galleries.open_case(case.clone()).await, Err(CaseError::Exists { .. })));
+    assert_eq!(galleries.case(CaseId::random()).await.unwrap(), None);
+
+    assert_eq!(main.erase(Selector::Subject(subject("gone"))).await.unwrap().references, 2);
+    let erased = main.erase(Selector::Reference(single)).await.unwrap();
+    assert_eq!((erased.references, erased.epoch), (1, 6));
+    assert_eq!(main.erase(Selector::Reference(single)).await.unwrap().references, 0);
+    assert_eq!(main.erase(Selector::Subject(subject("nobody"))).await.unwrap().epoch, 6);
+    // A case that was decided on before, opened after: the erased do not come back with it.
+    let late = Case { id: CaseId::random(), ..case.clone() };
+    galleries.open_case(late.clone()).await.unwrap();
+    for id in [case.id, late.id] {
+        let shown = galleries.case(id).await.unwrap().unwrap();
+        let shown: Vec<_> = shown.candidates.as_slice().iter().map(|c| (c.rank, c.reference)).collect();
+        assert_eq!(shown, [(1, kept)]);
+    }
+    assert!(main.references_of(&subject("gone")).is_empty());
+    assert_eq!(main.search(&probe, &subject("claimed"), 10).await.unwrap().0.len(), 1);
+    galleries.close().await;
+    let galleries = open(dir.path());
+    let main = galleries.get(&name("main")).unwrap();
+    assert_eq!((main.describe().references, main.describe().indexed, main.epoch()), (1, 1, 6));
+    assert_eq!(galleries.case(case.id).await.unwrap().unwrap().candidates.len(), 1);
+    assert_eq!(main.search(&probe, &subject("claimed"), 10).await.unwrap().0.as_slice()[0].reference, kept);
+    galleries.close().await;
+}
+
+fn case(candidates: CandidateList) -> Case {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Case {
+        id: CaseId::random(),
+        gallery: name("main"),
+        claimed: subject("claimed"),
+        opened_at: SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970.as_secs()),
+        opened_by: TransactionId::new("t-1").unwrap(),
+        opened_for: Purpose::SimActivation,
+        model: digest(1),
+        candidates,
+    }
+}
+
+#[tokio::test]
+async fn files_hold_no_template_and_nothing_of_the_erased() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    for i in 0..40 {
+        enrol(&main, &format!("subject-number-{i}"), template(i)).await;
+    }
+    let disk = bytes_on_disk(dir.path());
+    assert!(holds(&disk, b"subject-number-7"), "the search for bytes works");
+    for i in 0..40 {
+        let bytes: Vec<u8> = template(i).values().iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert!(bytes.chunks(8).all(|part| !holds(&disk, part)), "template {i}");
+    }
+    main.erase(Selector::Subject(subject("subject-number-7"))).await.unwrap();
+    // While it is open: neither the file nor the write-ahead log.
+    let disk = bytes_on_disk(dir.path());
+    assert!(!holds(&disk, b"subject-number-7") && holds(&disk, b"subject-number-8"));
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn a_gallery_has_one_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let refused = galleries.get_or_create(&name("main"), digest(2), 16).await;
+    assert!(matches!(refused, Err(CreateError::Model { .. })));
+    assert!(matches!(galleries.get_or_create(&name("main"), digest(1), 8).await, Err(CreateError::Model { .. })));
+    assert!(matches!(galleries.get_or_create(&name("n"), digest(1), 0).await, Err(CreateError::Dimension { .. })));
+    let enrol = |model: ModelDigest, values| {
+        let template = Template::new(model, values).unwrap();
+        main.enrol(NewReference { id: None, subject: subject("s"), template })
+    };
+    assert!(matches!(enrol(digest(2), vec![0.0; 16]).await, Err(EnrolError::Model { .. })));
+    assert!(matches!(enrol(digest(1), vec![0.0; 15]).await, Err(EnrolError::Dimension { expected: 16, found: 15 })));
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn racing_creations_make_one_gallery() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = Arc::new(open(dir.path()));
+    let race: Vec<_> = (0..16)
+        .map(|i| {
+            let galleries = Arc::clone(&galleries);
+            tokio::spawn(async move { galleries.get_or_create(&name("main"), digest(i % 2), 16).await.is_ok() })
+        })
+        .collect();
+    let mut made = 0;
+    for one in race {
+        made += usize::from(one.await.unwrap());
+    }
+    assert_eq!((made, galleries.list().len()), (8, 1));
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn limits_are_kept_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings =
+        Settings { max_galleries: 1, max_references: 5, max_references_per_subject: 3, ..Settings::default() };
+    let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
+    let main = gallery(&galleries).await;
+    let second = galleries.get_or_create(&name("second"), digest(1), 16).await;
+    assert!(matches!(second, Err(CreateError::TooMany { limit: 1 })));
+    let new = |who: &str, seed| main.enrol(NewReference { id: None, subject: subject(who), template: template(seed) });
+    let race = tokio::join!(new("a", 0), new("a", 1), new("a", 2), new("a", 3));
+    assert!(race.0.is_ok() && race.1.is_ok() && race.2.is_ok());
+    assert!(matches!(race.3, Err(EnrolError::TooManyForSubject { limit: 3 })));
+    new("b", 4).await.unwrap();
+    new("b", 5).await.unwrap();
+    let full = new("c", 6).await.unwrap_err();
+    assert!(matches!(full, EnrolError::GalleryFull { limit: 5 }) && full.to_string().contains("max_references"));
+    main.erase(Selector::Subject(subject("a"))).await.unwrap();
+    new("c", 6).await.unwrap();
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn a_full_store_acknowledges_nothing_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { max_store_bytes: 400 << 10, max_references_per_subject: 1 << 20, ..Settings::default() };
+    let galleries = Galleries::open(dir.path(), &root(), settings.clone()).unwrap();
+    let main = gallery(&galleries).await;
+    let mut acknowledged = 0;
+    let refusal = loop {
+        let new = NewReference { id: None, subject: subject("s"), template: template(acknowledged) };
+        match main.enrol(new).await {
+            Ok(_) => acknowledged += 1,
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(refusal, EnrolError::Store(StoreError::Full)), "{refusal}");
+    assert!(acknowledged > 100);
+    assert_eq!(main.describe().references, acknowledged as usize);
+    main.erase(Selector::Subject(subject("s"))).await.unwrap();
+    let id = enrol(&main, "t", template(1)).await;
+    galleries.close().await;
+    let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
+    assert_eq!(galleries.get(&name("main")).unwrap().references_of(&subject("t"))[0].id, id);
+    galleries.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_receipt_is_spent_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = Arc::new(open(dir.path()));
+    let soon = SystemTime::now() + Duration::from_secs(600);
+    let race: Vec<_> = (0..64)
+        .map(|_| {
+            let galleries = Arc::clone(&galleries);
+            tokio::spawn(async move { galleries.spend_receipt([7; 16], soon).await })
+        })
+        .collect();
+    let mut spent = 0;
+    for one in race {
+        match one.await.unwrap() {
+            Ok(()) => spent += 1,
+            Err(e) => assert!(matches!(e, SpendError::AlreadySpent)),
+        }
+    }
+    assert_eq!(spent, 1);
+    galleries.close().await;
+    let galleries = open(dir.path());
+    assert!(matches!(galleries.spend_receipt([7; 16], soon).await, Err(SpendError::AlreadySpent)));
+    galleries.spend_receipt([8; 16], soon).await.unwrap();
+    let past = SystemTime::now() - Duration::from_secs(1);
+    assert!(matches!(galleries.spend_receipt([9; 16], past).await, Err(SpendError::Expired)));
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn the_expired_is_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        purge_interval: Duration::ZERO,
+        receipt_grace: Duration::ZERO,
+        case_retention: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
+    gallery(&galleries).await;
+    galleries.spend_receipt(*b"nonce-of-receipt", SystemTime::now() + Duration::from_millis(50)).await.unwrap();
+    let case = Case { opened_at: SystemTime::now(), ..case(CandidateList::default()) };
+    galleries.open_case(case.clone()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    assert_eq!(galleries.case(case.id).await.unwrap(), None);
+    galleries.close().await;
+    let disk = bytes_on_disk(dir.path());
+    assert!(!holds(&disk, b"nonce-of-receipt") && !holds(&disk, case.id.as_bytes()));
+}
+
+#[tokio::test]
+async fn a_directory_has_one_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let second = Galleries::open(dir.path(), &root(), Settings::default()).unwrap_err();
+    assert!(matches!(second, OpenError::Locked { .. }), "{second}");
+    galleries.close().await;
+    open(dir.path()).close().await;
+}
+
+#[tokio::test]
+async fn another_root_key_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).close().await;
+    let wrong = Galleries::open(dir.path(), &RootKey::from_bytes([9; 32]), Settings::default()).unwrap_err();
+    assert!(matches!(wrong, OpenError::WrongKey), "{wrong}");
+}
+
+/// Changes the closed store behind its back.
+fn tamper(dir: &Path, sql: &str) {
+    rusqlite::Connection::open(dir.join("galleries.db")).unwrap().execute_batch(sql).unwrap();
+}
+
+#[tokio::test]
+async fn a_tampered_reference_stops_the_start_and_is_named() {
+    let edits = [
+        "UPDATE reference SET template = zeroblob(length(template)) WHERE subject = 'a'",
+        "UPDATE reference SET template = substr(template, 1, 20) WHERE subject = 'a'",
+        "UPDATE reference SET template = (SELECT template FROM reference WHERE subject = 'b') WHERE subject = 'a'",
+        "UPDATE reference SET subject = 'c' WHERE subject = 'a'",
+        "UPDATE reference SET subject = 'not a subject' WHERE subject = 'a'",
+        "UPDATE reference SET gallery = (SELECT key FROM gallery WHERE name = 'other') WHERE subject = 'a'",
+        "PRAGMA foreign_keys = OFF; UPDATE reference SET gallery = 77 WHERE subject = 'a'",
+        "UPDATE gallery SET model = zeroblob(32) WHERE name = 'main'",
+    ];
+    for edit in edits {
+        let dir = tempfile::tempdir().unwrap();
+        let galleries = open(dir.path());
+        let main = gallery(&galleries).await;
+        galleries.get_or_create(&name("other"), digest(1), 16).await.unwrap();
+        let a = enrol(&main, "a", template(1)).await;
+        enrol(&main, "b", template(2)).await;
+        galleries.close().await;
+        tamper(dir.path(), edit);
+        let refused = Galleries::open(dir.path(), &root(), Settings::default()).unwrap_err();
+        assert!(matches!(refused, OpenError::Reference { id } if id == a), "{edit}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_or_foreign_file_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("galleries.db");
+    let refused = || Galleries::open(dir.path(), &root(), Settings::default()).unwrap_err();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    bench_enrol(&main, 300, 30).await.unwrap();
+    galleries.close().await;
+    let good = fs::read(&path).unwrap();
+
+    for length in [1, 15, 99, 100, 5000, good.len() / 2, good.len() - 8192, good.len() - 1] {
+        fs::write(&path, &good[..length]).unwrap();
+        refused();
+    }
+    fs::write(&path, b"").unwrap();
+    assert!(matches!(refused(), OpenError::Damaged { .. }));
+    fs::write(&path, b"a text file, and long enough to be read as something else".repeat(200)).unwrap();
+    assert!(matches!(refused(), OpenError::Foreign { .. }));
+    fs::remove_file(&path).unwrap();
+    tamper(dir.path(), "CREATE TABLE recipes (name TEXT)");
+    assert!(matches!(refused(), OpenError::Foreign { .. }));
+    fs::write(&path, &good).unwrap();
+    tamper(dir.path(), "PRAGMA user_version = 2");
+    assert!(matches!(refused(), OpenError::Version { found: 2, known: 1 }));
+    fs::remove_file(&path).unwrap();
+    fs::write(dir.path().join("galleries.db-wal"), b"left behind").unwrap();
+    assert!(matches!(refused(), OpenError::Damaged { .. }));
+    fs::remove_file(dir.path().join("galleries.db-wal")).unwrap();
+    // Any page overwritten: an error, or, where it was unused, nothing lost.
+    for page in 1..good.len() / 8192 {
+        let mut bad = good.clone();
+        bad[page * 8192..(page + 1) * 8192].fill(0x5a);
+        fs::write(&path, bad).unwrap();
+        refused();
+    }
+    fs::write(&path, &good).unwrap();
+    let galleries = open(dir.path());
+    assert_eq!(galleries.get(&name("main")).unwrap().describe().references, 300);
+    galleries.close().await;
+}

@@ -1,0 +1,113 @@
+//! EnrolStream: a status per item, and nothing that was acknowledged is lost.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tokio_stream::StreamExt;
+use tonic::Code;
+use vultus::rpc::pb::{self, Decision, enrol_stream_response::Result as Outcome};
+
+use crate::{
+    faces::PEOPLE,
+    requests::{describe, encoded, enrol, of, verify},
+    server::Server,
+};
+
+const GALLERY: &str = "subscribers";
+
+fn item(item: u64, enrolment: pb::EnrolRequest) -> pb::EnrolStreamRequest {
+    pb::EnrolStreamRequest { item, enrolment: Some(enrolment) }
+}
+
+#[tokio::test]
+async fn one_bad_item_never_fails_the_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let id = "5f0c6c1e-8a57-4c0e-9b57-0d2f5b0e8c11".to_owned();
+    let named = |subject: &str| pb::EnrolRequest {
+        reference_id: id.clone(),
+        ..enrol(GALLERY, subject, PEOPLE[0].reference.clone())
+    };
+    let items = vec![
+        item(1, named("alice")),
+        item(2, enrol(GALLERY, "bella", encoded("no image"))),
+        item(3, pb::EnrolRequest { context: None, ..enrol(GALLERY, "bella", PEOPLE[1].reference.clone()) }),
+        item(4, enrol("elsewhere", "bella", PEOPLE[1].reference.clone())),
+        pb::EnrolStreamRequest { item: 5, enrolment: None },
+        item(6, enrol(GALLERY, "bella", PEOPLE[1].reference.clone())),
+    ];
+    let mut gallery = server.gallery().await;
+    let mut statuses = gallery.enrol_stream(of("shop", tokio_stream::iter(items))).await.unwrap().into_inner();
+    let mut codes = BTreeMap::new();
+    while let Some(status) = statuses.next().await {
+        let status = status.unwrap();
+        let code = match status.result.unwrap() {
+            Outcome::Enrolled(enrolled) => {
+                assert_eq!(enrolled.transaction_id, "t-1");
+                Code::Ok
+            }
+            Outcome::Refused(refused) => {
+                assert!(!refused.details.is_empty(), "{refused:?}");
+                Code::from(refused.code)
+            }
+        };
+        codes.insert(status.item, code);
+    }
+    let expected = [
+        Code::Ok,
+        Code::InvalidArgument,
+        Code::InvalidArgument,
+        Code::PermissionDenied,
+        Code::InvalidArgument,
+        Code::Ok,
+    ];
+    assert_eq!(codes, (1..).zip(expected).collect());
+
+    // The same reference again is answered with what is stored; under another subject it is refused.
+    let again = gallery.enrol(of("shop", named("alice"))).await.unwrap().into_inner();
+    assert_eq!(again.reference_id, id);
+    assert_eq!(gallery.enrol(of("shop", named("bella"))).await.unwrap_err().code(), Code::AlreadyExists);
+    let described = gallery.describe_gallery(of("shop", describe(GALLERY))).await.unwrap().into_inner();
+    assert_eq!((described.subjects, described.references), (2, 2));
+}
+
+/// The gallery's own crash test kills it far more often; this one goes through the wire and the networks.
+#[tokio::test]
+async fn what_a_stream_acknowledged_survives_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged: Vec<(String, usize)> = Vec::new();
+    for round in 0..4_u64 {
+        let server = Server::start(dir.path());
+        let mut gallery = server.gallery().await;
+        let endless = (0_u64..).map(move |n| {
+            let person = (n % PEOPLE.len() as u64) as usize;
+            item(n, enrol(GALLERY, &format!("r{round}-n{n}"), PEOPLE[person].reference.clone()))
+        });
+        let mut statuses = gallery.enrol_stream(of("shop", tokio_stream::iter(endless))).await.unwrap().into_inner();
+        let end = Instant::now() + Duration::from_millis(300 + 170 * round);
+        let mut seen = 0;
+        while let Some(Ok(status)) = statuses.next().await {
+            let Some(Outcome::Enrolled(_)) = status.result else { panic!("{status:?}") };
+            acknowledged.push((format!("r{round}-n{}", status.item), (status.item % PEOPLE.len() as u64) as usize));
+            seen += 1;
+            if Instant::now() > end && seen > 3 {
+                break;
+            }
+        }
+        server.kill();
+    }
+    let server = Server::start(dir.path());
+    let described = server.gallery().await.describe_gallery(of("shop", describe(GALLERY))).await.unwrap().into_inner();
+    assert!(described.references >= acknowledged.len() as u64);
+    assert_eq!(described.references, described.subjects, "a subject without its reference");
+    let mut matching = server.matching().await;
+    let step = acknowledged.len().div_ceil(25); // a sample by the wire; the count above has the rest
+    for (subject, person) in acknowledged.iter().step_by(step) {
+        let request = verify(GALLERY, subject, PEOPLE[*person].probe.clone());
+        let answer = matching.verify(of("shop", request)).await.unwrap().into_inner();
+        assert_eq!(answer.decision(), Decision::Match, "{subject} was acknowledged");
+    }
+    println!("{} acknowledged over 4 kills, {} found", acknowledged.len(), described.references);
+}
