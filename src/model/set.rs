@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bundle::{Bundle, BundleError},
-    candle::CandleExecutor,
     contract::{Alignment, ContractError, FaceContract, Precision, is_name},
+    cpu::CpuExecutor,
     device::{DeviceChoice, DeviceError},
     executor::{Executor, Role},
     graph::GraphError,
@@ -127,7 +127,7 @@ impl ModelSet {
     /// Loads the networks onto a device. `threads` are those of the CPU.
     pub fn executor(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Box<dyn Executor>, OpenError> {
         device.check()?;
-        Ok(Box::new(CandleExecutor::new(self, threads)?))
+        Ok(Box::new(CpuExecutor::new(self, threads)?))
     }
 }
 

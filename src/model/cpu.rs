@@ -1,4 +1,4 @@
-//! The reference executor: matrix products by candle, on the CPU, in f32.
+//! The executor for CPUs, in f32.
 //!
 //! Activations lie as image, row, column, channel (NHWC), so that a convolution is one matrix product of gathered
 //! patches (rows: output pixels of all images, columns: kernel row, kernel column, channel) with the weights. Rows are
@@ -7,12 +7,12 @@
 
 use std::num::NonZeroUsize;
 
-use candle_core::{CpuStorage, Device, Storage, Tensor};
 use rayon::prelude::*;
 
 use super::{
     bundle::Bundle,
     executor::{ExecuteError, Executor, InputSize, Role},
+    gemm::{least_rows, product},
     graph::{Edges, Shape, Window},
     ops,
     plan::{Action, Convolution, Plan},
@@ -30,14 +30,14 @@ const MAX_ACTIVATION: usize = 16 << 20;
 const TILE_FLOATS: usize = 128 << 10;
 
 /// Runs the three networks of a model set.
-pub struct CandleExecutor {
+pub struct CpuExecutor {
     detect: Network,
     landmark: Network,
     embed: Network,
     pool: rayon::ThreadPool,
 }
 
-impl CandleExecutor {
+impl CpuExecutor {
     /// `threads`: how many compute; the caller's own waits meanwhile.
     pub fn new(set: &ModelSet, threads: NonZeroUsize) -> Result<Self, OpenError> {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -58,7 +58,7 @@ impl CandleExecutor {
     }
 }
 
-impl Executor for CandleExecutor {
+impl Executor for CpuExecutor {
     fn input_size(&self, role: Role) -> InputSize {
         self.network(role).size
     }
@@ -73,7 +73,7 @@ impl Executor for CandleExecutor {
         }
         let mut outputs = Vec::with_capacity(images.len());
         for batch in images.chunks(network.batch) {
-            let values = self.pool.install(|| network.run(batch)).map_err(|e| ExecuteError::Device(e.to_string()))?;
+            let values = self.pool.install(|| network.run(batch));
             let each = values.len() / batch.len();
             outputs.extend(values.chunks_exact(each).map(<[f32]>::to_vec));
         }
@@ -93,7 +93,7 @@ struct Network {
     batch: usize,
     plan: Plan,
     /// For each step that is a dense convolution: its weights as a matrix, patch x channels out.
-    matrices: Vec<Option<Tensor>>,
+    matrices: Vec<Option<Vec<f32>>>,
 }
 
 impl Network {
@@ -105,7 +105,7 @@ impl Network {
         for step in &plan.steps {
             matrices.push(match &step.action {
                 Action::Convolution(c) if c.groups == 1 => {
-                    Some(matrix(c, plan.shapes[step.inputs[0]].channels).map_err(|e| OpenError::Device(e.to_string()))?)
+                    Some(matrix(c, plan.shapes[step.inputs[0]].channels))
                 }
                 Action::Convolution(c) if !is_depthwise(c, plan.shapes[step.inputs[0]]) => {
                     return Err(OpenError::Unsupported { role, op: "convolution in groups that is not depthwise" });
@@ -120,7 +120,7 @@ impl Network {
     }
 
     /// Outputs of all images, one after the other; each in the order channel, row, column.
-    fn run(&self, images: &[&Pixels]) -> candle_core::Result<Vec<f32>> {
+    fn run(&self, images: &[&Pixels]) -> Vec<f32> {
         let plan = &self.plan;
         let n = images.len();
         let mut values: Vec<Option<Vec<f32>>> = vec![None; plan.shapes.len()];
@@ -133,7 +133,7 @@ impl Network {
             let x = operand(0);
             let result = match &step.action {
                 Action::Convolution(c) => match matrix {
-                    Some(matrix) => convolve(c, matrix, x, operand(1), shape, out, n)?,
+                    Some(matrix) => convolve(c, matrix, x, operand(1), shape, out, n),
                     None => ops::depthwise(c, x, operand(1), shape, out),
                 },
                 Action::Affine { scale, shift } => ops::affine(x, scale, shift),
@@ -157,7 +157,7 @@ impl Network {
         }
         let shape = plan.shapes[plan.output];
         let output = values[plan.output].take().unwrap_or_default();
-        Ok(ops::to_planes(&output, shape))
+        ops::to_planes(&output, shape)
     }
 
     fn normalise(&self, images: &[&Pixels]) -> Vec<f32> {
@@ -179,7 +179,7 @@ fn is_depthwise(c: &Convolution, x: Shape) -> bool {
 }
 
 /// Out x in x height x width, as a matrix of (height, width, in) x out.
-fn matrix(c: &Convolution, channels: usize) -> candle_core::Result<Tensor> {
+fn matrix(c: &Convolution, channels: usize) -> Vec<f32> {
     let (area, out) = (c.window.height * c.window.width, c.bias.len());
     let mut values = vec![0.0; c.weight.len()];
     for (o, filter) in c.weight.chunks_exact(channels * area).enumerate() {
@@ -189,51 +189,45 @@ fn matrix(c: &Convolution, channels: usize) -> candle_core::Result<Tensor> {
             }
         }
     }
-    Tensor::from_vec(values, (area * channels, out), &Device::Cpu)
+    values
 }
 
 /// Dense convolution. `x`: n images of `shape`; `residual`: n images of `out`, or empty. Sums in f32.
 fn convolve(
     c: &Convolution,
-    matrix: &Tensor,
+    matrix: &[f32],
     x: &[f32],
     residual: &[f32],
     shape: Shape,
     out: Shape,
     n: usize,
-) -> candle_core::Result<Vec<f32>> {
+) -> Vec<f32> {
     let patch = c.window.height * c.window.width * shape.channels;
     let rows = n * out.height * out.width;
     // Small enough for the cache, and a tile for every thread.
-    let tile = (TILE_FLOATS / patch).clamp(64, 1024).min(rows.div_ceil(rayon::current_num_threads())).max(1);
+    let tile = (TILE_FLOATS / patch).clamp(96, 1024).min(rows.div_ceil(rayon::current_num_threads())).max(1);
     let mut y = vec![0.0; rows * out.channels];
-    y.par_chunks_mut(tile * out.channels).enumerate().try_for_each(|(index, y)| {
+    y.par_chunks_mut(tile * out.channels).enumerate().for_each(|(index, y)| {
         let (first, count) = (index * tile, y.len() / out.channels);
         let patches = gather(x, shape, out, c.window, c.padding, first, count);
-        let product = Tensor::from_vec(patches, (count.max(least_rows(out.channels)), patch), &Device::Cpu)?.matmul(matrix)?;
-        let (storage, _) = product.storage_and_layout();
-        let Storage::Cpu(CpuStorage::F32(product)) = &*storage else {
-            candle_core::bail!("the product of two f32 matrices on the CPU is f32 on the CPU");
-        };
-        for (r, (y, product)) in y.chunks_exact_mut(out.channels).zip(product.chunks_exact(out.channels)).enumerate() {
-            for ((y, p), b) in y.iter_mut().zip(product).zip(&c.bias) {
-                *y = p + b;
-            }
+        let gathered = patches.len() / patch;
+        if gathered == count {
+            product(count, patch, out.channels, &patches, matrix, y);
+        } else {
+            let mut padded = vec![0.0; gathered * out.channels];
+            product(gathered, patch, out.channels, &patches, matrix, &mut padded);
+            y.copy_from_slice(&padded[..y.len()]);
+        }
+        for (r, y) in y.chunks_exact_mut(out.channels).enumerate() {
+            y.iter_mut().zip(&c.bias).for_each(|(y, b)| *y += b);
             if c.residual {
                 let at = (first + r) * out.channels;
                 y.iter_mut().zip(&residual[at..]).for_each(|(y, r)| *y += r);
             }
             ops::activate(&c.activation, y);
         }
-        Ok(())
-    })?;
-    Ok(y)
-}
-
-/// The matrix library takes other paths, which round differently, for a product of one row and for one whose sides are
-/// both at most 64; zeros make up for what a tile lacks.
-fn least_rows(channels_out: usize) -> usize {
-    if channels_out <= 64 { 65 } else { 2 }
+    });
+    y
 }
 
 /// The patches under `count` output pixels from the `first` on: a row each, kernel row, kernel column, channel. At least
@@ -246,18 +240,12 @@ fn gather(x: &[f32], shape: Shape, out: Shape, window: Window, padding: Edges, f
     for (pixel, patch) in (first..first + count).zip(patches.chunks_exact_mut(patch)) {
         let (image, pixel) = (pixel / (out.height * out.width), pixel % (out.height * out.width));
         let (top, left) = (pixel / out.width * window.stride, pixel % out.width * window.stride);
-        // Columns of the kernel that lie inside of the image.
-        let from = padding.left.saturating_sub(left).min(window.width);
-        let to = (width + padding.left).saturating_sub(left).min(window.width).max(from);
-        for (row, line) in patch.chunks_exact_mut(line).enumerate() {
-            let Some(y) = (top + row).checked_sub(padding.top).filter(|&y| y < height) else { continue };
-            let start = ((image * height + y) * width + left + from - padding.left) * channels;
-            let length = (to - from) * channels;
-            line[from * channels..to * channels].copy_from_slice(&x[start..start + length]);
+        let columns = ops::inside(left, padding.left, window.width, width);
+        for row in ops::inside(top, padding.top, window.height, height) {
+            let start = ((image * height + top + row - padding.top) * width + left + columns.start - padding.left) * channels;
+            let line = &mut patch[row * line..][columns.start * channels..columns.end * channels];
+            line.copy_from_slice(&x[start..start + line.len()]);
         }
     }
     patches
 }
-
-#[cfg(test)]
-mod tests {}
