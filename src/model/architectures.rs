@@ -132,7 +132,13 @@ impl<'a> Builder<'a> {
         self.push(Op::Convolution { weight, bias, window, padding, groups: 1 }, &[x])
     }
 
-    fn window(&self, x: ValueId, weight: &str, stride: usize, same: Same) -> Result<(Window, Edges), ArchitectureError> {
+    fn window(
+        &self,
+        x: ValueId,
+        weight: &str,
+        stride: usize,
+        same: Same,
+    ) -> Result<(Window, Edges), ArchitectureError> {
         let shape = self.weights.get(weight)?.shape();
         let side = |axis: usize| shape.get(axis).copied().unwrap_or(0);
         let window = Window { height: side(2), width: side(3), stride };

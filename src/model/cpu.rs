@@ -46,7 +46,12 @@ impl CpuExecutor {
             .build()
             .map_err(|e| OpenError::Device(e.to_string()))?;
         let network = |role| Network::new(set.bundle(role));
-        Ok(Self { detect: network(Role::Detect)?, landmark: network(Role::Landmark)?, embed: network(Role::Embed)?, pool })
+        Ok(Self {
+            detect: network(Role::Detect)?,
+            landmark: network(Role::Landmark)?,
+            embed: network(Role::Embed)?,
+            pool,
+        })
     }
 
     fn network(&self, role: Role) -> &Network {
@@ -101,30 +106,36 @@ impl Network {
         let role = bundle.contract().role;
         let plan = Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role, source })?;
         let input = &bundle.contract().input;
+        let size = InputSize { width: input.width, height: input.height };
+        Self::of_plan(role, plan, size, input.mean, input.scale)
+    }
+
+    fn of_plan(role: Role, plan: Plan, size: InputSize, mean: [f32; 3], scale: f32) -> Result<Self, OpenError> {
         let mut matrices = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
             matrices.push(match &step.action {
-                Action::Convolution(c) if c.groups == 1 => {
-                    Some(matrix(c, plan.shapes[step.inputs[0]].channels))
-                }
+                Action::Convolution(c) if c.groups == 1 => Some(matrix(c, plan.shapes[step.inputs[0]].channels)),
                 Action::Convolution(c) if !is_depthwise(c, plan.shapes[step.inputs[0]]) => {
                     return Err(OpenError::Unsupported { role, op: "convolution in groups that is not depthwise" });
                 }
                 _ => None,
             });
         }
-        let size = InputSize { width: input.width, height: input.height };
         let largest = plan.shapes.iter().filter_map(|shape| shape.elements()).max().unwrap_or(1);
         let batch = (MAX_ACTIVATION / largest).clamp(1, MAX_BATCH);
-        Ok(Self { size, batch, mean: input.mean, scale: input.scale, plan, matrices })
+        Ok(Self { size, batch, mean, scale, plan, matrices })
     }
 
     /// Outputs of all images, one after the other; each in the order channel, row, column.
     fn run(&self, images: &[&Pixels]) -> Vec<f32> {
+        self.forward(self.normalise(images), images.len())
+    }
+
+    /// `x`: n images, row, column, channel.
+    fn forward(&self, x: Vec<f32>, n: usize) -> Vec<f32> {
         let plan = &self.plan;
-        let n = images.len();
         let mut values: Vec<Option<Vec<f32>>> = vec![None; plan.shapes.len()];
-        values[0] = Some(self.normalise(images));
+        values[0] = Some(x);
         for (step, matrix) in plan.steps.iter().zip(&self.matrices) {
             let shape = plan.shapes[step.inputs[0]];
             let out = plan.shapes[step.output];
@@ -242,10 +253,121 @@ fn gather(x: &[f32], shape: Shape, out: Shape, window: Window, padding: Edges, f
         let (top, left) = (pixel / out.width * window.stride, pixel % out.width * window.stride);
         let columns = ops::inside(left, padding.left, window.width, width);
         for row in ops::inside(top, padding.top, window.height, height) {
-            let start = ((image * height + top + row - padding.top) * width + left + columns.start - padding.left) * channels;
+            let start =
+                ((image * height + top + row - padding.top) * width + left + columns.start - padding.left) * channels;
             let line = &mut patch[row * line..][columns.start * channels..columns.end * channels];
             line.copy_from_slice(&x[start..start + line.len()]);
         }
     }
     patches
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{
+        candle::interpret,
+        graph::{Graph, Node, Op},
+        weights::Weights,
+    };
+
+    fn noise(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// A graph of the operations that `choices` name, each on the last value; what does not fit is left out.
+    fn network(input: Shape, choices: &[(u8, u8)], seed: u64) -> (Graph, Weights) {
+        let mut graph = Graph { input, nodes: vec![], output: 0 };
+        let mut weights = Weights::new();
+        for (index, &(choice, size)) in choices.iter().enumerate() {
+            let x = graph.shapes(&weights).map_or(input, |shapes| shapes[graph.output]);
+            let (channels, size) = (x.channels, size as usize);
+            let mut tensor = |name: &str, shape: &[usize]| {
+                let name = format!("{index}.{name}");
+                let count = shape.iter().product();
+                weights.insert(&name, shape.to_vec(), noise(count, seed ^ (count + index) as u64)).unwrap();
+                name
+            };
+            let window = Window { height: 1 + size % 3, width: 1 + size / 3 % 3, stride: 1 + size % 2 };
+            let padding = Edges::same(x.height, x.width, window);
+            let out = 1 + size % 70;
+            let bias = (size % 2 == 0).then(|| tensor("b", &[out]));
+            let op = match choice % 13 {
+                0 | 1 => {
+                    let weight = tensor("w", &[out, channels, window.height, window.width]);
+                    Op::Convolution { weight, bias, window, padding, groups: 1 }
+                }
+                2 => {
+                    let weight = tensor("w", &[channels, 1, window.height, window.width]);
+                    Op::Convolution { weight, bias: None, window, padding, groups: channels }
+                }
+                3 => Op::Affine { scale: tensor("s", &[channels]), shift: tensor("t", &[channels]) },
+                4 => Op::Relu,
+                5 => Op::LeakyRelu { slope: 0.1 },
+                6 => Op::PRelu { slope: tensor("p", &[channels]) },
+                7 => Op::Add,
+                8 => Op::MaxPool { window, padding },
+                9 => Op::AveragePool { window },
+                10 => Op::PadChannels { count: size % 5 },
+                11 => Op::PadSpatial { edges: Edges { top: size % 2, left: 1, bottom: size % 3, right: 0 } },
+                _ if size % 3 == 0 => Op::GlobalAveragePool,
+                _ if size % 3 == 1 => Op::Flatten,
+                _ => Op::FullyConnected { weight: tensor("w", &[out, channels]), bias },
+            };
+            // An addition takes an earlier value of the same shape where there is one.
+            let shapes = graph.shapes(&weights).unwrap_or(vec![input]);
+            let inputs = match op {
+                Op::Add => vec![graph.output, shapes.iter().position(|&shape| shape == x).unwrap_or(graph.output)],
+                _ => vec![graph.output],
+            };
+            graph.nodes.push(Node { op, inputs });
+            graph.output = graph.nodes.len();
+            if graph.shapes(&weights).is_err() {
+                graph.nodes.pop();
+                graph.output = graph.nodes.len();
+            }
+        }
+        (graph, weights)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn plans_give_what_the_graph_gives(
+            (channels, height, width) in (1usize..6, 1usize..12, 1usize..12),
+            choices in proptest::collection::vec((any::<u8>(), any::<u8>()), 1..8),
+            seed: u64,
+            n in 1usize..4,
+        ) {
+            let input = Shape::new(channels, height, width);
+            let (graph, weights) = network(input, &choices, seed);
+            prop_assume!(!graph.nodes.is_empty());
+            let plan = Plan::new(&graph, &weights).unwrap();
+            let size = InputSize { width: width as u32, height: height as u32 };
+            let network = Network::of_plan(Role::Embed, plan, size, [0.0; 3], 1.0).unwrap();
+            let count = channels * height * width;
+            let images: Vec<Vec<f32>> = (0..n).map(|i| noise(count, seed ^ (i as u64) << 32)).collect();
+            let batched = network.forward(images.concat(), n);
+            let each = batched.len() / n;
+            for (image, batched) in images.iter().zip(batched.chunks_exact(each)) {
+                let x = Tensor::from_slice(image, (1, height, width, channels), &Device::Cpu).unwrap();
+                let expected = interpret(&graph, &weights, x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()).unwrap();
+                prop_assert_eq!(batched.len(), expected.len());
+                let largest = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+                for (got, expected) in batched.iter().zip(&expected) {
+                    prop_assert!((got - expected).abs() <= 1e-5 * largest, "{} {} in\n{}", got, expected, graph);
+                }
+                prop_assert!(network.forward(image.clone(), 1) == batched, "alone differs from batched");
+            }
+        }
+    }
 }

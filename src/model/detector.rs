@@ -14,8 +14,13 @@ pub const OUTPUTS: usize = ANCHORS.len() * PER_ANCHOR * GRID * GRID;
 
 const PER_ANCHOR: usize = 5;
 /// Width and height, in cells.
-const ANCHORS: [(f32, f32); 5] =
-    [(1.603_231, 2.094_468), (6.041_143, 7.080_126), (2.882_459, 3.518_061), (4.266_906, 5.178_857), (9.041_765, 10.663_08)];
+const ANCHORS: [(f32, f32); 5] = [
+    (1.603_231, 2.094_468),
+    (6.041_143, 7.080_126),
+    (2.882_459, 3.518_061),
+    (4.266_906, 5.178_857),
+    (9.041_765, 10.663_08),
+];
 /// Boxes that share more of their union are one face.
 const MAX_OVERLAP: f32 = 0.4;
 

@@ -98,30 +98,55 @@ impl Window {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
     /// Cross-correlation with zero padding. `weight` is O x C/groups x height x width, `bias` is O.
-    Convolution { weight: String, bias: Option<String>, window: Window, padding: Edges, groups: usize },
+    Convolution {
+        weight: String,
+        bias: Option<String>,
+        window: Window,
+        padding: Edges,
+        groups: usize,
+    },
     /// `x * scale + shift` per channel, each C.
-    Affine { scale: String, shift: String },
+    Affine {
+        scale: String,
+        shift: String,
+    },
     Relu,
     /// `x` where positive, else `slope * x`.
-    LeakyRelu { slope: f32 },
+    LeakyRelu {
+        slope: f32,
+    },
     /// As [`Op::LeakyRelu`], with a slope per channel.
-    PRelu { slope: String },
+    PRelu {
+        slope: String,
+    },
     /// Sum of two values of one shape.
     Add,
     /// The padding counts as minus infinity.
-    MaxPool { window: Window, padding: Edges },
+    MaxPool {
+        window: Window,
+        padding: Edges,
+    },
     /// Mean of the window; no padding.
-    AveragePool { window: Window },
+    AveragePool {
+        window: Window,
+    },
     /// Mean over height and width.
     GlobalAveragePool,
     /// Appends channels of zeros.
-    PadChannels { count: usize },
+    PadChannels {
+        count: usize,
+    },
     /// Adds rows and columns of zeros.
-    PadSpatial { edges: Edges },
+    PadSpatial {
+        edges: Edges,
+    },
     /// Features in the order channel, row, column: a vector of C x height x width channels.
     Flatten,
     /// `weight` is O x C on a vector, `bias` is O.
-    FullyConnected { weight: String, bias: Option<String> },
+    FullyConnected {
+        weight: String,
+        bias: Option<String>,
+    },
 }
 
 impl Op {
@@ -319,4 +344,75 @@ fn slide(x: Shape, window: Window, padding: Edges) -> Result<Shape, Fault> {
     }
     let count = |size: usize, kernel: usize| (size - kernel) / window.stride + 1;
     Ok(Shape::new(x.channels, count(x.height, window.height), count(x.width, window.width)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights() -> Weights {
+        let mut weights = Weights::new();
+        weights.insert("w", vec![4, 3, 3, 3], vec![0.0; 108]).unwrap();
+        weights.insert("b", vec![4], vec![0.0; 4]).unwrap();
+        weights
+    }
+
+    fn graph(nodes: Vec<Node>) -> Graph {
+        Graph { input: Shape::new(3, 8, 9), output: nodes.len(), nodes }
+    }
+
+    fn convolution(window: Window, padding: Edges, groups: usize) -> Node {
+        let op = Op::Convolution { weight: "w".into(), bias: Some("b".into()), window, padding, groups };
+        Node { op, inputs: vec![0] }
+    }
+
+    fn fault(node: Node) -> Fault {
+        match graph(vec![node]).shapes(&weights()) {
+            Err(GraphError::Node { node: 0, fault, .. }) => fault,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn same_is_tensorflows() {
+        let window = Window::square(3, 2);
+        assert_eq!(Edges::same(8, 9, window), Edges { top: 0, left: 1, bottom: 1, right: 1 });
+        let shapes = graph(vec![convolution(window, Edges::same(8, 9, window), 1)]).shapes(&weights()).unwrap();
+        assert_eq!(shapes[1], Shape::new(4, 4, 5));
+        assert_eq!(Edges::same(13, 13, Window::square(2, 1)), Edges { bottom: 1, right: 1, ..Edges::NONE });
+    }
+
+    #[test]
+    fn faults_are_named() {
+        let window = Window::square(3, 1);
+        assert!(matches!(fault(convolution(window, Edges::NONE, 2)), Fault::Groups { groups: 2, channels: 3 }));
+        assert!(matches!(fault(convolution(window, Edges::NONE, 3)), Fault::Groups { groups: 3, channels: 4 }));
+        assert!(matches!(fault(convolution(Window::square(5, 1), Edges::NONE, 1)), Fault::Weight { .. }));
+        assert_eq!(fault(convolution(window, Edges::all(3), 1)), Fault::Window);
+        assert_eq!(fault(convolution(Window::square(3, 0), Edges::NONE, 1)), Fault::Window);
+        let node = |op, inputs| Node { op, inputs };
+        assert_eq!(fault(node(Op::Relu, vec![1])), Fault::Order(1));
+        assert_eq!(fault(node(Op::Relu, vec![])), Fault::Operands { expected: 1, got: 0 });
+        assert_eq!(fault(node(Op::PadChannels { count: usize::MAX }, vec![0])), Fault::Size);
+        assert_eq!(fault(node(Op::PadChannels { count: MAX_ACTIVATION }, vec![0])), Fault::Size);
+        assert_eq!(fault(node(Op::LeakyRelu { slope: f32::NAN }, vec![0])), Fault::Slope);
+        let missing = Op::PRelu { slope: "none".into() };
+        assert!(matches!(fault(node(missing, vec![0])), Fault::Weights(WeightsError::Missing { .. })));
+        let full = Op::FullyConnected { weight: "w".into(), bias: None };
+        assert!(matches!(fault(node(full, vec![0])), Fault::NotVector(_)));
+        assert_eq!(graph(vec![]).shapes(&weights()), Err(GraphError::Nodes(0)));
+    }
+
+    #[test]
+    fn a_graph_survives_its_text_and_unknown_words_do_not() {
+        let graph = graph(vec![convolution(Window::square(3, 1), Edges::all(1), 1)]);
+        let text = serde_json::to_string(&graph).unwrap();
+        assert_eq!(serde_json::from_str::<Graph>(&text).unwrap(), graph);
+        for (from, to) in
+            [("convolution", "deconvolution"), ("\"groups\":1", "\"groups\":1,\"dilation\":2"), ("nodes", "nods")]
+        {
+            assert!(serde_json::from_str::<Graph>(&text.replace(from, to)).is_err(), "{to}");
+        }
+        assert!(graph.to_string().starts_with("%0 = input 3x8x9\n%1 = convolution(%0)"));
+    }
 }

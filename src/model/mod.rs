@@ -7,6 +7,7 @@
 pub mod architectures;
 pub mod bench;
 pub mod bundle;
+pub mod candle;
 pub mod contract;
 pub mod detector;
 mod cpu;

@@ -67,7 +67,8 @@ pub fn depthwise(c: &Convolution, x: &[f32], residual: &[f32], shape: Shape, out
 
 /// Padding counts as minus infinity.
 pub fn max_pool(x: &[f32], shape: Shape, out: Shape, window: Window, padding: Edges) -> Vec<f32> {
-    let larger = |y: &mut [f32], _, x: &[f32]| y.iter_mut().zip(x).for_each(|(y, x)| *y = if *x > *y { *x } else { *y });
+    let larger =
+        |y: &mut [f32], _, x: &[f32]| y.iter_mut().zip(x).for_each(|(y, x)| *y = if *x > *y { *x } else { *y });
     Slide { shape, out, window, padding }.run(x, f32::NEG_INFINITY, larger, |_, _| {})
 }
 

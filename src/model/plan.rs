@@ -37,14 +37,24 @@ pub struct Convolution {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     Convolution(Convolution),
-    Affine { scale: Vec<f32>, shift: Vec<f32> },
+    Affine {
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+    },
     Activate(Activation),
     Add(Activation),
-    MaxPool { window: Window, padding: Edges },
-    AveragePool { window: Window },
+    MaxPool {
+        window: Window,
+        padding: Edges,
+    },
+    AveragePool {
+        window: Window,
+    },
     GlobalAveragePool,
     /// Zeros: channels at the end, rows and columns at the edges.
-    Pad { edges: Edges },
+    Pad {
+        edges: Edges,
+    },
     Flatten,
 }
 
@@ -89,13 +99,16 @@ impl Plan {
 
     /// Multiplications and additions for one image, each counted.
     pub fn flops(&self) -> u64 {
-        self.steps.iter().map(|step| match &step.action {
-            Action::Convolution(c) => {
-                let out = self.shapes[step.output];
-                2 * (out.height * out.width * c.weight.len()) as u64
-            }
-            _ => 0,
-        }).sum()
+        self.steps
+            .iter()
+            .map(|step| match &step.action {
+                Action::Convolution(c) => {
+                    let out = self.shapes[step.output];
+                    2 * (out.height * out.width * c.weight.len()) as u64
+                }
+                _ => 0,
+            })
+            .sum()
     }
 }
 
@@ -170,7 +183,12 @@ impl Planner<'_> {
     }
 
     /// Takes affine, add and activation into the convolution as far as nobody else reads what lies between.
-    fn fuse(&mut self, c: &mut Convolution, inputs: &mut Vec<ValueId>, output: &mut ValueId) -> Result<(), WeightsError> {
+    fn fuse(
+        &mut self,
+        c: &mut Convolution,
+        inputs: &mut Vec<ValueId>,
+        output: &mut ValueId,
+    ) -> Result<(), WeightsError> {
         while let Some(next) = self.sole_reader(*output) {
             let Op::Affine { scale, shift } = &self.graph.nodes[next].op else { break };
             let (scale, shift) = (self.weights.get(scale)?.values(), self.weights.get(shift)?.values());

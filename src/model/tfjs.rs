@@ -145,7 +145,10 @@ mod tests {
         assert_eq!(said(MANIFEST, &shard()[..7]), "tensor f needs 4 bytes, 3 are left in its shards");
         assert_eq!(said(MANIFEST, &[shard(), vec![0]].concat()), "1 bytes are left over in the shards");
         assert_eq!(said(&MANIFEST.replace("a.bin", "b.bin"), &shard()), "the shard \"b.bin\" is missing");
-        assert_eq!(said(&MANIFEST.replace("uint8", "uint16"), &shard()), "tensor q: quantisation to \"uint16\" is not supported");
+        assert_eq!(
+            said(&MANIFEST.replace("uint8", "uint16"), &shard()),
+            "tensor q: quantisation to \"uint16\" is not supported"
+        );
         let nan = [[0; 4].as_slice(), &f32::NAN.to_le_bytes()].concat();
         assert_eq!(said(MANIFEST, &nan), "tensor f: value 0 is not finite");
         let huge = MANIFEST.replace("[2,2]", "[4294967296,4294967296]");

@@ -155,7 +155,10 @@ mod tests {
         let mut w = Weights::new();
         w.insert("a", vec![2, 3], vec![0.0; 6]).unwrap();
         assert_eq!(w.insert("a", vec![1], vec![0.0]), Err(WeightsError::Twice { name: "a".into() }));
-        assert!(matches!(w.insert("b", vec![2, 3], vec![0.0; 5]), Err(WeightsError::Length { expected: 6, got: 5, .. })));
+        assert!(matches!(
+            w.insert("b", vec![2, 3], vec![0.0; 5]),
+            Err(WeightsError::Length { expected: 6, got: 5, .. })
+        ));
         assert!(matches!(w.insert("b", vec![1], vec![f32::NAN]), Err(WeightsError::NotFinite { index: 0, .. })));
         assert!(matches!(w.insert("b", vec![0], vec![]), Err(WeightsError::Shape { .. })));
         assert!(matches!(w.insert("b", vec![1; 5], vec![0.0]), Err(WeightsError::Shape { .. })));

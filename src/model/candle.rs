@@ -1,0 +1,137 @@
+//! The reference executor: every node of the graph as it stands, in candle, on the CPU, in f32. Slow and plain: the oracle
+//! for the planner and for the executors that run its plans.
+
+use candle_core::{D, Device, Result, Tensor};
+
+use super::{
+    bundle::Bundle,
+    contract::Input,
+    executor::{ExecuteError, Executor, InputSize, Role},
+    graph::{Edges, Graph, Op},
+    set::ModelSet,
+    weights::Weights,
+};
+use crate::domain::Pixels;
+
+/// Runs the three networks of a model set, node by node.
+pub struct CandleExecutor {
+    detect: Bundle,
+    landmark: Bundle,
+    embed: Bundle,
+}
+
+impl CandleExecutor {
+    pub fn new(set: &ModelSet) -> Self {
+        let bundle = |role| set.bundle(role).clone();
+        Self { detect: bundle(Role::Detect), landmark: bundle(Role::Landmark), embed: bundle(Role::Embed) }
+    }
+
+    fn bundle(&self, role: Role) -> &Bundle {
+        match role {
+            Role::Detect => &self.detect,
+            Role::Landmark => &self.landmark,
+            Role::Embed => &self.embed,
+        }
+    }
+}
+
+impl Executor for CandleExecutor {
+    fn input_size(&self, role: Role) -> InputSize {
+        let Input { width, height, .. } = self.bundle(role).contract().input;
+        InputSize { width, height }
+    }
+
+    fn run(&mut self, role: Role, images: &[&Pixels]) -> std::result::Result<Vec<Vec<f32>>, ExecuteError> {
+        let expected = self.input_size(role);
+        let bundle = self.bundle(role);
+        let mut outputs = Vec::with_capacity(images.len());
+        for (index, image) in images.iter().enumerate() {
+            let (width, height) = (image.width(), image.height());
+            if (width, height) != (expected.width, expected.height) {
+                return Err(ExecuteError::Size { index, width, height, expected });
+            }
+            let output =
+                (|| interpret(bundle.graph(), bundle.weights(), normalise(&bundle.contract().input, image)?))();
+            let output = output.map_err(|e| ExecuteError::Device(e.to_string()))?;
+            if !output.iter().all(|v| v.is_finite()) {
+                return Err(ExecuteError::NotFinite { index });
+            }
+            outputs.push(output);
+        }
+        Ok(outputs)
+    }
+}
+
+/// 1 x 3 x height x width.
+fn normalise(input: &Input, image: &Pixels) -> Result<Tensor> {
+    let shape = (1, image.height() as usize, image.width() as usize, 3);
+    let values: Vec<f32> = image.rgb8().iter().map(|&v| f32::from(v)).collect();
+    let mean = Tensor::from_slice(&input.mean, 3, &Device::Cpu)?;
+    let x = Tensor::from_vec(values, shape, &Device::Cpu)?.broadcast_sub(&mean)?;
+    let scale = Tensor::new(input.scale, &Device::Cpu)?;
+    x.broadcast_mul(&scale)?.permute((0, 3, 1, 2))?.contiguous()
+}
+
+/// The graph's output for `x` (1 x channels x height x width), flattened. The graph was checked with these weights.
+pub fn interpret(graph: &Graph, weights: &Weights, x: Tensor) -> Result<Vec<f32>> {
+    let mut values = vec![x];
+    for node in &graph.nodes {
+        let operand = |i: usize| match node.inputs.get(i).and_then(|&id| values.get(id)) {
+            Some(value) => Ok(value),
+            None => candle_core::bail!("an operand is missing: the graph was not checked"),
+        };
+        let result = apply(&node.op, weights, operand(0)?, || operand(1))?;
+        values.push(result);
+    }
+    match values.get(graph.output) {
+        Some(output) => output.flatten_all()?.to_vec1(),
+        None => candle_core::bail!("the output is missing: the graph was not checked"),
+    }
+}
+
+fn apply<'a>(op: &Op, weights: &Weights, x: &'a Tensor, y: impl Fn() -> Result<&'a Tensor>) -> Result<Tensor> {
+    let tensor = |name: &String| {
+        let weight = weights.get(name).map_err(candle_core::Error::wrap)?;
+        Tensor::from_slice(weight.values(), weight.shape(), &Device::Cpu)
+    };
+    let per_channel = |name: &String| tensor(name)?.reshape((1, (), 1, 1));
+    let leaky = |slope: &Tensor| x.relu()? - x.neg()?.relu()?.broadcast_mul(slope)?;
+    match op {
+        Op::Convolution { weight, bias, window, padding, groups } => {
+            let y = pad(x, *padding, 0.0)?.conv2d(&tensor(weight)?, 0, window.stride, 1, *groups)?;
+            bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(&per_channel(bias)?))
+        }
+        Op::Affine { scale, shift } => x.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?),
+        Op::Relu => x.relu(),
+        Op::LeakyRelu { slope } => leaky(&Tensor::new(*slope, &Device::Cpu)?),
+        Op::PRelu { slope } => leaky(&per_channel(slope)?),
+        Op::Add => x + y()?,
+        Op::MaxPool { window, padding } => pad(x, *padding, f32::NEG_INFINITY)?
+            .max_pool2d_with_stride((window.height, window.width), (window.stride, window.stride)),
+        Op::AveragePool { window } => {
+            x.avg_pool2d_with_stride((window.height, window.width), (window.stride, window.stride))
+        }
+        Op::GlobalAveragePool => x.mean_keepdim(D::Minus1)?.mean_keepdim(D::Minus2),
+        Op::PadChannels { count } => x.pad_with_zeros(1, 0, *count),
+        Op::PadSpatial { edges } => pad(x, *edges, 0.0),
+        Op::Flatten => x.reshape((1, (), 1, 1)),
+        Op::FullyConnected { weight, bias } => {
+            let y = x.reshape((1, ()))?.matmul(&tensor(weight)?.t()?)?.reshape((1, (), 1, 1))?;
+            bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(&per_channel(bias)?))
+        }
+    }
+}
+
+fn pad(x: &Tensor, edges: Edges, value: f32) -> Result<Tensor> {
+    let mut x = x.clone();
+    for (dim, before, after) in [(2, edges.top, edges.bottom), (3, edges.left, edges.right)] {
+        let edge = |size: usize| {
+            let mut shape = x.dims().to_vec();
+            shape[dim] = size;
+            Tensor::full(value, shape, &Device::Cpu)
+        };
+        let parts = [(before > 0).then(|| edge(before)), Some(Ok(x.clone())), (after > 0).then(|| edge(after))];
+        x = Tensor::cat(&parts.into_iter().flatten().collect::<Result<Vec<_>>>()?, dim)?;
+    }
+    Ok(x)
+}
