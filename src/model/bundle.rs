@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 use super::{
     contract::{Contract, ContractError, Input, MAX_CARD, Output, Precision},
     executor::Role,
-    graph::{Graph, GraphError, Shape},
+    graph::{Graph, Shape},
+    shapes::GraphError,
     weights::{MAX_ELEMENTS, Weights, WeightsError, element_count},
 };
 

@@ -21,6 +21,7 @@ pub mod list;
 mod ops;
 pub mod plan;
 mod set;
+pub mod shapes;
 pub mod tfjs;
 pub mod weights;
 
