@@ -5,7 +5,7 @@ use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use vultus::{
     domain::Pixels,
-    model::{DeviceChoice, Executor, ModelSet, Role, detector, landmarks},
+    model::{DeviceChoice, Executor, ModelSet, Role, candle::CandleExecutor, detector, landmarks},
 };
 
 fn root() -> PathBuf {
@@ -111,33 +111,27 @@ fn fit(image: &image::RgbImage, side: u32, centred: bool) -> Pixels {
 }
 
 #[test]
-fn faces_in_photos_are_where_face_api_finds_them() {
+fn faces_in_photos_are_found() {
     let Some((set, _, reference)) = setup() else { return };
     let mut executor = executor(&set);
-    let (mut faces, mut found_in_all, mut worst_overlap) = (0, 0, 1.0f32);
+    let (mut faces, mut found, mut most) = (0, 0, 0);
     for (name, expected) in reference["photos"].as_object().unwrap() {
         let Some(photo) = photo(name, &reference) else { return };
         let outputs = executor.run(Role::Detect, &[&fit(&photo, detector::INPUT_SIDE, false)]).unwrap();
         let side = photo.width().max(photo.height()) as f32;
-        let found = detector::detections(&outputs[0], 0.5);
-        found_in_all += found.len();
+        let detections = detector::detections(&outputs[0], 0.5);
+        let boxes: Vec<_> =
+            (detections.iter()).map(|d| [d.rect.x, d.rect.y, d.rect.width, d.rect.height].map(|v| v * side)).collect();
         for face in expected["faces"].as_array().unwrap() {
-            let b = floats(&face["box"]);
-            let best = (found.iter())
-                .map(|f| {
-                    overlap(
-                        [f.rect.x * side, f.rect.y * side, f.rect.width * side, f.rect.height * side],
-                        [b[0], b[1], b[2], b[3]],
-                    )
-                })
-                .fold(0.0, f32::max);
-            println!("{name} {b:?} best overlap {best}");
-            worst_overlap = worst_overlap.min(best);
+            let expected: [f32; 4] = floats(&face["box"]).try_into().unwrap();
+            // The reference's boxes are another detector's (SSD MobileNet): narrower and higher than this one's.
+            found += usize::from(boxes.iter().any(|found| overlap(*found, expected) > 0.4));
             faces += 1;
         }
-        println!("{name}: found {}: {found:?}", found.len());
+        most += boxes.len();
     }
-    println!("{faces} faces, found {found_in_all}, worst overlap {worst_overlap}");
+    println!("{found} of {faces} faces found, {most} detections");
+    assert!(found >= 19 && most <= 20, "{found} of {faces} faces found, {most} detections");
 }
 
 fn overlap(a: [f32; 4], b: [f32; 4]) -> f32 {
@@ -165,9 +159,75 @@ fn landmarks_are_face_apis() {
                 .map(|(p, e)| (p.x * width as f32 + x as f32 - e[0]).hypot(p.y * height as f32 + y as f32 - e[1]))
                 .sum::<f32>()
                 / 68.0;
-            println!("{name} {b:?}: mean distance {mean} pixels");
             worst = worst.max(mean / width as f32);
         }
     }
     println!("largest mean distance, of the box's width: {worst}");
+    // Another decoder of JPEG and other scalers than the reference's: half a pixel to two.
+    assert!(worst < 0.04, "{worst}");
+}
+
+/// Scores of mated and non-mated pairs; crops are of one person when their names differ in the last digit alone.
+fn pairs(crops: &[(String, Pixels, Vec<f32>)], templates: &[Vec<f32>]) -> (Vec<f32>, Vec<f32>) {
+    let person = |name: &str| name.trim_end_matches(".png").trim_end_matches(|c: char| c.is_ascii_digit()).to_string();
+    let (mut mated, mut non_mated) = (vec![], vec![]);
+    for a in 0..crops.len() {
+        for b in a + 1..crops.len() {
+            let score = 1.0 - distance(&templates[a], &templates[b]).powi(2) / 2.0;
+            if person(&crops[a].0) == person(&crops[b].0) { mated.push(score) } else { non_mated.push(score) }
+        }
+    }
+    (mated, non_mated)
+}
+
+#[test]
+fn pairs_are_told_apart_as_the_card_says() {
+    let Some((set, faces, reference)) = setup() else { return };
+    let crops = crops(&faces, &reference);
+    let images: Vec<&Pixels> = crops.iter().map(|c| &c.1).collect();
+    let whole = executor(&set).run(Role::Embed, &images).unwrap();
+    let aligned: Vec<_> = crops.iter().map(|c| floats(&reference["crops"][&c.0]["descriptor_aligned"])).collect();
+    let ((mated, non_mated), other) = (pairs(&crops, &whole), pairs(&crops, &aligned));
+    assert_eq!((mated.len(), non_mated.len()), (80, 700));
+
+    let right = |t: f32| mated.iter().filter(|&&s| s >= t).count() + non_mated.iter().filter(|&&s| s < t).count();
+    let best = mated.iter().map(|&t| right(t)).max().unwrap() as f32 / 780.0;
+    let nearest = |i: usize| {
+        (0..40)
+            .filter(|&j| j != i)
+            .min_by(|&a, &b| distance(&whole[i], &whole[a]).total_cmp(&distance(&whole[i], &whole[b])))
+    };
+    let rank1 = (0..40).filter(|&i| crops[nearest(i).unwrap()].0[..3] == crops[i].0[..3]).count();
+    println!("best accuracy {best}, rank 1 {rank1} of 40");
+    assert!(best >= 0.995 && rank1 == 40);
+
+    // The card's table, made again: at each rate the laxest threshold that keeps it, for whole and for aligned crops.
+    for point in set.card().calibration.points() {
+        let (threshold, rate) = (point.threshold.value(), point.fmr.value());
+        let admitted = |scores: &[f32], t: f32| scores.iter().filter(|&&s| s >= t).count() as f64 / 700.0;
+        let both = |t: f32| admitted(&non_mated, t).max(admitted(&other.1, t));
+        println!("FMR {rate:e}: threshold {threshold}, counted {}", both(threshold));
+        assert!(both(threshold) <= rate);
+        assert!(point.trials == 0 || both(threshold - 2e-4) > rate, "the threshold is stricter than the rate needs");
+    }
+    let mean = non_mated.iter().sum::<f32>() / 700.0;
+    let deviation = (non_mated.iter().map(|s| (s - mean).powi(2)).sum::<f32>() / 699.0).sqrt();
+    let (card_mean, card_deviation) = set.card().calibration.non_mated();
+    assert!((mean - card_mean).abs() < 1e-3 && (deviation - card_deviation).abs() < 1e-3, "{mean} {deviation}");
+}
+
+#[test]
+fn the_planned_networks_agree_with_the_oracle() {
+    let Some((set, faces, reference)) = setup() else { return };
+    let crop = image::open(faces.join("crops").join(&crops(&faces, &reference)[0].0)).unwrap().to_rgb8();
+    let (mut oracle, mut planned) = (CandleExecutor::new(&set), executor(&set));
+    for role in Role::ALL {
+        let side = oracle.input_size(role).width;
+        let image = fit(&crop, side, true);
+        let (expected, got) = (oracle.run(role, &[&image]).unwrap(), planned.run(role, &[&image]).unwrap());
+        let worst = expected[0].iter().zip(&got[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let largest = expected[0].iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        println!("{}: differs by {worst:e} of {largest}", role.as_str());
+        assert!(worst <= 1e-5 * largest);
+    }
 }
