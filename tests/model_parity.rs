@@ -4,8 +4,9 @@
 use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use vultus::{
-    domain::Pixels,
+    domain::{Pixels, Region},
     model::{DeviceChoice, Executor, ModelSet, Role, candle::CandleExecutor, detector, landmarks},
+    pipeline::decode::{DecodeLimits, Source, decode},
 };
 
 fn root() -> PathBuf {
@@ -31,10 +32,6 @@ fn executor(set: &ModelSet) -> Box<dyn Executor> {
     set.executor(DeviceChoice::Cpu, NonZeroUsize::new(2).unwrap()).unwrap()
 }
 
-fn pixels(image: image::RgbImage) -> Pixels {
-    Pixels::new(image.width(), image.height(), image.into_raw()).unwrap()
-}
-
 fn floats(value: &serde_json::Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
 }
@@ -43,8 +40,9 @@ fn floats(value: &serde_json::Value) -> Vec<f32> {
 fn crops(faces: &std::path::Path, reference: &serde_json::Value) -> Vec<(String, Pixels, Vec<f32>)> {
     (reference["crops"].as_object().unwrap().iter())
         .map(|(name, crop)| {
-            let image = image::open(faces.join("crops").join(name)).unwrap().to_rgb8();
-            (name.clone(), pixels(image), floats(&crop["descriptor_whole"]))
+            let file = fs::read(faces.join("crops").join(name)).unwrap();
+            let image = decode(Source::Encoded(&file), &DecodeLimits::default()).unwrap();
+            (name.clone(), image, floats(&crop["descriptor_whole"]))
         })
         .collect()
 }
@@ -85,29 +83,27 @@ fn a_face_alone_and_among_others_gives_the_same_bits() {
 }
 
 /// The photo as the reference scaled it: to fit 1024x1024.
-fn photo(name: &str, reference: &serde_json::Value) -> Option<image::RgbImage> {
+fn photo(name: &str, reference: &serde_json::Value) -> Option<Pixels> {
     let folder = std::env::var_os("VULTUS_PHOTOS").map_or_else(|| root().join("data/photos"), PathBuf::from);
     let path = folder.join(name);
     if !path.exists() {
         println!("skipped: {} is not there", path.display());
         return None;
     }
-    let image = image::open(path).unwrap().to_rgb8();
+    let large = DecodeLimits { max_bytes: 64 << 20, max_pixels: 1 << 26, ..DecodeLimits::default() };
+    let image = decode(Source::Encoded(&fs::read(path).unwrap()), &large).unwrap();
     let size = |key: &str| reference["photos"][name][key].as_u64().unwrap() as u32;
-    let filter = image::imageops::FilterType::Triangle;
-    Some(image::imageops::resize(&image, size("width"), size("height"), filter))
+    Some(image.resized(size("width"), size("height")))
 }
 
 /// Fits `image` into a black square of `side`, in its middle or at its top left, as face-api does with canvases.
-fn fit(image: &image::RgbImage, side: u32, centred: bool) -> Pixels {
+fn fit(image: &Pixels, side: u32, centred: bool) -> Pixels {
     let scale = side as f32 / image.width().max(image.height()) as f32;
     let size = |side: u32| ((side as f32 * scale).round() as u32).max(1);
-    let (width, height) = (size(image.width()), size(image.height()));
-    let scaled = image::imageops::resize(image, width, height, image::imageops::FilterType::Triangle);
-    let mut square = image::RgbImage::new(side, side);
-    let at = if centred { ((side - width) / 2, (side - height) / 2) } else { (0, 0) };
-    image::imageops::replace(&mut square, &scaled, at.0.into(), at.1.into());
-    pixels(square)
+    let scaled = image.resized(size(image.width()), size(image.height()));
+    let start = |length: u32| if centred { -(((side - length) / 2) as i32) } else { 0 };
+    let (x, y) = (start(scaled.width()), start(scaled.height()));
+    scaled.cut(Region { x, y, width: side, height: side })
 }
 
 #[test]
@@ -151,7 +147,7 @@ fn landmarks_are_face_apis() {
         for face in expected["faces"].as_array().unwrap() {
             let b = floats(&face["box"]);
             let [x, y, width, height] = [b[0], b[1], b[2], b[3]].map(|v| v.floor() as u32);
-            let crop = image::imageops::crop_imm(&photo, x, y, width, height).to_image();
+            let crop = photo.cut(Region { x: x as i32, y: y as i32, width, height });
             let outputs = executor.run(Role::Landmark, &[&fit(&crop, landmarks::INPUT_SIDE, true)]).unwrap();
             let points = landmarks::landmarks(&outputs[0], width as f32, height as f32).unwrap();
             let expected = face["landmarks"].as_array().unwrap().iter().map(floats);
@@ -219,7 +215,7 @@ fn pairs_are_told_apart_as_the_card_says() {
 #[test]
 fn the_planned_networks_agree_with_the_oracle() {
     let Some((set, faces, reference)) = setup() else { return };
-    let crop = image::open(faces.join("crops").join(&crops(&faces, &reference)[0].0)).unwrap().to_rgb8();
+    let crop = crops(&faces, &reference).swap_remove(0).1;
     let (mut oracle, mut planned) = (CandleExecutor::new(&set), executor(&set));
     for role in Role::ALL {
         let side = oracle.input_size(role).width;

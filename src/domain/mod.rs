@@ -29,6 +29,8 @@ pub use candidate::{Candidate, CandidateList, Case};
 pub use context::{Purpose, RequestContext};
 pub use decision::{Decision, Reason};
 pub use ids::{CaseId, ClientId, ConsentReference, GalleryName, IdError, ReferenceId, Site, SubjectId, TransactionId};
-pub use image::{FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect, Region, Similarity};
+pub use image::{
+    FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect, Region, Similarity, UprightFace,
+};
 pub use quality::{Assessment, Measure, MeasureName, QualityThresholds};
 pub use template::{ModelDigest, ModelMismatch, Reference, Score, Template, TemplateError, Threshold, compare};

@@ -12,6 +12,7 @@
 //! every search.
 
 use std::{
+    fmt,
     num::NonZero,
     sync::{
         Arc, Mutex, PoisonError,
@@ -47,6 +48,12 @@ pub struct FaissIndex {
     len: usize,
     /// By id; none is empty, but for the last after a failure of Faiss.
     segments: Vec<Arc<Segment>>,
+}
+
+impl fmt::Debug for FaissIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaissIndex").field("dimension", &self.dimension).field("len", &self.len).finish_non_exhaustive()
+    }
 }
 
 impl FaissIndex {

@@ -1,6 +1,8 @@
 //! The reference executor: every node of the graph as it stands, in candle, on the CPU, in f32. Slow and plain: the oracle
 //! for the planner and for the executors that run its plans.
 
+use std::fmt;
+
 use candle_core::{D, Device, Result, Tensor};
 
 use super::{
@@ -18,6 +20,12 @@ pub struct CandleExecutor {
     detect: Bundle,
     landmark: Bundle,
     embed: Bundle,
+}
+
+impl fmt::Debug for CandleExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CandleExecutor").finish_non_exhaustive()
+    }
 }
 
 impl CandleExecutor {

@@ -5,6 +5,7 @@
 //! cut into tiles that threads share; how a row is summed does not depend on its tile, so an image alone and among
 //! others gives the same bits.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 
 use rayon::prelude::*;
@@ -35,6 +36,12 @@ pub struct CpuExecutor {
     landmark: Network,
     embed: Network,
     pool: rayon::ThreadPool,
+}
+
+impl fmt::Debug for CpuExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuExecutor").finish_non_exhaustive()
+    }
 }
 
 impl CpuExecutor {

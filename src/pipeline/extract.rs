@@ -13,10 +13,14 @@ use super::{
     align::{self, ImplausibleLandmarks},
     batch::DeviceError,
     decode::{self, DecodeError},
-    locate, quality,
+    locate::{self, Chosen, Framing, View},
+    quality,
 };
 use crate::{
-    domain::{Assessment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, Point, Rect, Template},
+    domain::{
+        Assessment, FaceCrop, FiveLandmarks, Landmarks68, Measure, MeasureName, Pixels, QualityThresholds, Rect,
+        Template,
+    },
     model::{Role, detector, landmarks},
     telemetry::Metrics,
 };
@@ -126,13 +130,6 @@ impl Placed {
     }
 }
 
-impl Looked {
-    fn without_face(pixels: Arc<Pixels>, timings: Timings) -> Self {
-        let assessment = Assessment { measures: vec![locate::presence(None)], face: None };
-        Self { pixels, assessment, landmarks: None, timings }
-    }
-}
-
 impl Pipeline {
     /// From an image to a template; or to the measures that refuse it.
     ///
@@ -172,71 +169,92 @@ impl Pipeline {
     /// Decodes, finds the face, places its landmarks and measures its quality.
     pub(super) async fn look(&self, face: FaceInput, lane: Lane, deadline: Instant) -> Result<Looked, ExtractError> {
         let FaceInput { image, landmarks } = face;
-        let limits = self.decode;
-        let side = self.device.input_size(Role::Detect);
+        let (limits, side) = (self.decode, self.device.input_size(Role::Detect).width);
         let started = Instant::now();
-        let decoded = self
-            .on_a_core(deadline, move || -> Result<_, ExtractError> {
-                let pixels = decode::decode(image.source(), &limits)?;
-                if let Some(five) = &landmarks {
-                    align::check_landmarks(five, pixels.width(), pixels.height())?;
-                }
-                let view = locate::view(&pixels, side.width);
-                Ok((Arc::new(pixels), view))
-            })
-            .await??;
-        let (pixels, view) = decoded;
+        let decoded = self.on_a_core(deadline, move || -> Result<_, ExtractError> {
+            let pixels = decode::decode(image.source(), &limits)?;
+            if let Some(five) = &landmarks {
+                align::check_landmarks(five, pixels.width(), pixels.height())?;
+            }
+            let view = View::new(&pixels, Framing::Crop, side);
+            Ok((Arc::new(pixels), view))
+        });
+        let (pixels, view) = decoded.await??;
         let mut timings = Timings { decode: started.elapsed(), ..Timings::default() };
         Metrics::get().stage("decode", timings.decode);
 
         let started = Instant::now();
-        let locate::View { image, map } = view;
-        let output = self.device.run(Role::Detect, image, lane, deadline).await?;
-        let found = detector::detections(&output.values, locate::LEAST_SCORE);
-        let Some(face) = map.face(&found) else {
-            timings.align = started.elapsed();
-            return Ok(Looked::without_face(pixels, timings));
-        };
-        let placed = match landmarks {
-            Some(five) => Some(Placed::Caller(five)),
-            None => {
-                let all = self.place_landmarks(Arc::clone(&pixels), face.rect, lane, deadline).await?;
-                all.map(|all| Placed::Network(Box::new(all)))
+        let located = match self.locate(&pixels, view, lane, deadline).await? {
+            None => None,
+            Some(chosen) => {
+                let placed = match landmarks {
+                    Some(five) => Some(Placed::Caller(five)),
+                    None => self.place_landmarks(&pixels, chosen.rect, lane, deadline).await?,
+                };
+                placed.map(|placed| (chosen, placed))
             }
         };
-        let Some(placed) = placed else {
-            timings.align = started.elapsed();
-            return Ok(Looked::without_face(pixels, timings));
-        };
-        let five = placed.landmarks().five();
         let thresholds = self.card.quality;
-        let judged = Arc::clone(&pixels);
-        let measures =
-            self.on_a_core(deadline, move || quality::assess(&judged, face.rect, &five, &thresholds)).await?;
-        let measures = std::iter::once(locate::presence(Some(&face))).chain(measures).collect();
+        let (assessment, landmarks) = match located {
+            None => (Assessment { measures: vec![presence(0, &thresholds)], face: None }, None),
+            Some((chosen, placed)) => {
+                let (judged, five) = (Arc::clone(&pixels), placed.landmarks().five());
+                let measures = self.on_a_core(deadline, move || quality::assess(&judged, &five, &thresholds)).await?;
+                let measures = std::iter::once(presence(chosen.presence, &thresholds)).chain(measures).collect();
+                (Assessment { measures, face: Some((chosen.rect, five)) }, Some(placed))
+            }
+        };
         timings.align = started.elapsed();
         Metrics::get().stage("align", timings.align);
-        let assessment = Assessment { measures, face: Some((face.rect, five)) };
-        Ok(Looked { pixels, assessment, landmarks: Some(placed), timings })
+        Ok(Looked { pixels, assessment, landmarks, timings })
     }
 
+    /// The face that the image is about. A crop's framing first; the others only as long as no face was found.
+    async fn locate(
+        &self,
+        pixels: &Arc<Pixels>,
+        first: View,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<Option<Chosen>, ExtractError> {
+        let side = self.device.input_size(Role::Detect).width;
+        let mut next = Some(first);
+        for framing in Framing::ALL {
+            let view = match next.take() {
+                Some(view) => view,
+                None => {
+                    let pixels = Arc::clone(pixels);
+                    self.on_a_core(deadline, move || View::new(&pixels, framing, side)).await?
+                }
+            };
+            let output = self.device.run(Role::Detect, view.pixels.clone(), lane, deadline).await?;
+            let found = detector::detections(&output.values, locate::LEAST_SCORE);
+            let faces = view.faces(found.into_iter().map(|detection| (detection.rect, detection.score)));
+            if let Some(chosen) = locate::choose(&faces, pixels.width(), pixels.height()) {
+                return Ok(Some(chosen));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `None` when what the network places cannot be a face: then there is none.
     async fn place_landmarks(
         &self,
-        pixels: Arc<Pixels>,
+        pixels: &Arc<Pixels>,
         face: Rect,
         lane: Lane,
         deadline: Instant,
-    ) -> Result<Option<Landmarks68>, ExtractError> {
-        let Some(region) = face.clipped(pixels.width(), pixels.height()) else { return Ok(None) };
-        let size = self.device.input_size(Role::Landmark);
-        let input =
-            self.on_a_core(deadline, move || pixels.cut(region).squared().resized(size.width, size.height)).await?;
+    ) -> Result<Option<Placed>, ExtractError> {
+        let (width, height) = (pixels.width(), pixels.height());
+        let Some(region) = locate::landmark_region(&face, width, height) else { return Ok(None) };
+        let (pixels, side) = (Arc::clone(pixels), self.device.input_size(Role::Landmark).width);
+        let input = self.on_a_core(deadline, move || locate::landmark_view(&pixels, region, side)).await?;
         let output = self.device.run(Role::Landmark, input, lane, deadline).await?;
-        let (width, height) = (region.width as f32, region.height as f32);
-        Ok(landmarks::landmarks(&output.values, width, height).map(|Landmarks68(points)| {
-            let on_image = |p: Point| Point { x: region.x as f32 + p.x * width, y: region.y as f32 + p.y * height };
-            Landmarks68(points.map(on_image))
-        }))
+        let relative = landmarks::landmarks(&output.values, region.width as f32, region.height as f32);
+        let placed = relative.map(|relative| locate::place_landmarks(&relative, region));
+        Ok(placed
+            .filter(|all| align::check_landmarks(&all.five(), width, height).is_ok())
+            .map(|all| Placed::Network(Box::new(all))))
     }
 
     /// Runs work on pixels on a thread of its own, at most one per core; the rest wait their turn, and leave when nobody waits for them or
@@ -255,4 +273,10 @@ impl Pipeline {
         });
         worked.await.map_err(|_| ExtractError::Internal("work on an image panicked"))
     }
+}
+
+/// How surely one face is there, and alone.
+fn presence(value: u8, thresholds: &QualityThresholds) -> Measure {
+    let least = thresholds.least(MeasureName::FacePresence);
+    Measure { name: MeasureName::FacePresence, value, least, advice: locate::PRESENCE_ADVICE }
 }

@@ -13,6 +13,11 @@ pub struct Region {
     pub height: u32,
 }
 
+impl Region {
+    /// Of a region that is made from measurements: what such a cut may cost.
+    pub const MAX_SIDE: u32 = 8192;
+}
+
 impl Rect {
     /// The part that lies inside a `width` x `height` image, in whole pixels, rounded as face-api does (position and size each
     /// towards zero); `None` where less than a pixel is left.
@@ -29,6 +34,20 @@ impl Rect {
             y: y as i32,
             width: inner_width as u32,
             height: inner_height as u32,
+        })
+    }
+
+    /// Whole pixels, position and size each rounded down; may reach beyond any image. `None` for sides of less than a pixel or of more
+    /// than [`Region::MAX_SIDE`], and for places too far from any image.
+    pub fn region(&self) -> Option<Region> {
+        let side = 1.0..(Region::MAX_SIDE as f32 + 1.0);
+        let near = |v: f32| v.abs() <= 1e6; // false for NaN
+        let fine = near(self.x) && near(self.y) && side.contains(&self.width) && side.contains(&self.height);
+        fine.then_some(Region {
+            x: self.x.floor() as i32,
+            y: self.y.floor() as i32,
+            width: self.width as u32,
+            height: self.height as u32,
         })
     }
 

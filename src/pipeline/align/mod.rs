@@ -2,7 +2,7 @@
 
 mod plausible;
 
-use crate::domain::{Alignment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, Point, Rect, Similarity};
+use crate::domain::{Alignment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, Point, Rect, Region, Similarity};
 
 pub use plausible::{ImplausibleLandmarks, check_landmarks};
 
@@ -20,6 +20,13 @@ impl Landmarks<'_> {
         match self {
             Self::SixtyEight(all) => all.five(),
             Self::Five(five) => **five,
+        }
+    }
+
+    fn square(&self) -> Rect {
+        match self {
+            Self::SixtyEight(all) => face_api_rect(all),
+            Self::Five(five) => five_point_rect(five),
         }
     }
 }
@@ -41,12 +48,12 @@ pub fn align(
 ) -> Result<FaceCrop, NothingToAlign> {
     let crop = match alignment {
         Alignment::DlibSquare => {
-            let rect = match landmarks {
-                Landmarks::SixtyEight(all) => face_api_rect(all),
-                Landmarks::Five(five) => five_point_rect(five),
-            };
-            let region = rect.clipped(pixels.width(), pixels.height()).ok_or(NothingToAlign)?;
+            let region = clipped_like_face_api(landmarks.square(), pixels).ok_or(NothingToAlign)?;
             pixels.cut(region).squared().resized(width, height)
+        }
+        Alignment::DlibSquarePadded => {
+            let region = landmarks.square().region().filter(|r| overlaps(r, pixels)).ok_or(NothingToAlign)?;
+            pixels.cut(region).resized(width, height)
         }
         Alignment::ArcFace112 => arcface(pixels, &landmarks.five(), width, height).ok_or(NothingToAlign)?,
         Alignment::Whole => pixels.clone().squared().resized(width, height),
@@ -54,7 +61,7 @@ pub fn align(
     Ok(FaceCrop(crop))
 }
 
-/// The square that face-api cuts for its descriptor (`alignDlib`): whole pixels, not yet clipped on the right and below.
+/// The square that face-api cuts for its descriptor (`alignDlib`), before it is brought into the image.
 pub fn face_api_rect(landmarks: &Landmarks68) -> Rect {
     let five = landmarks.five();
     let mouth = &landmarks.0[48..68];
@@ -81,8 +88,22 @@ fn eyes_and_mouth_rect(left_eye: Point, right_eye: Point, mouth: Point) -> Rect 
     let to_mouth = |eye: Point| (mouth.x - eye.x).hypot(mouth.y - eye.y);
     let side = ((to_mouth(left_eye) + to_mouth(right_eye)) / 2.0 / EYE_TO_MOUTH).floor();
     let centre = Point { x: (left_eye.x + right_eye.x + mouth.x) / 3.0, y: (left_eye.y + right_eye.y + mouth.y) / 3.0 };
-    let start = |centre: f32, share: f32| (centre - share * side).max(0.0).floor();
-    Rect { x: start(centre.x, CENTRE.x), y: start(centre.y, CENTRE.y), width: side, height: side }
+    Rect { x: centre.x - CENTRE.x * side, y: centre.y - CENTRE.y * side, width: side, height: side }
+}
+
+/// face-api first moves the square to begin inside the image, then cuts off what is beyond its other end.
+fn clipped_like_face_api(square: Rect, pixels: &Pixels) -> Option<Region> {
+    let moved = Rect { x: square.x.max(0.0).floor(), y: square.y.max(0.0).floor(), ..square };
+    moved.clipped(pixels.width(), pixels.height())
+}
+
+/// At least an eighth of the side in both directions: less is no face.
+fn overlaps(region: &Region, pixels: &Pixels) -> bool {
+    let shared = |start: i32, length: u32, whole: u32| {
+        (i64::from(start) + i64::from(length)).min(i64::from(whole)) - i64::from(start).max(0)
+            >= i64::from(length / 8).max(1)
+    };
+    shared(region.x, region.width, pixels.width()) && shared(region.y, region.height, pixels.height())
 }
 
 /// Where ArcFace networks expect the landmarks, in pixels of 112x112 (InsightFace's `arcface_dst`).
@@ -153,7 +174,9 @@ mod tests {
             let expected =
                 Rect { x: number(&rect[0]), y: number(&rect[1]), width: number(&rect[2]), height: number(&rect[3]) };
             let landmarks = Landmarks68(points);
-            assert_eq!(face_api_rect(&landmarks), expected);
+            let square = face_api_rect(&landmarks);
+            let whole = Rect { x: square.x.floor(), y: square.y.floor(), ..square };
+            assert_eq!(whole, expected);
             // Five landmarks say nearly the same.
             let five = five_point_rect(&landmarks.five());
             let (a, b) = (five.centre(), expected.centre());
@@ -170,7 +193,7 @@ mod tests {
         let rect = five_point_rect(&frontal());
         // Mouth centre (100, 148.51); eyes to it 74.8; side 74.8 / 0.45.
         assert_eq!((rect.width, rect.height), (166.0, 166.0));
-        assert_eq!((rect.x, rect.y), (17.0, 31.0));
+        assert_eq!((rect.x.floor(), rect.y.floor()), (17.0, 31.0));
     }
 
     #[test]
@@ -212,7 +235,7 @@ mod tests {
         let away = FiveLandmarks::from_points([Point { x: 500.0, y: 500.0 }; 5]);
         let nowhere = FiveLandmarks::from_points([Point { x: f32::NAN, y: f32::INFINITY }; 5]);
         for five in [away, nowhere] {
-            for alignment in [Alignment::DlibSquare, Alignment::ArcFace112] {
+            for alignment in [Alignment::DlibSquare, Alignment::DlibSquarePadded, Alignment::ArcFace112] {
                 assert!(align(&image, Landmarks::Five(&five), alignment, (112, 112)).is_err(), "{alignment:?}");
             }
         }

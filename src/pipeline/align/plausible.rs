@@ -1,6 +1,6 @@
 //! Are a caller's landmarks a face in this image?
 
-use crate::domain::{Assessment, FiveLandmarks, Point};
+use crate::domain::{FiveLandmarks, Point};
 
 /// What five points of a face are not. The message says what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,31 +50,14 @@ pub fn check_landmarks(five: &FiveLandmarks, width: u32, height: u32) -> Result<
     if !points.iter().all(inside) {
         return Err(ImplausibleLandmarks::Outside);
     }
-    let distance = Assessment::inter_eye_distance(five);
-    if distance < MIN_INTER_EYE {
-        return Err(ImplausibleLandmarks::Eyes);
-    }
-    let along = Point {
-        x: (five.right_eye.x - five.left_eye.x) / distance,
-        y: (five.right_eye.y - five.left_eye.y) / distance,
-    };
-    if along.x <= 0.0 {
+    let face = five.upright().filter(|f| f.inter_eye >= MIN_INTER_EYE).ok_or(ImplausibleLandmarks::Eyes)?;
+    let (left, right, mouth, nose) = (face.left_mouth_corner, face.right_mouth_corner, face.mouth(), face.nose_tip);
+    if five.right_eye.x <= five.left_eye.x || right.x <= left.x {
         return Err(ImplausibleLandmarks::Swapped);
     }
-    if along.x < (MAX_ROLL_DEGREES as f32).to_radians().cos() {
+    if face.roll.abs() > (MAX_ROLL_DEGREES as f32).to_radians() {
         return Err(ImplausibleLandmarks::Roll);
     }
-    // Upright: x along the line of the eyes, y down the face, one inter-eye distance is 1.
-    let eyes = Point { x: (five.left_eye.x + five.right_eye.x) / 2.0, y: (five.left_eye.y + five.right_eye.y) / 2.0 };
-    let upright = |p: Point| {
-        let (x, y) = (p.x - eyes.x, p.y - eyes.y);
-        Point { x: (x * along.x + y * along.y) / distance, y: (y * along.x - x * along.y) / distance }
-    };
-    let [nose, left, right] = [five.nose_tip, five.left_mouth_corner, five.right_mouth_corner].map(upright);
-    if right.x - left.x <= 0.0 {
-        return Err(ImplausibleLandmarks::Swapped);
-    }
-    let mouth = Point { x: (left.x + right.x) / 2.0, y: (left.y + right.y) / 2.0 };
     let near = left.y > 0.2 && right.y > 0.2 && (0.4..=3.0).contains(&mouth.y) && mouth.x.abs() <= 1.5;
     if !near || !(0.2..=2.5).contains(&(right.x - left.x)) {
         return Err(ImplausibleLandmarks::Mouth);
