@@ -50,8 +50,8 @@ fn locate(executor: &mut dyn Executor, image: &Pixels) -> Option<Landmarks68> {
     for framing in Framing::ALL {
         let view = View::new(image, framing, executor.input_size(Role::Detect).width);
         let outputs = executor.run(Role::Detect, &[&view.pixels]).unwrap().remove(0);
-        let found = detector::detections(&outputs, 0.1).into_iter().map(|d| (d.rect, d.score));
-        if let Some(face) = locate::choose(&view.faces(found), image.width(), image.height()) {
+        let found = detector::detections(&outputs, framing.least_score()).into_iter().map(|d| (d.rect, d.score));
+        if let Some(face) = locate::choose(&view.map.faces(found), image.width(), image.height()) {
             let region = locate::landmark_region(&face.rect, image.width(), image.height()).unwrap();
             let seen = locate::landmark_view(image, region, executor.input_size(Role::Landmark).width);
             let outputs = executor.run(Role::Landmark, &[&seen]).unwrap().remove(0);

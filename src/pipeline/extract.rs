@@ -17,10 +17,7 @@ use super::{
     quality,
 };
 use crate::{
-    domain::{
-        Assessment, FaceCrop, FiveLandmarks, Landmarks68, Measure, MeasureName, Pixels, QualityThresholds, Rect,
-        Template,
-    },
+    domain::{Assessment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, QualityThresholds, Rect, Template},
     model::{Role, detector, landmarks},
     telemetry::Metrics,
 };
@@ -130,6 +127,13 @@ impl Placed {
     }
 }
 
+impl Looked {
+    fn without_face(pixels: Arc<Pixels>, thresholds: &QualityThresholds, timings: Timings) -> Self {
+        let assessment = Assessment { measures: vec![locate::presence(None, thresholds)], face: None };
+        Self { pixels, assessment, landmarks: None, timings }
+    }
+}
+
 impl Pipeline {
     /// From an image to a template; or to the measures that refuse it.
     ///
@@ -169,75 +173,64 @@ impl Pipeline {
     /// Decodes, finds the face, places its landmarks and measures its quality.
     pub(super) async fn look(&self, face: FaceInput, lane: Lane, deadline: Instant) -> Result<Looked, ExtractError> {
         let FaceInput { image, landmarks } = face;
-        let (limits, side) = (self.decode, self.device.input_size(Role::Detect).width);
+        let limits = self.decode;
         let started = Instant::now();
-        let decoded = self.on_a_core(deadline, move || -> Result<_, ExtractError> {
-            let pixels = decode::decode(image.source(), &limits)?;
-            if let Some(five) = &landmarks {
-                align::check_landmarks(five, pixels.width(), pixels.height())?;
-            }
-            let view = View::new(&pixels, Framing::Crop, side);
-            Ok((Arc::new(pixels), view))
-        });
-        let (pixels, view) = decoded.await??;
+        let pixels = self
+            .on_a_core(deadline, move || -> Result<_, ExtractError> {
+                let pixels = decode::decode(image.source(), &limits)?;
+                if let Some(five) = &landmarks {
+                    align::check_landmarks(five, pixels.width(), pixels.height())?;
+                }
+                Ok(Arc::new(pixels))
+            })
+            .await??;
         let mut timings = Timings { decode: started.elapsed(), ..Timings::default() };
         Metrics::get().stage("decode", timings.decode);
 
         let started = Instant::now();
-        let located = match self.locate(&pixels, view, lane, deadline).await? {
-            None => None,
-            Some(chosen) => {
-                let placed = match landmarks {
-                    Some(five) => Some(Placed::Caller(five)),
-                    None => self.place_landmarks(&pixels, chosen.rect, lane, deadline).await?,
-                };
-                placed.map(|placed| (chosen, placed))
+        let mut located = None;
+        for framing in Framing::ALL {
+            let Some(face) = self.find_face(&pixels, framing, lane, deadline).await? else { continue };
+            let placed = match landmarks {
+                Some(five) => Some(Placed::Caller(five)),
+                None => self.place_landmarks(&pixels, face.rect, lane, deadline).await?,
+            };
+            if let Some(placed) = placed {
+                located = Some((face, placed));
+                break;
             }
-        };
+        }
         let thresholds = self.card.quality;
-        let (assessment, landmarks) = match located {
-            None => (Assessment { measures: vec![presence(0, &thresholds)], face: None }, None),
-            Some((chosen, placed)) => {
-                let (judged, five) = (Arc::clone(&pixels), placed.landmarks().five());
-                let measures = self.on_a_core(deadline, move || quality::assess(&judged, &five, &thresholds)).await?;
-                let measures = std::iter::once(presence(chosen.presence, &thresholds)).chain(measures).collect();
-                (Assessment { measures, face: Some((chosen.rect, five)) }, Some(placed))
-            }
+        let Some((face, placed)) = located else {
+            timings.align = started.elapsed();
+            return Ok(Looked::without_face(pixels, &thresholds, timings));
         };
+        let five = placed.landmarks().five();
+        let judged = Arc::clone(&pixels);
+        let measures = self.on_a_core(deadline, move || quality::assess(&judged, &five, &thresholds)).await?;
+        let measures = std::iter::once(locate::presence(Some(&face), &thresholds)).chain(measures).collect();
         timings.align = started.elapsed();
         Metrics::get().stage("align", timings.align);
-        Ok(Looked { pixels, assessment, landmarks, timings })
+        let assessment = Assessment { measures, face: Some((face.rect, five)) };
+        Ok(Looked { pixels, assessment, landmarks: Some(placed), timings })
     }
 
-    /// The face that the image is about. A crop's framing first; the others only as long as no face was found.
-    async fn locate(
+    async fn find_face(
         &self,
         pixels: &Arc<Pixels>,
-        first: View,
+        framing: Framing,
         lane: Lane,
         deadline: Instant,
     ) -> Result<Option<Chosen>, ExtractError> {
-        let side = self.device.input_size(Role::Detect).width;
-        let mut next = Some(first);
-        for framing in Framing::ALL {
-            let view = match next.take() {
-                Some(view) => view,
-                None => {
-                    let pixels = Arc::clone(pixels);
-                    self.on_a_core(deadline, move || View::new(&pixels, framing, side)).await?
-                }
-            };
-            let output = self.device.run(Role::Detect, view.pixels.clone(), lane, deadline).await?;
-            let found = detector::detections(&output.values, locate::LEAST_SCORE);
-            let faces = view.faces(found.into_iter().map(|detection| (detection.rect, detection.score)));
-            if let Some(chosen) = locate::choose(&faces, pixels.width(), pixels.height()) {
-                return Ok(Some(chosen));
-            }
-        }
-        Ok(None)
+        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
+        let View { pixels: seen, map } = self.on_a_core(deadline, move || View::new(&image, framing, side)).await?;
+        let output = self.device.run(Role::Detect, seen, lane, deadline).await?;
+        let found = detector::detections(&output.values, framing.least_score());
+        let faces = map.faces(found.into_iter().map(|d| (d.rect, d.score)));
+        Ok(locate::choose(&faces, pixels.width(), pixels.height()))
     }
 
-    /// `None` when what the network places cannot be a face: then there is none.
+    /// `None` where the network's landmarks are no face.
     async fn place_landmarks(
         &self,
         pixels: &Arc<Pixels>,
@@ -247,14 +240,13 @@ impl Pipeline {
     ) -> Result<Option<Placed>, ExtractError> {
         let (width, height) = (pixels.width(), pixels.height());
         let Some(region) = locate::landmark_region(&face, width, height) else { return Ok(None) };
-        let (pixels, side) = (Arc::clone(pixels), self.device.input_size(Role::Landmark).width);
-        let input = self.on_a_core(deadline, move || locate::landmark_view(&pixels, region, side)).await?;
+        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Landmark).width);
+        let input = self.on_a_core(deadline, move || locate::landmark_view(&image, region, side)).await?;
         let output = self.device.run(Role::Landmark, input, lane, deadline).await?;
         let relative = landmarks::landmarks(&output.values, region.width as f32, region.height as f32);
-        let placed = relative.map(|relative| locate::place_landmarks(&relative, region));
-        Ok(placed
-            .filter(|all| align::check_landmarks(&all.five(), width, height).is_ok())
-            .map(|all| Placed::Network(Box::new(all))))
+        let placed = relative.map(|all| locate::place_landmarks(&all, region));
+        let plausible = placed.filter(|all| align::check_landmarks(&all.five(), width, height).is_ok());
+        Ok(plausible.map(|all| Placed::Network(Box::new(all))))
     }
 
     /// Runs work on pixels on a thread of its own, at most one per core; the rest wait their turn, and leave when nobody waits for them or
@@ -273,10 +265,4 @@ impl Pipeline {
         });
         worked.await.map_err(|_| ExtractError::Internal("work on an image panicked"))
     }
-}
-
-/// How surely one face is there, and alone.
-fn presence(value: u8, thresholds: &QualityThresholds) -> Measure {
-    let least = thresholds.least(MeasureName::FacePresence);
-    Measure { name: MeasureName::FacePresence, value, least, advice: locate::PRESENCE_ADVICE }
 }

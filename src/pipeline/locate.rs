@@ -17,7 +17,7 @@
 //!
 //! A face upside down is often found (23 of the 40 crops): whoever captures has to keep or state the orientation.
 
-use crate::domain::{Landmarks68, Pixels, Point, Rect, Region};
+use crate::domain::{Landmarks68, Measure, MeasureName, Pixels, Point, QualityThresholds, Rect, Region};
 
 /// How an image is shown to the detector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Framing {
     }
 
     /// Faces with a lower score are none.
-    const fn least_score(self) -> f32 {
+    pub const fn least_score(self) -> f32 {
         match self {
             Self::Crop | Self::Tight => 0.2,
             Self::Photo => 0.5,
@@ -69,8 +69,14 @@ pub const LEAST_SCORE: f32 = 0.2;
 pub struct View {
     /// Square, of the detector's side.
     pub pixels: Pixels,
+    pub map: Map,
+}
+
+/// The way back from a view to its image.
+#[derive(Debug, Clone, Copy)]
+pub struct Map {
     framing: Framing,
-    /// Pixels of the image.
+    /// Of the image, pixels.
     width: u32,
     height: u32,
 }
@@ -93,9 +99,11 @@ impl View {
         let small = image.resized(scaled(width), scaled(height));
         let start = |length: u32| -(((side - length) / 2) as i32);
         let middle = Region { x: start(small.width()), y: start(small.height()), width: side, height: side };
-        Self { pixels: small.cut(middle), framing, width, height }
+        Self { pixels: small.cut(middle), map: Map { framing, width, height } }
     }
+}
 
+impl Map {
     /// A place in the view, 0 to 1, in pixels of the image.
     fn place(&self, rect: Rect) -> Rect {
         let longer = self.width.max(self.height) as f32;
@@ -143,8 +151,22 @@ pub fn choose(faces: &[Face], width: u32, height: u32) -> Option<Chosen> {
     Some(Chosen { rect: best.rect, presence })
 }
 
-/// What to do at the counter when a face's presence is refused.
-pub const PRESENCE_ADVICE: &str = "show one whole face, and no other near it";
+/// As a quality measure.
+pub fn presence(chosen: Option<&Chosen>, thresholds: &QualityThresholds) -> Measure {
+    let (value, least) = (chosen.map_or(0, |c| c.presence), thresholds.least(MeasureName::FacePresence));
+    let advice = match chosen {
+        None => "show one whole face",
+        Some(_) if value < least => "show one whole face, and no other near it",
+        Some(_) => "",
+    };
+    // Without a face nothing is accepted, whatever a bundle says.
+    Measure {
+        name: MeasureName::FacePresence,
+        value,
+        least: if chosen.is_none() { least.max(1) } else { least },
+        advice,
+    }
+}
 
 /// The part of the image that the landmark network sees; `None` for a face outside the image.
 pub fn landmark_region(face: &Rect, width: u32, height: u32) -> Option<Region> {
@@ -197,7 +219,7 @@ mod tests {
             let seen = rect(columns[0] as f32, rows[0] as f32, columns.len() as f32, rows.len() as f32);
             let relative = rect(seen.x / 416.0, seen.y / 416.0, seen.width / 416.0, seen.height / 416.0);
             // A pixel of the view is up to 3.6 pixels of the image.
-            let placed = view.place(relative);
+            let placed = view.map.place(relative);
             let within = |a: f32, b: f32| (a - b).abs() < 5.0;
             assert!(within(placed.x, 0.0) && within(placed.y, 0.0), "{framing:?} {placed:?}");
             assert!(within(placed.width, 300.0) && within(placed.height, 200.0), "{framing:?} {placed:?}");
@@ -209,14 +231,14 @@ mod tests {
         let image = Pixels::flat(300, 300, [9; 3]);
         let crop = View::new(&image, Framing::Crop, 416);
         let third = |score| (rect(0.4, 0.4, 0.2, 0.2), score);
-        assert_eq!(crop.faces([third(0.19)]), []);
-        let faces = crop.faces([third(0.9), (rect(0.4, 0.4, 0.05, 0.05), 0.9), (rect(0.9, 0.9, 0.2, 0.2), 0.9)]);
+        assert_eq!(crop.map.faces([third(0.19)]), []);
+        let faces = crop.map.faces([third(0.9), (rect(0.4, 0.4, 0.05, 0.05), 0.9), (rect(0.9, 0.9, 0.2, 0.2), 0.9)]);
         assert_eq!(faces.len(), 1, "too small and outside are left out");
         assert!(near(faces[0].rect, rect(60.0, 60.0, 180.0, 180.0)), "{:?}", faces[0]);
         let photo = View::new(&image, Framing::Photo, 416);
-        assert_eq!(photo.faces([third(0.49)]), []);
-        assert!(near(photo.faces([third(0.6)])[0].rect, rect(120.0, 120.0, 60.0, 60.0)));
-        assert_eq!(photo.faces([(rect(f32::NAN, 0.0, 1.0, 1.0), 0.9), (third(f32::NAN))]), []);
+        assert_eq!(photo.map.faces([third(0.49)]), []);
+        assert!(near(photo.map.faces([third(0.6)])[0].rect, rect(120.0, 120.0, 60.0, 60.0)));
+        assert_eq!(photo.map.faces([(rect(f32::NAN, 0.0, 1.0, 1.0), 0.9), (third(f32::NAN))]), []);
     }
 
     #[test]
@@ -233,6 +255,15 @@ mod tests {
         assert!(choose(&[left, right], 300, 300).unwrap().presence < 20, "two people: which one is it?");
         let middle = face(100.0, 100.0, 100.0, 0.9);
         assert_eq!(choose(&[left, middle], 300, 300).unwrap().rect, middle.rect);
+    }
+
+    #[test]
+    fn presence_says_what_to_do() {
+        let thresholds = QualityThresholds::default().with(MeasureName::FacePresence, 15);
+        let of = |presence| Chosen { rect: rect(0.0, 0.0, 9.0, 9.0), presence };
+        assert!(presence(Some(&of(15)), &thresholds).accepted());
+        assert!(!presence(Some(&of(14)), &thresholds).advice.is_empty());
+        assert!(!presence(None, &QualityThresholds::default()).accepted(), "even where a bundle asks for nothing");
     }
 
     #[test]
