@@ -10,7 +10,8 @@ CARGO_FLAGS := --release --locked
 VULTUS := target/release/vultus
 PYTHON := .venv/bin/python
 KILLS ?= 1000
-FUZZ_CASES ?= 100000
+FUZZ_CASES ?= 1000000
+PROPERTY_CASES ?= 10000
 
 .PHONY: help setup build model demo test test-python test-rust lint crash fuzz bench clean-data
 
@@ -23,8 +24,8 @@ setup: ## Install the Debian packages that are missing, and the Python client's 
 build: setup ## Build target/release/vultus.
 	cargo build $(CARGO_FLAGS)
 
-model: build ## Fetch the default model into data/models and check its digest.
-	$(VULTUS) model fetch
+model: build ## Fetch the default model and its package's photos into data/, and check the digest.
+	$(VULTUS) model fetch --photos data/photos
 
 demo: model ## The whole story on real faces: enrol, verify, identify a planted duplicate, show the case.
 	$(VULTUS) demo
@@ -45,8 +46,8 @@ lint: setup ## Format, clippy and the tidy test, all without warnings.
 crash: model ## Kill the server KILLS times (1000) while it enrols, and look for lost or half references.
 	VULTUS_KILLS=$(KILLS) cargo test $(CARGO_FLAGS) --test crash -- --nocapture
 
-fuzz: model ## Every property test with FUZZ_CASES cases (100000); takes hours.
-	PROPTEST_CASES=$(FUZZ_CASES) cargo test $(CARGO_FLAGS)
+fuzz: model ## FUZZ_CASES mutated images (1000000), and PROPERTY_CASES of every property (10000); takes hours.
+	VULTUS_FUZZ_CASES=$(FUZZ_CASES) PROPTEST_CASES=$(PROPERTY_CASES) cargo test $(CARGO_FLAGS) -- --nocapture
 
 bench: model ## Load Verify and Identify with ghz, on loopback.
 	benches/ghz/run.sh

@@ -9,23 +9,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{digest, name, open, root, subject, template};
+use common::{digest, enrol, gallery, name, open, root, subject, template};
 use vultus::{
     domain::{CandidateList, Case, CaseId, ModelDigest, Purpose, ReferenceId, Template, TransactionId, compare},
     gallery::{
-        CaseError, CreateError, EnrolError, Galleries, Gallery, NewReference, OpenError, SearchError, Selector,
-        Settings, SpendError, StoreError, bench_enrol,
+        CaseError, CreateError, EnrolError, Galleries, NewReference, SearchError, Selector, Settings, SpendError,
+        StoreError,
     },
-    seal::RootKey,
 };
-
-async fn enrol(gallery: &Gallery, who: &str, template: Template) -> ReferenceId {
-    gallery.enrol(NewReference { id: None, subject: subject(who), template }).await.unwrap().id
-}
-
-async fn gallery(galleries: &Galleries) -> Arc<Gallery> {
-    galleries.get_or_create(&name("main"), digest(1), 16).await.unwrap()
-}
 
 /// All bytes of all files of a directory.
 fn bytes_on_disk(dir: &Path) -> Vec<u8> {
@@ -319,95 +310,4 @@ async fn the_expired_is_purged() {
     galleries.close().await;
     let disk = bytes_on_disk(dir.path());
     assert!(!holds(&disk, b"nonce-of-receipt") && !holds(&disk, case.id.as_bytes()));
-}
-
-#[tokio::test]
-async fn a_directory_has_one_owner() {
-    let dir = tempfile::tempdir().unwrap();
-    let galleries = open(dir.path());
-    let second = Galleries::open(dir.path(), &root(), Settings::default()).unwrap_err();
-    assert!(matches!(second, OpenError::Locked { .. }), "{second}");
-    galleries.close().await;
-    open(dir.path()).close().await;
-}
-
-#[tokio::test]
-async fn another_root_key_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    open(dir.path()).close().await;
-    let wrong = Galleries::open(dir.path(), &RootKey::from_bytes([9; 32]), Settings::default()).unwrap_err();
-    assert!(matches!(wrong, OpenError::WrongKey), "{wrong}");
-}
-
-/// Changes the closed store behind its back.
-fn tamper(dir: &Path, sql: &str) {
-    rusqlite::Connection::open(dir.join("galleries.db")).unwrap().execute_batch(sql).unwrap();
-}
-
-#[tokio::test]
-async fn a_tampered_reference_stops_the_start_and_is_named() {
-    let edits = [
-        "UPDATE reference SET template = zeroblob(length(template)) WHERE subject = 'a'",
-        "UPDATE reference SET template = substr(template, 1, 20) WHERE subject = 'a'",
-        "UPDATE reference SET template = (SELECT template FROM reference WHERE subject = 'b') WHERE subject = 'a'",
-        "UPDATE reference SET subject = 'c' WHERE subject = 'a'",
-        "UPDATE reference SET subject = 'not a subject' WHERE subject = 'a'",
-        "UPDATE reference SET gallery = (SELECT key FROM gallery WHERE name = 'other') WHERE subject = 'a'",
-        "PRAGMA foreign_keys = OFF; UPDATE reference SET gallery = 77 WHERE subject = 'a'",
-        "UPDATE gallery SET model = zeroblob(32) WHERE name = 'main'",
-    ];
-    for edit in edits {
-        let dir = tempfile::tempdir().unwrap();
-        let galleries = open(dir.path());
-        let main = gallery(&galleries).await;
-        galleries.get_or_create(&name("other"), digest(1), 16).await.unwrap();
-        let a = enrol(&main, "a", template(1)).await;
-        enrol(&main, "b", template(2)).await;
-        galleries.close().await;
-        tamper(dir.path(), edit);
-        let refused = Galleries::open(dir.path(), &root(), Settings::default()).unwrap_err();
-        assert!(matches!(refused, OpenError::Reference { id } if id == a), "{edit}: {refused}");
-    }
-}
-
-#[tokio::test]
-async fn a_damaged_or_foreign_file_is_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("galleries.db");
-    let refused = || Galleries::open(dir.path(), &root(), Settings::default()).unwrap_err();
-    let galleries = open(dir.path());
-    let main = gallery(&galleries).await;
-    bench_enrol(&main, 300, 30).await.unwrap();
-    galleries.close().await;
-    let good = fs::read(&path).unwrap();
-
-    for length in [1, 15, 99, 100, 5000, good.len() / 2, good.len() - 8192, good.len() - 1] {
-        fs::write(&path, &good[..length]).unwrap();
-        refused();
-    }
-    fs::write(&path, b"").unwrap();
-    assert!(matches!(refused(), OpenError::Damaged { .. }));
-    fs::write(&path, b"a text file, and long enough to be read as something else".repeat(200)).unwrap();
-    assert!(matches!(refused(), OpenError::Foreign { .. }));
-    fs::remove_file(&path).unwrap();
-    tamper(dir.path(), "CREATE TABLE recipes (name TEXT)");
-    assert!(matches!(refused(), OpenError::Foreign { .. }));
-    fs::write(&path, &good).unwrap();
-    tamper(dir.path(), "PRAGMA user_version = 2");
-    assert!(matches!(refused(), OpenError::Version { found: 2, known: 1 }));
-    fs::remove_file(&path).unwrap();
-    fs::write(dir.path().join("galleries.db-wal"), b"left behind").unwrap();
-    assert!(matches!(refused(), OpenError::Damaged { .. }));
-    fs::remove_file(dir.path().join("galleries.db-wal")).unwrap();
-    // Any page overwritten: an error, or, where it was unused, nothing lost.
-    for page in 1..good.len() / 8192 {
-        let mut bad = good.clone();
-        bad[page * 8192..(page + 1) * 8192].fill(0x5a);
-        fs::write(&path, bad).unwrap();
-        refused();
-    }
-    fs::write(&path, &good).unwrap();
-    let galleries = open(dir.path());
-    assert_eq!(galleries.get(&name("main")).unwrap().describe().references, 300);
-    galleries.close().await;
 }

@@ -5,7 +5,7 @@ use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use vultus::{
     domain::{Pixels, Region},
-    model::{DeviceChoice, Executor, ModelSet, Role, detector, landmarks},
+    model::{DeviceChoice, Executor, ModelSet, Role, candle::CandleExecutor, detector, landmarks},
     pipeline::decode::{DecodeLimits, Source, decode},
 };
 
@@ -32,10 +32,6 @@ fn executor(set: &ModelSet) -> Box<dyn Executor> {
     set.executor(DeviceChoice::Cpu, NonZeroUsize::new(2).unwrap()).unwrap()
 }
 
-fn load(path: PathBuf) -> Pixels {
-    decode(Source::Encoded(&fs::read(path).unwrap()), &DecodeLimits::default()).unwrap()
-}
-
 fn floats(value: &serde_json::Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
 }
@@ -43,7 +39,11 @@ fn floats(value: &serde_json::Value) -> Vec<f32> {
 /// Crops' names, pixels and face-api's descriptors of the whole crops.
 fn crops(faces: &std::path::Path, reference: &serde_json::Value) -> Vec<(String, Pixels, Vec<f32>)> {
     (reference["crops"].as_object().unwrap().iter())
-        .map(|(name, crop)| (name.clone(), load(faces.join("crops").join(name)), floats(&crop["descriptor_whole"])))
+        .map(|(name, crop)| {
+            let file = fs::read(faces.join("crops").join(name)).unwrap();
+            let image = decode(Source::Encoded(&file), &DecodeLimits::default()).unwrap();
+            (name.clone(), image, floats(&crop["descriptor_whole"]))
+        })
         .collect()
 }
 
@@ -90,48 +90,44 @@ fn photo(name: &str, reference: &serde_json::Value) -> Option<Pixels> {
         println!("skipped: {} is not there", path.display());
         return None;
     }
+    let large = DecodeLimits { max_bytes: 64 << 20, max_pixels: 1 << 26, ..DecodeLimits::default() };
+    let image = decode(Source::Encoded(&fs::read(path).unwrap()), &large).unwrap();
     let size = |key: &str| reference["photos"][name][key].as_u64().unwrap() as u32;
-    Some(load(path).resized(size("width"), size("height")))
+    Some(image.resized(size("width"), size("height")))
 }
 
 /// Fits `image` into a black square of `side`, in its middle or at its top left, as face-api does with canvases.
 fn fit(image: &Pixels, side: u32, centred: bool) -> Pixels {
     let scale = side as f32 / image.width().max(image.height()) as f32;
     let size = |side: u32| ((side as f32 * scale).round() as u32).max(1);
-    let (width, height) = (size(image.width()), size(image.height()));
-    let (x, y) = if centred { ((side - width) / 2, (side - height) / 2) } else { (0, 0) };
-    let square = Region { x: -(x as i32), y: -(y as i32), width: side, height: side };
-    image.resized(width, height).cut(square)
+    let scaled = image.resized(size(image.width()), size(image.height()));
+    let start = |length: u32| if centred { -(((side - length) / 2) as i32) } else { 0 };
+    let (x, y) = (start(scaled.width()), start(scaled.height()));
+    scaled.cut(Region { x, y, width: side, height: side })
 }
 
 #[test]
-fn faces_in_photos_are_where_face_api_finds_them() {
+fn faces_in_photos_are_found() {
     let Some((set, _, reference)) = setup() else { return };
     let mut executor = executor(&set);
-    let (mut faces, mut found_in_all, mut worst_overlap) = (0, 0, 1.0f32);
+    let (mut faces, mut found, mut most) = (0, 0, 0);
     for (name, expected) in reference["photos"].as_object().unwrap() {
         let Some(photo) = photo(name, &reference) else { return };
         let outputs = executor.run(Role::Detect, &[&fit(&photo, detector::INPUT_SIDE, false)]).unwrap();
         let side = photo.width().max(photo.height()) as f32;
-        let found = detector::detections(&outputs[0], 0.5);
-        found_in_all += found.len();
+        let detections = detector::detections(&outputs[0], 0.5);
+        let boxes: Vec<_> =
+            (detections.iter()).map(|d| [d.rect.x, d.rect.y, d.rect.width, d.rect.height].map(|v| v * side)).collect();
         for face in expected["faces"].as_array().unwrap() {
-            let b = floats(&face["box"]);
-            let best = (found.iter())
-                .map(|f| {
-                    overlap(
-                        [f.rect.x * side, f.rect.y * side, f.rect.width * side, f.rect.height * side],
-                        [b[0], b[1], b[2], b[3]],
-                    )
-                })
-                .fold(0.0, f32::max);
-            println!("{name} {b:?} best overlap {best}");
-            worst_overlap = worst_overlap.min(best);
+            let expected: [f32; 4] = floats(&face["box"]).try_into().unwrap();
+            // The reference's boxes are another detector's (SSD MobileNet): narrower and higher than this one's.
+            found += usize::from(boxes.iter().any(|found| overlap(*found, expected) > 0.4));
             faces += 1;
         }
-        println!("{name}: found {}: {found:?}", found.len());
+        most += boxes.len();
     }
-    println!("{faces} faces, found {found_in_all}, worst overlap {worst_overlap}");
+    println!("{found} of {faces} faces found, {most} detections");
+    assert!(found >= 19 && most <= 20, "{found} of {faces} faces found, {most} detections");
 }
 
 fn overlap(a: [f32; 4], b: [f32; 4]) -> f32 {
@@ -159,9 +155,75 @@ fn landmarks_are_face_apis() {
                 .map(|(p, e)| (p.x * width as f32 + x as f32 - e[0]).hypot(p.y * height as f32 + y as f32 - e[1]))
                 .sum::<f32>()
                 / 68.0;
-            println!("{name} {b:?}: mean distance {mean} pixels");
             worst = worst.max(mean / width as f32);
         }
     }
     println!("largest mean distance, of the box's width: {worst}");
+    // Another decoder of JPEG and other scalers than the reference's: half a pixel to two.
+    assert!(worst < 0.04, "{worst}");
+}
+
+/// Scores of mated and non-mated pairs; crops are of one person when their names differ in the last digit alone.
+fn pairs(crops: &[(String, Pixels, Vec<f32>)], templates: &[Vec<f32>]) -> (Vec<f32>, Vec<f32>) {
+    let person = |name: &str| name.trim_end_matches(".png").trim_end_matches(|c: char| c.is_ascii_digit()).to_string();
+    let (mut mated, mut non_mated) = (vec![], vec![]);
+    for a in 0..crops.len() {
+        for b in a + 1..crops.len() {
+            let score = 1.0 - distance(&templates[a], &templates[b]).powi(2) / 2.0;
+            if person(&crops[a].0) == person(&crops[b].0) { mated.push(score) } else { non_mated.push(score) }
+        }
+    }
+    (mated, non_mated)
+}
+
+#[test]
+fn pairs_are_told_apart_as_the_card_says() {
+    let Some((set, faces, reference)) = setup() else { return };
+    let crops = crops(&faces, &reference);
+    let images: Vec<&Pixels> = crops.iter().map(|c| &c.1).collect();
+    let whole = executor(&set).run(Role::Embed, &images).unwrap();
+    let aligned: Vec<_> = crops.iter().map(|c| floats(&reference["crops"][&c.0]["descriptor_aligned"])).collect();
+    let ((mated, non_mated), other) = (pairs(&crops, &whole), pairs(&crops, &aligned));
+    assert_eq!((mated.len(), non_mated.len()), (80, 700));
+
+    let right = |t: f32| mated.iter().filter(|&&s| s >= t).count() + non_mated.iter().filter(|&&s| s < t).count();
+    let best = mated.iter().map(|&t| right(t)).max().unwrap() as f32 / 780.0;
+    let nearest = |i: usize| {
+        (0..40)
+            .filter(|&j| j != i)
+            .min_by(|&a, &b| distance(&whole[i], &whole[a]).total_cmp(&distance(&whole[i], &whole[b])))
+    };
+    let rank1 = (0..40).filter(|&i| crops[nearest(i).unwrap()].0[..3] == crops[i].0[..3]).count();
+    println!("best accuracy {best}, rank 1 {rank1} of 40");
+    assert!(best >= 0.995 && rank1 == 40);
+
+    // The card's table, made again: at each rate the laxest threshold that keeps it, for whole and for aligned crops.
+    for point in set.card().calibration.points() {
+        let (threshold, rate) = (point.threshold.value(), point.fmr.value());
+        let admitted = |scores: &[f32], t: f32| scores.iter().filter(|&&s| s >= t).count() as f64 / 700.0;
+        let both = |t: f32| admitted(&non_mated, t).max(admitted(&other.1, t));
+        println!("FMR {rate:e}: threshold {threshold}, counted {}", both(threshold));
+        assert!(both(threshold) <= rate);
+        assert!(point.trials == 0 || both(threshold - 2e-4) > rate, "the threshold is stricter than the rate needs");
+    }
+    let mean = non_mated.iter().sum::<f32>() / 700.0;
+    let deviation = (non_mated.iter().map(|s| (s - mean).powi(2)).sum::<f32>() / 699.0).sqrt();
+    let (card_mean, card_deviation) = set.card().calibration.non_mated();
+    assert!((mean - card_mean).abs() < 1e-3 && (deviation - card_deviation).abs() < 1e-3, "{mean} {deviation}");
+}
+
+#[test]
+fn the_planned_networks_agree_with_the_oracle() {
+    let Some((set, faces, reference)) = setup() else { return };
+    let crop = crops(&faces, &reference).swap_remove(0).1;
+    let (mut oracle, mut planned) = (CandleExecutor::new(&set), executor(&set));
+    for role in Role::ALL {
+        let side = oracle.input_size(role).width;
+        let image = fit(&crop, side, true);
+        let (expected, got) = (oracle.run(role, &[&image]).unwrap(), planned.run(role, &[&image]).unwrap());
+        let worst = expected[0].iter().zip(&got[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let largest = expected[0].iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        println!("{}: differs by {worst:e} of {largest}", role.as_str());
+        assert!(worst <= 1e-5 * largest);
+    }
 }

@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--receipts", type=int, default=200, help="how many Identify requests (%(default)s)")
     parser.add_argument("flags", nargs="*", help="flags of ghz for Verify, after --")
     asked = parser.parse_args()
-    people = faces.people(VULTUS)
+    people = faces.people()
     with Server(VULTUS, ROOT / "data/models") as server, Vultus(server.address, "shop") as vultus:
         for number, person in enumerate(people):
             vultus.enrol(GALLERY, f"subject-{number}", person.reference)

@@ -11,12 +11,13 @@ pub enum Alignment {
     /// with black to a square (the content centred), scaled bilinearly.
     DlibSquare,
     /// The same square, neither moved nor clipped: black outside the image, as dlib's own chips. A face that fills the frame
-    /// keeps its place and scale.
+    /// keeps its scale and place.
     DlibSquarePadded,
-    /// Turned, scaled and moved so that the five landmarks come to ArcFace's places in 112x112.
+    /// InsightFace's `norm_crop`: turned, scaled and moved so that the five landmarks come closest to ArcFace's places in 112x112
+    /// pixels (scaled with the input's size); bilinear, black outside the image.
     #[serde(rename = "arcface_112")]
     ArcFace112,
-    /// The whole image is the face: padded with black to a square, scaled bilinearly.
+    /// The whole image is the face: padded with black to a square, scaled bilinearly. For crops made elsewhere.
     Whole,
 }
 

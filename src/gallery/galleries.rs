@@ -42,8 +42,8 @@ pub struct Galleries {
 }
 
 impl Galleries {
-    /// Opens the directory, makes it if need be (mode 0700), and loads every gallery. Blocks: about two seconds for a
-    /// million references.
+    /// Opens the directory, makes it if need be (mode 0700), and loads every gallery. Blocks, for about
+    /// 16 s per million references of 512 values: each page is checked, each template opened.
     pub fn open(dir: &Path, root: &RootKey, settings: Settings) -> Result<Self, OpenError> {
         let lock = lock(dir)?;
         let check = root.sealer(CHECK_PURPOSE);

@@ -1,5 +1,6 @@
 //! The oracle: a plain scan, summed in f64.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::{Index, IndexError, Neighbour, check_dimension, check_rows, keep_best};
@@ -11,6 +12,12 @@ pub struct ExactIndex {
     ids: Vec<i64>,
     /// `ids.len() x dimension`, row by row.
     values: Vec<f32>,
+}
+
+impl fmt::Debug for ExactIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExactIndex").field("dimension", &self.dimension).finish_non_exhaustive()
+    }
 }
 
 impl ExactIndex {

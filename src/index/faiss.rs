@@ -7,10 +7,12 @@
 //! Threads. Faiss scans with OpenMP over *probes*: one probe is one thread, whatever the size of the gallery. Searches
 //! of few probes are therefore spread over the segments here, on as many threads as the searches in flight leave free,
 //! and OpenMP is given one probe at a time, so that it starts no team of its own. From [`BLAS_LEAST`] probes on Faiss multiplies matrices
-//! on all cores by itself; one such search runs at a time. Faiss's own id map is not used: it wakes an OpenMP team for
+//! on all cores by itself; one such search runs at a time. Its teams spin at barriers: beside other busy threads they
+//! lose most of their speed, and `OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1` in the environment is then several times faster. Faiss's own id map is not used: it wakes an OpenMP team for
 //! every search.
 
 use std::{
+    fmt,
     num::NonZero,
     sync::{
         Arc, Mutex, PoisonError,
@@ -19,10 +21,9 @@ use std::{
     thread,
 };
 
-use faiss::{ConcurrentIndex, FlatIndex, Index as _, error::Error};
 use zeroize::Zeroizing;
 
-use super::{Index, IndexError, Neighbour, check_dimension, check_rows, keep_best};
+use super::{Index, IndexError, Neighbour, check_dimension, check_rows, keep_best, segment::Segment};
 
 /// The most that changing one row copies, bytes.
 const SEGMENT_BYTES: usize = 4 << 20;
@@ -49,10 +50,10 @@ pub struct FaissIndex {
     segments: Vec<Arc<Segment>>,
 }
 
-struct Segment {
-    /// Ascending; `ids[i]` names row i of `flat`.
-    ids: Vec<i64>,
-    flat: FlatIndex,
+impl fmt::Debug for FaissIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaissIndex").field("dimension", &self.dimension).field("len", &self.len).finish_non_exhaustive()
+    }
 }
 
 impl FaissIndex {
@@ -198,68 +199,6 @@ impl Index for FaissIndex {
     }
 }
 
-impl Segment {
-    fn new(dimension: usize) -> Result<Self, IndexError> {
-        let dimension = u32::try_from(dimension).map_err(|_| IndexError::Engine("the dimension is absurd".into()))?;
-        Ok(Self { ids: Vec::new(), flat: FlatIndex::new_l2(dimension).map_err(engine)? })
-    }
-
-    fn copy(&self, dimension: usize) -> Result<Self, IndexError> {
-        let mut copy = Self::new(dimension)?;
-        copy.append(&self.ids, self.values())?;
-        Ok(copy)
-    }
-
-    /// A copy that lacks the rows of `doomed`, `(_, row)` ascending.
-    fn without(&self, doomed: &[(usize, usize)], dimension: usize) -> Result<Self, IndexError> {
-        let mut kept = Self::new(dimension)?;
-        let mut from = 0;
-        // The runs between the doomed rows, the last run included.
-        for to in doomed.iter().map(|&(_, row)| row).chain([self.ids.len()]) {
-            kept.append(
-                self.ids.get(from..to).unwrap_or_default(),
-                self.values().get(from * dimension..to * dimension).unwrap_or_default(),
-            )?;
-            from = to + 1;
-        }
-        Ok(kept)
-    }
-
-    fn append(&mut self, ids: &[i64], values: &[f32]) -> Result<(), IndexError> {
-        if !ids.is_empty() {
-            self.flat.add(values).map_err(engine)?;
-            self.ids.extend_from_slice(ids);
-        }
-        Ok(())
-    }
-
-    /// Row by row.
-    fn values(&self) -> &[f32] {
-        // Faiss has no pointer to give for an empty index.
-        if self.ids.is_empty() { &[] } else { self.flat.xb() }
-    }
-
-    /// `probes`: one row per list of `found`, which each get this segment's best `k`.
-    fn search(&self, probes: &[f32], k: usize, found: &mut [Vec<Neighbour>]) -> Result<(), IndexError> {
-        let here = k.min(self.ids.len());
-        if here == 0 {
-            return Ok(());
-        }
-        let answer = ConcurrentIndex::search(&self.flat, probes, here).map_err(engine)?;
-        let lists = answer.labels.chunks_exact(here).zip(answer.distances.chunks_exact(here));
-        for (found, (labels, distances)) in found.iter_mut().zip(lists) {
-            found.extend(labels.iter().zip(distances).filter_map(|(label, &squared_distance)| {
-                let row = usize::try_from(label.get()?).ok()?;
-                Some(Neighbour { id: *self.ids.get(row)?, squared_distance })
-            }));
-            if found.len() > 16 * k {
-                keep_best(found, k);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// A search of few probes in flight.
 struct Scan(usize);
 
@@ -277,10 +216,6 @@ impl Drop for Scan {
     fn drop(&mut self) {
         SCANS.fetch_sub(1, Relaxed);
     }
-}
-
-fn engine(error: Error) -> IndexError {
-    IndexError::Engine(error.to_string())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod bench;
 mod exact;
 mod faiss;
+mod segment;
 mod spec;
 
 use std::{cmp::Ordering, sync::Arc};

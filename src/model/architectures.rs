@@ -1,7 +1,8 @@
 //! How the networks of face-api are wired (its weights' files do not say), from tensors by their names there.
 
 use super::{
-    graph::{Edges, Fault, Graph, GraphError, Node, Op, Shape, ValueId, Window},
+    graph::{Edges, Graph, Node, Op, Shape, ValueId, Window},
+    shapes::{Fault, GraphError},
     weights::{Weights, WeightsError},
 };
 

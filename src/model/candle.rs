@@ -1,60 +1,40 @@
-//! The reference executor: matrix products by candle, on the CPU, in f32.
-//!
-//! Activations lie as image, row, column, channel (NHWC), so that a convolution is one matrix product of gathered
-//! patches (rows: output pixels of all images, columns: kernel row, kernel column, channel) with the weights. Rows are
-//! cut into tiles that threads share; how a row is summed does not depend on its tile, so an image alone and among
-//! others gives the same bits.
+//! The reference executor: every node of the graph as it stands, in candle, on the CPU, in f32. Slow and plain: the oracle
+//! for the planner and for the executors that run its plans.
 
-use std::num::NonZeroUsize;
+use std::fmt;
 
-use candle_core::{CpuStorage, Device, Storage, Tensor};
-use rayon::prelude::*;
+use candle_core::{D, Device, Result, Tensor};
 
 use super::{
     bundle::Bundle,
+    contract::Input,
     executor::{ExecuteError, Executor, InputSize, Role},
-    graph::{Edges, Shape, Window},
-    ops,
-    plan::{Action, Convolution, Plan},
-    set::{ModelSet, OpenError},
+    graph::{Edges, Graph, Op},
+    set::ModelSet,
+    weights::Weights,
 };
 use crate::domain::Pixels;
 
-/// Images that run together at most; more are run in turns.
-pub const MAX_BATCH: usize = 64;
-
-/// Floats of one activation of a batch, at most, unless one image alone has more.
-const MAX_ACTIVATION: usize = 16 << 20;
-
-/// Floats of gathered patches in one tile: half of a common L2 cache.
-const TILE_FLOATS: usize = 128 << 10;
-
-/// Runs the three networks of a model set.
+/// Runs the three networks of a model set, node by node.
 pub struct CandleExecutor {
-    detect: Network,
-    landmark: Network,
-    embed: Network,
-    pool: rayon::ThreadPool,
+    detect: Bundle,
+    landmark: Bundle,
+    embed: Bundle,
+}
+
+impl fmt::Debug for CandleExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CandleExecutor").finish_non_exhaustive()
+    }
 }
 
 impl CandleExecutor {
-    /// `threads`: how many compute; the caller's own waits meanwhile.
-    pub fn new(set: &ModelSet, threads: NonZeroUsize) -> Result<Self, OpenError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .thread_name(|i| format!("vultus-compute-{i}"))
-            .build()
-            .map_err(|e| OpenError::Device(e.to_string()))?;
-        let network = |role| Network::new(set.bundle(role));
-        Ok(Self {
-            detect: network(Role::Detect)?,
-            landmark: network(Role::Landmark)?,
-            embed: network(Role::Embed)?,
-            pool,
-        })
+    pub fn new(set: &ModelSet) -> Self {
+        let bundle = |role| set.bundle(role).clone();
+        Self { detect: bundle(Role::Detect), landmark: bundle(Role::Landmark), embed: bundle(Role::Embed) }
     }
 
-    fn network(&self, role: Role) -> &Network {
+    fn bundle(&self, role: Role) -> &Bundle {
         match role {
             Role::Detect => &self.detect,
             Role::Landmark => &self.landmark,
@@ -65,205 +45,101 @@ impl CandleExecutor {
 
 impl Executor for CandleExecutor {
     fn input_size(&self, role: Role) -> InputSize {
-        self.network(role).size
+        let Input { width, height, .. } = self.bundle(role).contract().input;
+        InputSize { width, height }
     }
 
-    fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        let network = self.network(role);
-        let expected = network.size;
-        for (index, image) in images.iter().enumerate() {
-            if (image.width(), image.height()) != (expected.width, expected.height) {
-                return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
-            }
-        }
+    fn run(&mut self, role: Role, images: &[&Pixels]) -> std::result::Result<Vec<Vec<f32>>, ExecuteError> {
+        let expected = self.input_size(role);
+        let bundle = self.bundle(role);
         let mut outputs = Vec::with_capacity(images.len());
-        for batch in images.chunks(network.batch) {
-            let values = self.pool.install(|| network.run(batch)).map_err(|e| ExecuteError::Device(e.to_string()))?;
-            let each = values.len() / batch.len();
-            outputs.extend(values.chunks_exact(each).map(<[f32]>::to_vec));
-        }
-        match outputs.iter().position(|output| output.iter().any(|v| !v.is_finite())) {
-            Some(index) => Err(ExecuteError::NotFinite { index }),
-            None => Ok(outputs),
-        }
-    }
-}
-
-/// One network, ready to run.
-struct Network {
-    size: InputSize,
-    mean: [f32; 3],
-    scale: f32,
-    /// Images that run together at most.
-    batch: usize,
-    plan: Plan,
-    /// For each step that is a dense convolution: its weights as a matrix, patch x channels out.
-    matrices: Vec<Option<Tensor>>,
-}
-
-impl Network {
-    fn new(bundle: &Bundle) -> Result<Self, OpenError> {
-        let role = bundle.contract().role;
-        let plan = Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role, source })?;
-        let input = &bundle.contract().input;
-        let mut matrices = Vec::with_capacity(plan.steps.len());
-        for step in &plan.steps {
-            matrices.push(match &step.action {
-                Action::Convolution(c) if c.groups == 1 => Some(
-                    matrix(c, plan.shapes[step.inputs[0]].channels).map_err(|e| OpenError::Device(e.to_string()))?,
-                ),
-                Action::Convolution(c) if !is_depthwise(c, plan.shapes[step.inputs[0]]) => {
-                    return Err(OpenError::Unsupported { role, op: "convolution in groups that is not depthwise" });
-                }
-                _ => None,
-            });
-        }
-        let size = InputSize { width: input.width, height: input.height };
-        let largest = plan.shapes.iter().filter_map(|shape| shape.elements()).max().unwrap_or(1);
-        let batch = (MAX_ACTIVATION / largest).clamp(1, MAX_BATCH);
-        Ok(Self { size, batch, mean: input.mean, scale: input.scale, plan, matrices })
-    }
-
-    /// Outputs of all images, one after the other; each in the order channel, row, column.
-    fn run(&self, images: &[&Pixels]) -> candle_core::Result<Vec<f32>> {
-        let plan = &self.plan;
-        let n = images.len();
-        let mut values: Vec<Option<Vec<f32>>> = vec![None; plan.shapes.len()];
-        values[0] = Some(self.normalise(images));
-        for (step, matrix) in plan.steps.iter().zip(&self.matrices) {
-            let shape = plan.shapes[step.inputs[0]];
-            let out = plan.shapes[step.output];
-            // The planner computes every operand before its first use and frees it after its last.
-            let operand = |i: usize| step.inputs.get(i).and_then(|&id| values[id].as_deref()).unwrap_or(&[]);
-            let x = operand(0);
-            let result = match &step.action {
-                Action::Convolution(c) => match matrix {
-                    Some(matrix) => convolve(c, matrix, x, operand(1), shape, out, n)?,
-                    None => ops::depthwise(c, x, operand(1), shape, out),
-                },
-                Action::Affine { scale, shift } => ops::affine(x, scale, shift),
-                Action::Activate(activation) => {
-                    let mut y = x.to_vec();
-                    y.chunks_exact_mut(out.channels).for_each(|row| ops::activate(activation, row));
-                    y
-                }
-                Action::Add(activation) => ops::add(x, operand(1), activation, out.channels),
-                Action::MaxPool { window, padding } => ops::max_pool(x, shape, out, *window, *padding),
-                Action::AveragePool { window } => ops::average_pool(x, shape, out, *window),
-                Action::GlobalAveragePool => {
-                    let window = Window { height: shape.height, width: shape.width, stride: 1 };
-                    ops::average_pool(x, shape, out, window)
-                }
-                Action::Pad { edges } => ops::pad(x, shape, out, *edges, n),
-                Action::Flatten => ops::to_planes(x, shape),
-            };
-            values[step.output] = Some(result);
-            step.frees.iter().for_each(|&id| values[id] = None);
-        }
-        let shape = plan.shapes[plan.output];
-        let output = values[plan.output].take().unwrap_or_default();
-        Ok(ops::to_planes(&output, shape))
-    }
-
-    fn normalise(&self, images: &[&Pixels]) -> Vec<f32> {
-        let pixels = (self.size.width * self.size.height * 3) as usize;
-        let mut x = vec![0.0; images.len() * pixels];
-        x.par_chunks_exact_mut(pixels).zip(images).for_each(|(x, image)| {
-            for (x, rgb) in x.chunks_exact_mut(3).zip(image.rgb8().chunks_exact(3)) {
-                for ((x, &v), mean) in x.iter_mut().zip(rgb).zip(self.mean) {
-                    *x = (f32::from(v) - mean) * self.scale;
-                }
+        for (index, image) in images.iter().enumerate() {
+            let (width, height) = (image.width(), image.height());
+            if (width, height) != (expected.width, expected.height) {
+                return Err(ExecuteError::Size { index, width, height, expected });
             }
-        });
-        x
-    }
-}
-
-fn is_depthwise(c: &Convolution, x: Shape) -> bool {
-    c.groups == x.channels && c.bias.len() == x.channels
-}
-
-/// Out x in x height x width, as a matrix of (height, width, in) x out.
-fn matrix(c: &Convolution, channels: usize) -> candle_core::Result<Tensor> {
-    let (area, out) = (c.window.height * c.window.width, c.bias.len());
-    let mut values = vec![0.0; c.weight.len()];
-    for (o, filter) in c.weight.chunks_exact(channels * area).enumerate() {
-        for (i, plane) in filter.chunks_exact(area).enumerate() {
-            for (at, &w) in plane.iter().enumerate() {
-                values[(at * channels + i) * out + o] = w;
+            let output =
+                (|| interpret(bundle.graph(), bundle.weights(), normalise(&bundle.contract().input, image)?))();
+            let output = output.map_err(|e| ExecuteError::Device(e.to_string()))?;
+            if !output.iter().all(|v| v.is_finite()) {
+                return Err(ExecuteError::NotFinite { index });
             }
+            outputs.push(output);
         }
+        Ok(outputs)
     }
-    Tensor::from_vec(values, (area * channels, out), &Device::Cpu)
 }
 
-/// Dense convolution. `x`: n images of `shape`; `residual`: n images of `out`, or empty. Sums in f32.
-fn convolve(
-    c: &Convolution,
-    matrix: &Tensor,
-    x: &[f32],
-    residual: &[f32],
-    shape: Shape,
-    out: Shape,
-    n: usize,
-) -> candle_core::Result<Vec<f32>> {
-    let patch = c.window.height * c.window.width * shape.channels;
-    let rows = n * out.height * out.width;
-    // Small enough for the cache, and a tile for every thread.
-    let tile = (TILE_FLOATS / patch).clamp(64, 1024).min(rows.div_ceil(rayon::current_num_threads())).max(1);
-    let mut y = vec![0.0; rows * out.channels];
-    y.par_chunks_mut(tile * out.channels).enumerate().try_for_each(|(index, y)| {
-        let (first, count) = (index * tile, y.len() / out.channels);
-        let patches = gather(x, shape, out, c.window, c.padding, first, count);
-        let product =
-            Tensor::from_vec(patches, (count.max(least_rows(out.channels)), patch), &Device::Cpu)?.matmul(matrix)?;
-        let (storage, _) = product.storage_and_layout();
-        let Storage::Cpu(CpuStorage::F32(product)) = &*storage else {
-            candle_core::bail!("the product of two f32 matrices on the CPU is f32 on the CPU");
+/// 1 x 3 x height x width.
+fn normalise(input: &Input, image: &Pixels) -> Result<Tensor> {
+    let shape = (1, image.height() as usize, image.width() as usize, 3);
+    let values: Vec<f32> = image.rgb8().iter().map(|&v| f32::from(v)).collect();
+    let mean = Tensor::from_slice(&input.mean, 3, &Device::Cpu)?;
+    let x = Tensor::from_vec(values, shape, &Device::Cpu)?.broadcast_sub(&mean)?;
+    let scale = Tensor::new(input.scale, &Device::Cpu)?;
+    x.broadcast_mul(&scale)?.permute((0, 3, 1, 2))?.contiguous()
+}
+
+/// The graph's output for `x` (1 x channels x height x width), flattened. The graph was checked with these weights.
+pub fn interpret(graph: &Graph, weights: &Weights, x: Tensor) -> Result<Vec<f32>> {
+    let mut values = vec![x];
+    for node in &graph.nodes {
+        let operand = |i: usize| match node.inputs.get(i).and_then(|&id| values.get(id)) {
+            Some(value) => Ok(value),
+            None => candle_core::bail!("an operand is missing: the graph was not checked"),
         };
-        for (r, (y, product)) in y.chunks_exact_mut(out.channels).zip(product.chunks_exact(out.channels)).enumerate() {
-            for ((y, p), b) in y.iter_mut().zip(product).zip(&c.bias) {
-                *y = p + b;
-            }
-            if c.residual {
-                let at = (first + r) * out.channels;
-                y.iter_mut().zip(&residual[at..]).for_each(|(y, r)| *y += r);
-            }
-            ops::activate(&c.activation, y);
+        let result = apply(&node.op, weights, operand(0)?, || operand(1))?;
+        values.push(result);
+    }
+    match values.get(graph.output) {
+        Some(output) => output.flatten_all()?.to_vec1(),
+        None => candle_core::bail!("the output is missing: the graph was not checked"),
+    }
+}
+
+fn apply<'a>(op: &Op, weights: &Weights, x: &'a Tensor, y: impl Fn() -> Result<&'a Tensor>) -> Result<Tensor> {
+    let tensor = |name: &String| {
+        let weight = weights.get(name).map_err(candle_core::Error::wrap)?;
+        Tensor::from_slice(weight.values(), weight.shape(), &Device::Cpu)
+    };
+    let per_channel = |name: &String| tensor(name)?.reshape((1, (), 1, 1));
+    let leaky = |slope: &Tensor| x.relu()? - x.neg()?.relu()?.broadcast_mul(slope)?;
+    match op {
+        Op::Convolution { weight, bias, window, padding, groups } => {
+            let y = pad(x, *padding, 0.0)?.conv2d(&tensor(weight)?, 0, window.stride, 1, *groups)?;
+            bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(&per_channel(bias)?))
         }
-        Ok(())
-    })?;
-    Ok(y)
-}
-
-/// The matrix library takes other paths, which round differently, for a product of one row and for one whose sides are
-/// both at most 64; zeros make up for what a tile lacks.
-fn least_rows(channels_out: usize) -> usize {
-    if channels_out <= 64 { 65 } else { 2 }
-}
-
-/// The patches under `count` output pixels from the `first` on: a row each, kernel row, kernel column, channel. At least
-/// [`least_rows`] rows; what lies outside of the image is zero.
-fn gather(x: &[f32], shape: Shape, out: Shape, window: Window, padding: Edges, first: usize, count: usize) -> Vec<f32> {
-    let Shape { channels, height, width } = shape;
-    let line = window.width * channels;
-    let patch = window.height * line;
-    let mut patches = vec![0.0; count.max(least_rows(out.channels)) * patch];
-    for (pixel, patch) in (first..first + count).zip(patches.chunks_exact_mut(patch)) {
-        let (image, pixel) = (pixel / (out.height * out.width), pixel % (out.height * out.width));
-        let (top, left) = (pixel / out.width * window.stride, pixel % out.width * window.stride);
-        // Columns of the kernel that lie inside of the image.
-        let from = padding.left.saturating_sub(left).min(window.width);
-        let to = (width + padding.left).saturating_sub(left).min(window.width).max(from);
-        for (row, line) in patch.chunks_exact_mut(line).enumerate() {
-            let Some(y) = (top + row).checked_sub(padding.top).filter(|&y| y < height) else { continue };
-            let start = ((image * height + y) * width + left + from - padding.left) * channels;
-            let length = (to - from) * channels;
-            line[from * channels..to * channels].copy_from_slice(&x[start..start + length]);
+        Op::Affine { scale, shift } => x.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?),
+        Op::Relu => x.relu(),
+        Op::LeakyRelu { slope } => leaky(&Tensor::new(*slope, &Device::Cpu)?),
+        Op::PRelu { slope } => leaky(&per_channel(slope)?),
+        Op::Add => x + y()?,
+        Op::MaxPool { window, padding } => pad(x, *padding, f32::NEG_INFINITY)?
+            .max_pool2d_with_stride((window.height, window.width), (window.stride, window.stride)),
+        Op::AveragePool { window } => {
+            x.avg_pool2d_with_stride((window.height, window.width), (window.stride, window.stride))
+        }
+        Op::GlobalAveragePool => x.mean_keepdim(D::Minus1)?.mean_keepdim(D::Minus2),
+        Op::PadChannels { count } => x.pad_with_zeros(1, 0, *count),
+        Op::PadSpatial { edges } => pad(x, *edges, 0.0),
+        Op::Flatten => x.reshape((1, (), 1, 1)),
+        Op::FullyConnected { weight, bias } => {
+            let y = x.reshape((1, ()))?.matmul(&tensor(weight)?.t()?)?.reshape((1, (), 1, 1))?;
+            bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(&per_channel(bias)?))
         }
     }
-    patches
 }
 
-#[cfg(test)]
-mod tests {}
+fn pad(x: &Tensor, edges: Edges, value: f32) -> Result<Tensor> {
+    let mut x = x.clone();
+    for (dim, before, after) in [(2, edges.top, edges.bottom), (3, edges.left, edges.right)] {
+        let edge = |size: usize| {
+            let mut shape = x.dims().to_vec();
+            shape[dim] = size;
+            Tensor::full(value, shape, &Device::Cpu)
+        };
+        let parts = [(before > 0).then(|| edge(before)), Some(Ok(x.clone())), (after > 0).then(|| edge(after))];
+        x = Tensor::cat(&parts.into_iter().flatten().collect::<Result<Vec<_>>>()?, dim)?;
+    }
+    Ok(x)
+}

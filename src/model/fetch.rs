@@ -227,3 +227,59 @@ fn entries(package: &[u8], wanted: impl Fn(&str) -> bool) -> Result<HashMap<Stri
     }
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn package(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (path, bytes) in files {
+            let mut header = tar::Header::new_gnu();
+            // Written as it is: the builder itself would refuse a path that leads elsewhere.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_size(bytes.len() as u64);
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_cksum();
+            tar.append(&header, *bytes).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn only_wanted_files_are_read() {
+        let package = package(&[("package/model/a.bin", b"a"), ("package/../../etc/passwd", b"b"), ("alone", b"c")]);
+        let files = entries(&package, |path| path == "model/a.bin").unwrap();
+        assert_eq!(files, HashMap::from([("model/a.bin".to_string(), b"a".to_vec())]));
+    }
+
+    #[test]
+    fn a_damaged_archive_is_an_error() {
+        let package = package(&[("package/model/a.bin", &[7; 5000])]);
+        assert!(matches!(entries(&package[..package.len() / 2], |_| true), Err(FetchError::Archive(_))));
+        assert!(matches!(entries(b"not an archive", |_| true), Err(FetchError::Archive(_))));
+    }
+
+    #[test]
+    fn another_package_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("face-api.tgz");
+        fs::write(&from, package(&[("package/model/a.bin", b"a")])).unwrap();
+        let models = dir.path().join("models");
+        assert!(matches!(fetch(&models, Some(&from), None), Err(FetchError::PackageDigest { .. })));
+        assert!(!models.exists());
+    }
+
+    #[test]
+    fn the_cards_are_contracts_with_digests() {
+        for recipe in &RECIPES {
+            let card = Contract::parse(recipe.card).unwrap();
+            assert!(card.digest.is_some(), "{}", card.name);
+            assert_eq!(card.source.sha256, PACKAGE_SHA256);
+            assert_eq!(card.source.file, format!("model/{}.bin", recipe.stem));
+            assert!(PACKAGE.ends_with(&card.version) && card.source.package == PACKAGE);
+        }
+    }
+}

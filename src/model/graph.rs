@@ -7,14 +7,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::weights::{Weights, WeightsError};
-
 /// Nodes of one graph, at most.
 pub const MAX_NODES: usize = 4096;
 /// Values in one image's activation, at most: 64 Mi, a quarter of a GiB of f32.
 pub const MAX_ACTIVATION: usize = 64 << 20;
-/// Kernel sides, strides and paddings, at most.
-const MAX_WINDOW: usize = 64;
 
 /// A value of the graph: 0 is the input, i + 1 the output of node i.
 pub type ValueId = usize;
@@ -39,7 +35,7 @@ impl Shape {
         (1..=MAX_ACTIVATION).contains(&n).then_some(n)
     }
 
-    fn is_vector(self) -> bool {
+    pub fn is_vector(self) -> bool {
         self.height == 1 && self.width == 1
     }
 }
@@ -187,69 +183,6 @@ pub struct Graph {
     pub output: ValueId,
 }
 
-/// Why a graph cannot run. Nodes count from 0.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GraphError {
-    #[error("a graph has 1 to {MAX_NODES} nodes, this has {0}")]
-    Nodes(usize),
-    #[error("the output, value {0}, does not exist")]
-    Output(ValueId),
-    #[error("node {node} ({op}): {fault}")]
-    Node { node: usize, op: &'static str, fault: Fault },
-    #[error("the input's shape {0} is empty or too large")]
-    Input(Shape),
-}
-
-/// What is wrong with a node.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    #[error("takes {expected} operands, has {got}")]
-    Operands { expected: usize, got: usize },
-    #[error("operand {0} is not computed before it")]
-    Order(ValueId),
-    #[error("kernel sides and strides are 1 to {MAX_WINDOW}, padding at most {MAX_WINDOW} and less than the kernel")]
-    Window,
-    #[error("the kernel is larger than the padded input {0}")]
-    Kernel(Shape),
-    #[error("{groups} groups do not divide {channels} channels")]
-    Groups { groups: usize, channels: usize },
-    #[error("tensor {name} has shape {got:?}, expected {expected:?}")]
-    Weight { name: String, expected: Vec<usize>, got: Vec<usize> },
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    #[error("operands have shapes {0} and {1}, expected equal ones")]
-    Unequal(Shape, Shape),
-    #[error("takes a vector, got {0}")]
-    NotVector(Shape),
-    #[error("a slope must be finite")]
-    Slope,
-    #[error("the result is empty or larger than {MAX_ACTIVATION} values")]
-    Size,
-}
-
-impl Graph {
-    /// Infers the shape of every value (value 0 first) and checks every operation and tensor on the way. What comes back
-    /// without an error, an executor can run without a check.
-    pub fn shapes(&self, weights: &Weights) -> Result<Vec<Shape>, GraphError> {
-        if self.nodes.is_empty() || self.nodes.len() > MAX_NODES {
-            return Err(GraphError::Nodes(self.nodes.len()));
-        }
-        if self.output > self.nodes.len() {
-            return Err(GraphError::Output(self.output));
-        }
-        self.input.elements().ok_or(GraphError::Input(self.input))?;
-        let mut shapes = vec![self.input];
-        for (index, node) in self.nodes.iter().enumerate() {
-            let shape = node
-                .shape(&shapes, weights)
-                .and_then(|shape| shape.elements().map(|_| shape).ok_or(Fault::Size))
-                .map_err(|fault| GraphError::Node { node: index, op: node.op.name(), fault })?;
-            shapes.push(shape);
-        }
-        Ok(shapes)
-    }
-}
-
 impl fmt::Display for Graph {
     /// One line a node, like `%3 = convolution(%2) ...`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -260,88 +193,4 @@ impl fmt::Display for Graph {
         }
         write!(f, "output %{}", self.output)
     }
-}
-
-impl Node {
-    /// The shape of what it gives, from those of the values before it.
-    pub(super) fn shape(&self, shapes: &[Shape], weights: &Weights) -> Result<Shape, Fault> {
-        let expected = if self.op == Op::Add { 2 } else { 1 };
-        if self.inputs.len() != expected {
-            return Err(Fault::Operands { expected, got: self.inputs.len() });
-        }
-        let operand = |i: usize| shapes.get(self.inputs[i]).copied().ok_or(Fault::Order(self.inputs[i]));
-        let x = operand(0)?;
-        let vector = |name: &String, len: usize| expect(weights, name, &[len]);
-        match &self.op {
-            Op::Convolution { weight, bias, window, padding, groups } => {
-                if *groups == 0 || x.channels % groups != 0 {
-                    return Err(Fault::Groups { groups: *groups, channels: x.channels });
-                }
-                let out = weights.get(weight)?.shape().first().copied().unwrap_or(0);
-                if out % groups != 0 {
-                    return Err(Fault::Groups { groups: *groups, channels: out });
-                }
-                expect(weights, weight, &[out, x.channels / groups, window.height, window.width])?;
-                bias.iter().try_for_each(|bias| vector(bias, out))?;
-                slide(Shape { channels: out, ..x }, *window, *padding)
-            }
-            Op::Affine { scale, shift } => {
-                vector(scale, x.channels)?;
-                vector(shift, x.channels).map(|()| x)
-            }
-            Op::Relu => Ok(x),
-            Op::LeakyRelu { slope } => slope.is_finite().then_some(x).ok_or(Fault::Slope),
-            Op::PRelu { slope } => vector(slope, x.channels).map(|()| x),
-            Op::Add => operand(1).and_then(|y| if x == y { Ok(x) } else { Err(Fault::Unequal(x, y)) }),
-            Op::MaxPool { window, padding } => slide(x, *window, *padding),
-            Op::AveragePool { window } => slide(x, *window, Edges::NONE),
-            Op::GlobalAveragePool => Ok(Shape::new(x.channels, 1, 1)),
-            Op::PadChannels { count } => {
-                Ok(Shape { channels: x.channels.checked_add(*count).ok_or(Fault::Size)?, ..x })
-            }
-            Op::PadSpatial { edges } => pad(x, *edges),
-            Op::Flatten => Ok(Shape::new(x.elements().ok_or(Fault::Size)?, 1, 1)),
-            Op::FullyConnected { weight, bias } => {
-                if !x.is_vector() {
-                    return Err(Fault::NotVector(x));
-                }
-                let out = weights.get(weight)?.shape().first().copied().unwrap_or(0);
-                expect(weights, weight, &[out, x.channels])?;
-                bias.iter().try_for_each(|bias| vector(bias, out))?;
-                Ok(Shape::new(out, 1, 1))
-            }
-        }
-    }
-}
-
-fn expect(weights: &Weights, name: &str, expected: &[usize]) -> Result<(), Fault> {
-    let got = weights.get(name)?.shape();
-    if got == expected {
-        return Ok(());
-    }
-    Err(Fault::Weight { name: name.into(), expected: expected.into(), got: got.into() })
-}
-
-fn pad(x: Shape, edges: Edges) -> Result<Shape, Fault> {
-    if [edges.top, edges.left, edges.bottom, edges.right].iter().any(|&n| n > MAX_WINDOW) {
-        return Err(Fault::Window);
-    }
-    Ok(Shape::new(x.channels, x.height + edges.top + edges.bottom, x.width + edges.left + edges.right))
-}
-
-fn slide(x: Shape, window: Window, padding: Edges) -> Result<Shape, Fault> {
-    let sides = [window.height, window.width, window.stride];
-    if sides.iter().any(|side| !(1..=MAX_WINDOW).contains(side)) {
-        return Err(Fault::Window);
-    }
-    // Every window then covers a real pixel.
-    if padding.top.max(padding.bottom) >= window.height || padding.left.max(padding.right) >= window.width {
-        return Err(Fault::Window);
-    }
-    let x = pad(x, padding)?;
-    if x.height < window.height || x.width < window.width {
-        return Err(Fault::Kernel(x));
-    }
-    let count = |size: usize, kernel: usize| (size - kernel) / window.stride + 1;
-    Ok(Shape::new(x.channels, count(x.height, window.height), count(x.width, window.width)))
 }

@@ -5,23 +5,29 @@
 //! [`Executor`] runs the plan; [`detector`] and [`landmarks`] say what the numbers mean.
 
 pub mod architectures;
+pub mod bench;
 pub mod bundle;
 pub mod candle;
 pub mod contract;
 pub mod detector;
+mod cpu;
 mod device;
 mod executor;
 pub mod fetch;
+mod gemm;
 pub mod graph;
 pub mod landmarks;
+pub mod list;
 mod ops;
 pub mod plan;
 mod set;
+pub mod shapes;
 pub mod tfjs;
 pub mod weights;
 
 pub use bundle::{Bundle, BundleError};
 pub use contract::{Contract, ContractError, Precision};
+pub use cpu::CpuExecutor;
 pub use device::{DeviceChoice, DeviceError};
 pub use executor::{ExecuteError, Executor, InputSize, Role};
 pub use set::{Card, ModelSet, OpenError};

@@ -2,6 +2,8 @@
 //!
 //! `x` holds n images of `shape`, what comes back n images of `out`; shapes were checked when the graph was. All f32.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::{
@@ -45,38 +47,37 @@ pub fn depthwise(c: &Convolution, x: &[f32], residual: &[f32], shape: Shape, out
     for (channel, weights) in c.weight.chunks_exact(area).enumerate() {
         weights.iter().enumerate().for_each(|(at, w)| kernel[at * channels + channel] = *w);
     }
-    slide(x, shape, out, c.window, c.padding, |y, pixel, covered| {
-        y.copy_from_slice(&c.bias);
-        for (at, x) in covered {
+    let slide = Slide { shape, out, window: c.window, padding: c.padding };
+    slide.run(
+        x,
+        0.0,
+        |y, at, x| {
             let kernel = &kernel[at * channels..][..channels];
             y.iter_mut().zip(x).zip(kernel).for_each(|((y, x), w)| *y += x * w);
-        }
-        if c.residual {
-            y.iter_mut().zip(&residual[pixel * channels..]).for_each(|(y, r)| *y += r);
-        }
-        activate(&c.activation, y);
-    })
+        },
+        |y, pixel| {
+            y.iter_mut().zip(&c.bias).for_each(|(y, b)| *y += b);
+            if c.residual {
+                y.iter_mut().zip(&residual[pixel * channels..]).for_each(|(y, r)| *y += r);
+            }
+            activate(&c.activation, y);
+        },
+    )
 }
 
 /// Padding counts as minus infinity.
 pub fn max_pool(x: &[f32], shape: Shape, out: Shape, window: Window, padding: Edges) -> Vec<f32> {
-    slide(x, shape, out, window, padding, |y, _, covered| {
-        y.fill(f32::NEG_INFINITY);
-        for (_, x) in covered {
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = y.max(*x));
-        }
-    })
+    let larger =
+        |y: &mut [f32], _, x: &[f32]| y.iter_mut().zip(x).for_each(|(y, x)| *y = if *x > *y { *x } else { *y });
+    Slide { shape, out, window, padding }.run(x, f32::NEG_INFINITY, larger, |_, _| {})
 }
 
 /// No padding.
 pub fn average_pool(x: &[f32], shape: Shape, out: Shape, window: Window) -> Vec<f32> {
     let area = (window.height * window.width) as f32;
-    slide(x, shape, out, window, Edges::NONE, |y, _, covered| {
-        for (_, x) in covered {
-            y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
-        }
-        y.iter_mut().for_each(|y| *y /= area);
-    })
+    let sum = |y: &mut [f32], _, x: &[f32]| y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
+    let divide = |y: &mut [f32], _| y.iter_mut().for_each(|y| *y /= area);
+    Slide { shape, out, window, padding: Edges::NONE }.run(x, 0.0, sum, divide)
 }
 
 /// Zeros at the edges, and as further channels.
@@ -108,29 +109,50 @@ pub fn to_planes(x: &[f32], shape: Shape) -> Vec<f32> {
     y
 }
 
-/// For every output pixel calls `f(its channels, its number, the input pixels under the window: (place, channels))`, on all
-/// threads. Its channels are zero before.
-fn slide<'a, F>(x: &'a [f32], shape: Shape, out: Shape, window: Window, padding: Edges, f: F) -> Vec<f32>
-where
-    F: Fn(&mut [f32], usize, &mut dyn Iterator<Item = (usize, &'a [f32])>) + Sync,
-{
-    let Shape { channels, height, width } = shape;
-    let n = x.len() / (channels * height * width);
-    let mut y = vec![0.0; n * out.height * out.width * out.channels];
-    y.par_chunks_exact_mut(out.width * out.channels).enumerate().for_each(|(line, y)| {
-        let (image, row) = (line / out.height, line % out.height);
-        for (column, y) in y.chunks_exact_mut(out.channels).enumerate() {
-            let mut covered = (0..window.height * window.width).filter_map(|at| {
-                let source_row = (row * window.stride + at / window.width).checked_sub(padding.top)?;
-                let source_column = (column * window.stride + at % window.width).checked_sub(padding.left)?;
-                if source_row >= height || source_column >= width {
-                    return None;
+/// What slides over the images, and from which shape to which.
+struct Slide {
+    shape: Shape,
+    out: Shape,
+    window: Window,
+    padding: Edges,
+}
+
+impl Slide {
+    /// For every output pixel, on all threads: `each(its channels, place in the window, channels there)` for every place
+    /// that lies inside of the image, in order, then `last(its channels, its number)`. They start as `first`.
+    fn run(
+        &self,
+        x: &[f32],
+        first: f32,
+        each: impl Fn(&mut [f32], usize, &[f32]) + Sync,
+        last: impl Fn(&mut [f32], usize) + Sync,
+    ) -> Vec<f32> {
+        let Self { shape: Shape { channels, height, width }, out, window, padding } = *self;
+        let n = x.len() / (channels * height * width);
+        let mut y = vec![first; n * out.height * out.width * out.channels];
+        y.par_chunks_exact_mut(out.width * out.channels).enumerate().for_each(|(line, y)| {
+            let (image, top) = (line / out.height, line % out.height * window.stride);
+            let rows = inside(top, padding.top, window.height, height);
+            for (column, y) in y.chunks_exact_mut(out.channels).enumerate() {
+                let left = column * window.stride;
+                let columns = inside(left, padding.left, window.width, width);
+                for row in rows.clone() {
+                    let line = (image * height + top + row - padding.top) * width;
+                    let start = (line + left + columns.start - padding.left) * channels;
+                    let pixels = x[start..start + columns.len() * channels].chunks_exact(channels);
+                    for (column, x) in columns.clone().zip(pixels) {
+                        each(y, row * window.width + column, x);
+                    }
                 }
-                let start = ((image * height + source_row) * width + source_column) * channels;
-                Some((at, &x[start..start + channels]))
-            });
-            f(y, line * out.width + column, &mut covered);
-        }
-    });
-    y
+                last(y, line * out.width + column);
+            }
+        });
+        y
+    }
+}
+
+/// The places of a window of `kernel` that lie inside of `size`, when it starts at `start` of the padded image.
+pub fn inside(start: usize, padding: usize, kernel: usize, size: usize) -> Range<usize> {
+    let from = padding.saturating_sub(start).min(kernel);
+    from..(size + padding).saturating_sub(start).clamp(from, kernel)
 }

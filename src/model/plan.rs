@@ -3,7 +3,8 @@
 //! The steps are what executors run; they hold their own weights and need no further check.
 
 use super::{
-    graph::{Edges, Graph, GraphError, Node, Op, Shape, ValueId, Window},
+    graph::{Edges, Graph, Node, Op, Shape, ValueId, Window},
+    shapes::GraphError,
     weights::{Weights, WeightsError},
 };
 

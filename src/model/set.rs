@@ -6,11 +6,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bundle::{Bundle, BundleError},
-    candle::CandleExecutor,
     contract::{ContractError, FaceContract, Precision, is_name},
+    cpu::CpuExecutor,
+    detector,
     device::{DeviceChoice, DeviceError},
     executor::{Executor, Role},
-    graph::GraphError,
+    landmarks,
+    shapes::GraphError,
 };
 use crate::domain::{Alignment, Calibration, ModelDigest, QualityThresholds};
 
@@ -20,9 +22,11 @@ pub enum OpenError {
     #[error("{0:?} is no name of a model: expected 1 to 64 characters of a-z 0-9 - _")]
     Name(String),
     #[error("the {} bundle {name:?} does not open: {source}", role.as_str())]
-    Bundle { role: Role, name: String, source: BundleError },
+    Bundle { role: Role, name: String, source: Box<BundleError> },
     #[error("the bundle {name:?} is for the role {}, expected {}", got.as_str(), expected.as_str())]
     Role { name: String, expected: Role, got: Role },
+    #[error("the {} network gives {got} values, what reads them takes {expected}", role.as_str())]
+    Output { role: Role, expected: usize, got: usize },
     #[error(transparent)]
     Contract(#[from] ContractError),
     #[error("the {} network cannot be planned: {source}", role.as_str())]
@@ -66,18 +70,18 @@ impl ModelSet {
             if !is_name(name) {
                 return Err(OpenError::Name(name.chars().take(80).collect()));
             }
-            let failed = |source| OpenError::Bundle { role, name: name.into(), source };
+            let failed = |e| OpenError::Bundle { role, name: name.into(), source: Box::new(e) };
             Bundle::open(&models_dir.join(name)).map_err(failed)
         };
         let face = open(Role::Embed, name)?;
         // A bundle of another role has no such part, and is refused below.
-        let (detector, landmarks) =
+        let (detects, places) =
             face.contract().face.as_ref().map_or(("", ""), |f| (f.detector.as_str(), f.landmarks.as_str()));
         let of_role = |role| OpenError::Role { name: name.into(), expected: Role::Embed, got: role };
         if face.contract().role != Role::Embed {
             return Err(of_role(face.contract().role));
         }
-        let (detector, landmark) = (open(Role::Detect, detector)?, open(Role::Landmark, landmarks)?);
+        let (detector, landmark) = (open(Role::Detect, detects)?, open(Role::Landmark, places)?);
         Self::new(detector, landmark, face)
     }
 
@@ -87,6 +91,12 @@ impl ModelSet {
             let got = bundle.contract().role;
             if got != expected {
                 return Err(OpenError::Role { name: bundle.contract().name.clone(), expected, got });
+            }
+        }
+        for (bundle, expected) in [(&detector, detector::OUTPUTS), (&landmark, landmarks::OUTPUTS)] {
+            let (role, got) = (bundle.contract().role, bundle.contract().output.dimension);
+            if got != expected {
+                return Err(OpenError::Output { role, expected, got });
             }
         }
         let contract = face.contract();
@@ -127,7 +137,7 @@ impl ModelSet {
     /// Loads the networks onto a device. `threads` are those of the CPU.
     pub fn executor(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Box<dyn Executor>, OpenError> {
         device.check()?;
-        Ok(Box::new(CandleExecutor::new(self, threads)?))
+        Ok(Box::new(CpuExecutor::new(self, threads)?))
     }
 }
 

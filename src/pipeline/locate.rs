@@ -61,6 +61,9 @@ impl Framing {
     }
 }
 
+/// Below it, no framing takes a find for a face.
+pub const LEAST_SCORE: f32 = 0.2;
+
 /// An image as the detector sees it.
 #[derive(Debug)]
 pub struct View {

@@ -150,9 +150,10 @@ impl Serving {
             served = &mut server => served.map(|()| Ended::Drained)?,
             () = stop => {
                 stopping.send_replace(true);
-                match tokio::time::timeout(limits.drain_grace, server).await {
-                    Ok(served) => served.map(|()| Ended::Drained)?,
-                    Err(_) => Ended::BrokenOff,
+                tokio::select! {
+                    served = &mut server => served.map(|()| Ended::Drained)?,
+                    () = idle(&self.core) => Ended::Drained,
+                    () = tokio::time::sleep(limits.drain_grace) => Ended::BrokenOff,
                 }
             }
         };
@@ -160,6 +161,16 @@ impl Serving {
         watcher.abort();
         metrics.abort();
         Ok(ended)
+    }
+}
+
+/// Done when no request has been answered for a second: a client that ignores GOAWAY keeps its connection, but is owed
+/// nothing.
+async fn idle(core: &Core) {
+    let mut quiet = 0;
+    while quiet < 10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        quiet = if core.in_flight.available_permits() == core.limits.max_in_flight { quiet + 1 } else { 0 };
     }
 }
 

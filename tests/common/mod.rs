@@ -1,11 +1,11 @@
 //! What tests of galleries share.
 #![allow(dead_code)] // each test binary uses a part
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use vultus::{
-    domain::{GalleryName, ModelDigest, SubjectId, Template},
-    gallery::{Galleries, Settings},
+    domain::{GalleryName, ModelDigest, ReferenceId, SubjectId, Template},
+    gallery::{Galleries, Gallery, NewReference, Settings},
     seal::RootKey,
 };
 
@@ -37,4 +37,12 @@ pub fn template(seed: u64) -> Template {
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
     Template::new(digest(1), (0..16).map(value).collect()).unwrap()
+}
+
+pub async fn enrol(gallery: &Gallery, who: &str, template: Template) -> ReferenceId {
+    gallery.enrol(NewReference { id: None, subject: subject(who), template }).await.unwrap().id
+}
+
+pub async fn gallery(galleries: &Galleries) -> Arc<Gallery> {
+    galleries.get_or_create(&name("main"), digest(1), 16).await.unwrap()
 }

@@ -3,8 +3,6 @@
 import io
 import json
 import struct
-import subprocess
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from PIL import Image, ImageEnhance
 
 ROOT = Path(__file__).resolve().parents[2]
 CROPS = ROOT.parent / "shared/faces/crops"
+PHOTOS = ROOT / "data/photos"
 BOXES = ROOT / "tests/data/faces.json"
 
 # Two mated crops of each of three people.
@@ -27,17 +26,14 @@ class Person:
     probe: bytes
 
 
-def people(vultus: Path) -> list[Person]:
+def people() -> list[Person]:
     """From the crops beside the repository; without them, cut out of the photos that come with the default model."""
     if CROPS.is_dir():
         print(f"faces: using the crops in {CROPS.relative_to(ROOT.parent)}")
         read = lambda name: (CROPS / f"{name}.png").read_bytes()
         return [Person(read(reference), read(probe)) for reference, probe in PAIRS]
-    print("faces: no crops beside the repository, cutting faces out of the model package's photos")
-    with tempfile.TemporaryDirectory(prefix="vultus-photos-") as photos:
-        command = [vultus, "model", "fetch", "--photos", photos]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        return [person_in(Path(photos), face) for face in json.loads(BOXES.read_text())["faces"]]
+    print("faces: no crops beside the repository, cutting faces out of the photos that `make model` fetched")
+    return [person_in(PHOTOS, face) for face in json.loads(BOXES.read_text())["faces"]]
 
 
 def person_in(photos: Path, face: dict) -> Person:

@@ -29,7 +29,7 @@ PER_CALL = ("transaction_id", "timings", "score")
 
 def setUpModule() -> None:
     global server, shop, kiosk, enrolled, duplicate, stranger
-    enrolled, duplicate, stranger = faces.people(VULTUS)
+    enrolled, duplicate, stranger = faces.people()
     server = unittest.enterModuleContext(Server(VULTUS, MODELS))
     shop = unittest.enterModuleContext(Vultus(server.address, "shop"))
     kiosk = unittest.enterModuleContext(Vultus(server.address, "kiosk"))

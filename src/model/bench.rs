@@ -1,0 +1,85 @@
+//! How fast a network runs.
+
+use std::{
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use super::{
+    device::DeviceChoice,
+    executor::{ExecuteError, Role},
+    set::{ModelSet, OpenError},
+};
+use crate::domain::Pixels;
+
+/// Why there is no figure.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+}
+
+/// Faces that went through the network each second, one batch after the other; decoding and alignment not counted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchEmbed {
+    pub faces_per_s: f64,
+    pub batch: usize,
+    pub precision: &'static str,
+    pub threads: usize,
+    pub model: String,
+    pub device: String,
+}
+
+/// Runs batches of pseudo-random pixels through the face network for at least `duration`, after one that warms up.
+pub fn bench_embed(
+    set: &ModelSet,
+    device: DeviceChoice,
+    batch: NonZeroUsize,
+    threads: NonZeroUsize,
+    duration: Duration,
+) -> Result<BenchEmbed, BenchError> {
+    Ok(BenchEmbed {
+        faces_per_s: images_per_s(set, Role::Embed, device, batch, threads, duration)?,
+        batch: batch.get(),
+        precision: set.card().precision.as_str(),
+        threads: threads.get(),
+        model: set.card().name.clone(),
+        device: device.to_string(),
+    })
+}
+
+/// Images each second through the network of any role, as [`bench_embed`].
+pub fn images_per_s(
+    set: &ModelSet,
+    role: Role,
+    device: DeviceChoice,
+    batch: NonZeroUsize,
+    threads: NonZeroUsize,
+    duration: Duration,
+) -> Result<f64, BenchError> {
+    let mut executor = set.executor(device, threads)?;
+    let size = executor.input_size(role);
+    let images: Vec<Pixels> = (0..batch.get()).filter_map(|seed| noise(size.width, size.height, seed as u32)).collect();
+    let images: Vec<&Pixels> = images.iter().collect();
+    executor.run(role, &images)?;
+    let (start, mut done) = (Instant::now(), 0usize);
+    while done == 0 || start.elapsed() < duration {
+        done += executor.run(role, &images)?.len();
+    }
+    Ok(done as f64 / start.elapsed().as_secs_f64())
+}
+
+fn noise(width: u32, height: u32, seed: u32) -> Option<Pixels> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 24) as u8
+    };
+    Pixels::new(width, height, (0..width as usize * height as usize * 3).map(|_| next()).collect()).ok()
+}
