@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, each thin over the same pipeline that serves.
 
+pub mod evaluate;
 mod open;
 mod serve;
 
