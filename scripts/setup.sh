@@ -74,20 +74,23 @@ apt_install() {
   apt install -y --no-install-recommends "$@" >/dev/null 2>&1 || { apt_update; apt install -y --no-install-recommends "$@" >/dev/null; }
 }
 
-# The Debian packages that bring a new enough Rust: Debian 12 has it as rustc-web (security updates of its browsers).
+# The Debian packages that bring a new enough Rust, with what `make lint` needs. Debian 12 and 13 have one beside their
+# older `rustc`: rustc-web, kept recent among the security updates because browsers are built with it.
 rust_packages() {
-  local suffix version
+  local suffix version lint
   for suffix in "" -web; do
     version="$(apt-cache policy "rustc$suffix" 2>/dev/null | awk '/Candidate:/ {print $2}')"
     if [ -n "$version" ] && [ "$version" != "(none)" ] && at_least "$version" "$RUST_NEEDED"; then
-      echo "rustc$suffix cargo$suffix"
+      lint="rust-clippy"
+      [ -z "$suffix" ] || lint="rust$suffix-clippy"
+      echo "rustc$suffix cargo$suffix rustfmt$suffix $lint"
       return
     fi
   done
 }
 
 install_rust() {
-  local packages
+  local packages fault
   have apt-get || explain_rust "$1"
   ! have rustup || explain_rust "$1"
   packages="$(rust_packages)"
@@ -96,7 +99,6 @@ install_rust() {
   # shellcheck disable=SC2086 # two words
   apt_install $packages
   hash -r
-  local fault
   fault="$(rust_fault)"
   [ -z "$fault" ] || explain_rust "$fault"
 }
@@ -105,7 +107,7 @@ explain_rust() {
   cat >&2 <<TEXT
 setup: $1; Vultus needs Rust $RUST_NEEDED or newer, and no package of this machine's sources brings it.
   With rustup already here:  rustup toolchain install stable && rustup default stable
-  On Debian 13:              apt-get install rustup && rustup default stable
+  On Debian 12 or 13:        enable the security updates (bookworm-security, trixie-security): they have rustc-web
   Anywhere:                  https://rustup.rs
   Then run the same command again.
 TEXT
