@@ -49,12 +49,7 @@ rust_fault() {
   at_least "$version" "$RUST_NEEDED" || echo "Rust $version is too old"
 }
 
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"
-  elif have sudo; then sudo "$@"
-  else die "installing packages needs root; run 'scripts/setup.sh' as root once, or install sudo"
-  fi
-}
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 "$@" </dev/null; }
 
@@ -67,7 +62,8 @@ apt_update() {
 }
 
 apt_install() {
-  have apt-get || die "this is no Debian: please install by hand: $*"
+  have apt-get || die "this is no Debian; install by hand: $*"
+  [ "$(id -u)" = 0 ] || have sudo || die "installing needs root or sudo; run scripts/setup.sh as root once, for: $*"
   say "installing $*"
   compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || apt_update
   # Stale lists name versions that the mirror no longer has; fresh ones are fetched only then.
