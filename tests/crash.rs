@@ -125,7 +125,7 @@ fn live_and_die(dir: &Path, first: u64, after: Duration, told: &mut Told) {
     let mut child = command(dir, first, "").spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut killed_at = None;
-    let (sender, opened) = std::sync::mpsc::channel();
+    let (sender, opened) = std::sync::mpsc::sync_channel(1);
     let reader = std::thread::spawn(move || {
         let mut lines = Vec::new();
         let mut line = String::new();
