@@ -37,7 +37,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     config.listen = options.listen.unwrap_or(config.listen);
     config.metrics_listen = options.metrics_listen.unwrap_or(config.metrics_listen);
     telemetry::log_to_stderr(config.log_format);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(&config, shared))
+    super::runtime()?.block_on(serve(&config, shared))
 }
 
 async fn serve(config: &Config, shared: &Shared) -> Result<Outcome, Failure> {

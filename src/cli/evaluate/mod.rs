@@ -1,0 +1,160 @@
+//! `vultus evaluate`: how often is the model right on pairs whose truth is known?
+
+mod pairs;
+mod statistics;
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use self::{
+    pairs::Pairs,
+    statistics::{Best, Point, RankOne, Trial},
+};
+use super::{
+    Failure, Outcome, Shared, input,
+    report::{Refused, in_words},
+};
+use crate::{
+    domain::{Template, compare},
+    pipeline::{FaceInput, ImageInput, Lane, Pipeline},
+    seal::RootKey,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The pairs: CSV with the header `a,b,mated`; a and b are images, relative to the file; mated is 1 or 0.
+    #[arg(long)]
+    pairs: PathBuf,
+    /// How faces are brought to the network.
+    #[arg(long, value_enum, default_value_t)]
+    alignment: Alignment,
+    /// Refuses images whose quality is below the model's thresholds, as the service does. Otherwise only a missing face is refused.
+    #[arg(long)]
+    quality: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Alignment {
+    /// As the service does: by landmarks.
+    #[default]
+    Landmarks,
+    /// The whole image is the face.
+    Whole,
+}
+
+/// The rates that are always of interest; those that the trials cannot show are left out.
+const RATES: [f64; 3] = [0.1, 0.01, 0.001];
+
+/// What an evaluation found.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Pairs that were compared.
+    pairs: usize,
+    mated: usize,
+    non_mated: usize,
+    /// Images without a template.
+    failures: Vec<Refused>,
+    /// Pairs that were left out for them.
+    pairs_left_out: usize,
+    best_accuracy: Option<f64>,
+    best_threshold: Option<f32>,
+    rank1_correct: usize,
+    rank1_total: usize,
+    fnmr_at_fmr: Vec<Point>,
+    model: String,
+}
+
+pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
+    let pairs = Pairs::open(&options.pairs).map_err(|e| format!("{}: {e}", options.pairs.display()))?;
+    let pipeline = shared.pipeline(&RootKey::random()?, &input::config(input::MANY_FILES)?)?;
+    let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
+    let model = pipeline.model().to_string();
+    let templates = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
+    let report = judge(&pairs, &templates, model)?;
+    if shared.json { println!("{}", serde_json::to_string(&report)?) } else { print(&report) }
+    Ok(if report.failures.is_empty() { Outcome::Good } else { Outcome::Negative })
+}
+
+/// One for each image: its template, or why there is none.
+type Templates = Vec<Result<Template, String>>;
+
+async fn extract_all(pipeline: Arc<Pipeline>, options: &Options, pairs: &Pairs) -> Result<Templates, Failure> {
+    let bar = ProgressBar::new(pairs.images.len() as u64); // on stderr, and only if that is a terminal
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} images, {eta} to go")?);
+    let mut templates: Templates = vec![Err("not extracted".into()); pairs.images.len()];
+    let alignment = options.alignment;
+    let work = |(number, image): (usize, &String)| {
+        let (pipeline, path) = (Arc::clone(&pipeline), Pairs::path(&options.pairs, image));
+        async move { (number, extract(&pipeline, path, alignment).await) }
+    };
+    let done = |(number, template): (usize, _)| {
+        if let Some(place) = templates.get_mut(number) {
+            *place = template;
+        }
+        bar.inc(1);
+    };
+    input::in_flight(pairs.images.iter().enumerate(), work, done).await?;
+    bar.finish_and_clear();
+    Ok(templates)
+}
+
+async fn extract(pipeline: &Pipeline, path: PathBuf, alignment: Alignment) -> Result<Template, String> {
+    let read = tokio::task::spawn_blocking(move || input::read(&path, input::MANY_FILES.max_bytes));
+    let file = read.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    let image = ImageInput::Encoded(file);
+    match alignment {
+        Alignment::Whole => pipeline.extract_whole(image, input::deadline()).await.map_err(|e| e.to_string()),
+        Alignment::Landmarks => {
+            let face = FaceInput { image, landmarks: None };
+            let extraction = pipeline.extract(face, Lane::Enrolment, input::deadline()).await;
+            extraction.map_err(|e| e.to_string())?.outcome.map_err(|assessment| in_words(&assessment))
+        }
+    }
+}
+
+fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String) -> Result<Report, Failure> {
+    let template = |number: usize| templates.get(number).and_then(|t| t.as_ref().ok());
+    let mut trials = Vec::with_capacity(pairs.pairs.len());
+    for pair in &pairs.pairs {
+        if let (Some(a), Some(b)) = (template(pair.a), template(pair.b)) {
+            trials.push(Trial { a: pair.a, b: pair.b, mated: pair.mated, score: compare(a, b)?.value() });
+        }
+    }
+    let best = statistics::best_threshold(&trials);
+    let RankOne { correct, total } = statistics::rank_one(&trials);
+    let mated = trials.iter().filter(|t| t.mated).count();
+    let failed = pairs.images.iter().zip(templates).filter_map(|(image, template)| {
+        Some(Refused { path: image.clone(), reason: template.as_ref().err()?.clone() })
+    });
+    Ok(Report {
+        pairs: trials.len(),
+        mated,
+        non_mated: trials.len() - mated,
+        failures: failed.collect(),
+        pairs_left_out: pairs.pairs.len() - trials.len(),
+        best_accuracy: best.map(|Best { accuracy, .. }| accuracy),
+        best_threshold: best.map(|Best { threshold, .. }| threshold),
+        rank1_correct: correct,
+        rank1_total: total,
+        fnmr_at_fmr: statistics::fnmr_at_fmr(&trials, &RATES),
+        model,
+    })
+}
+
+fn print(report: &Report) {
+    let Report { pairs, mated, non_mated, pairs_left_out, rank1_correct, rank1_total, .. } = report;
+    println!("{pairs} pairs: {mated} mated, {non_mated} non-mated; {pairs_left_out} left out");
+    for Refused { path, reason } in &report.failures {
+        println!("  {path}: {reason}");
+    }
+    if let (Some(accuracy), Some(threshold)) = (report.best_accuracy, report.best_threshold) {
+        println!("best accuracy  {:.2} % at threshold {threshold:.4}, chosen on these same pairs", 100.0 * accuracy);
+    }
+    println!("rank 1         {rank1_correct} of {rank1_total} images");
+    for Point { fmr, threshold, fnmr, trials } in &report.fnmr_at_fmr {
+        println!("FNMR at FMR {fmr:<8.5} {:6.2} %  threshold {threshold:.4}, {trials} non-mated trials", 100.0 * fnmr);
+    }
+}

@@ -1,0 +1,158 @@
+//! The file of pairs: CSV with the header `a,b,mated`.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Two images, and whether they truly show one person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// Numbers into [`Pairs::images`].
+    pub a: usize,
+    pub b: usize,
+    pub mated: bool,
+}
+
+/// All pairs of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pairs {
+    /// Every distinct image once, as the file names it, in the order of appearance.
+    pub images: Vec<String>,
+    /// At least one.
+    pub pairs: Vec<Pair>,
+}
+
+/// More pairs than this are not read: a list of 10 million takes 240 MB.
+const MAX_PAIRS: usize = 10_000_000;
+
+/// Why a file is no list of pairs. Lines count from 1, the header being one.
+#[derive(Debug, thiserror::Error)]
+pub enum PairsError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("line 1: expected the header a,b,mated, got {0:?}")]
+    Header(String),
+    #[error("line {line}: expected 3 fields, a,b,mated, got {got}")]
+    Fields { line: u64, got: usize },
+    #[error("line {line}: expected two names of images, field {field} is empty")]
+    Name { line: u64, field: &'static str },
+    #[error("line {line}: an image is compared with itself")]
+    Itself { line: u64 },
+    #[error("line {line}: mated is 1 or 0, got {got:?}")]
+    Mated { line: u64, got: String },
+    #[error("line {line}: {what}")]
+    Text { line: u64, what: String },
+    #[error("there are no pairs below the header")]
+    Empty,
+    #[error("there are more than {MAX_PAIRS} pairs")]
+    TooMany,
+}
+
+impl Pairs {
+    pub fn open(path: &Path) -> Result<Self, PairsError> {
+        Self::read(std::fs::File::open(path)?)
+    }
+
+    pub fn read(file: impl io::Read) -> Result<Self, PairsError> {
+        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(file);
+        let header = reader.headers().map_err(|e| text(&e, 1))?;
+        if header.iter().collect::<Vec<_>>() != ["a", "b", "mated"] {
+            return Err(PairsError::Header(header.iter().collect::<Vec<_>>().join(",").chars().take(100).collect()));
+        }
+        let mut pairs = Self::default();
+        let mut numbers = HashMap::new();
+        let mut record = csv::StringRecord::new();
+        loop {
+            let line = reader.position().line();
+            if !reader.read_record(&mut record).map_err(|e| text(&e, line))? {
+                break;
+            }
+            let line = record.position().map_or(line, csv::Position::line);
+            let (a, b, mated) = fields(&record, line)?;
+            if pairs.pairs.len() == MAX_PAIRS {
+                return Err(PairsError::TooMany);
+            }
+            let mut number = |name: &str| match numbers.get(name) {
+                Some(number) => *number,
+                None => {
+                    pairs.images.push(name.into());
+                    numbers.insert(name.to_owned(), pairs.images.len() - 1);
+                    pairs.images.len() - 1
+                }
+            };
+            let (a, b) = (number(a), number(b));
+            pairs.pairs.push(Pair { a, b, mated });
+        }
+        if pairs.pairs.is_empty() { Err(PairsError::Empty) } else { Ok(pairs) }
+    }
+
+    /// The image's path: relative to the folder of the file of pairs.
+    pub fn path(file: &Path, image: &str) -> PathBuf {
+        file.parent().unwrap_or(Path::new("")).join(image)
+    }
+}
+
+fn fields(record: &csv::StringRecord, line: u64) -> Result<(&str, &str, bool), PairsError> {
+    let fields: Vec<&str> = record.iter().collect();
+    let [a, b, mated] = fields[..] else { return Err(PairsError::Fields { line, got: fields.len() }) };
+    for (name, field) in [(a, "a"), (b, "b")] {
+        if name.is_empty() {
+            return Err(PairsError::Name { line, field });
+        }
+    }
+    if a == b {
+        return Err(PairsError::Itself { line });
+    }
+    match mated {
+        "1" => Ok((a, b, true)),
+        "0" => Ok((a, b, false)),
+        got => Err(PairsError::Mated { line, got: got.chars().take(50).collect() }),
+    }
+}
+
+fn text(error: &csv::Error, line: u64) -> PairsError {
+    let line = error.position().map_or(line, csv::Position::line);
+    PairsError::Text { line, what: error.to_string().chars().take(200).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Pairs, String> {
+        Pairs::read(text.as_bytes()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn each_image_is_listed_once() {
+        let pairs = read("a,b,mated\nx.png,y.png,1\r\n x.png , z.png , 0\n\"u,v.png\",z.png,0\n").unwrap();
+        assert_eq!(pairs.images, ["x.png", "y.png", "z.png", "u,v.png"]);
+        let pair = |a, b, mated| Pair { a, b, mated };
+        assert_eq!(pairs.pairs, [pair(0, 1, true), pair(0, 2, false), pair(3, 2, false)]);
+    }
+
+    #[test]
+    fn a_fault_names_its_line() {
+        for (text, expected) in [
+            ("", "line 1: expected the header a,b,mated, got \"\""),
+            ("x.png,y.png,1\n", "line 1: expected the header a,b,mated, got \"x.png,y.png,1\""),
+            ("a,b,mated\n", "there are no pairs below the header"),
+            ("a,b,mated\nx,y,1\nx,y,yes\n", "line 3: mated is 1 or 0, got \"yes\""),
+            ("a,b,mated\n\nx,y\n", "line 3: expected 3 fields, a,b,mated, got 2"),
+            ("a,b,mated\nx,,1\n", "line 2: expected two names of images, field b is empty"),
+            ("a,b,mated\nx,x,1\n", "line 2: an image is compared with itself"),
+        ] {
+            assert_eq!(read(text).unwrap_err(), expected, "{text:?}");
+        }
+        let error = Pairs::read(&b"a,b,mated\nx,y,1\n\xff\xfe,y,0\n"[..]).unwrap_err().to_string();
+        assert!(error.starts_with("line 3: "), "{error}");
+    }
+
+    #[test]
+    fn images_are_beside_the_file() {
+        assert_eq!(Pairs::path(Path::new("x/pairs.csv"), "a/b.png"), Path::new("x/a/b.png"));
+        assert_eq!(Pairs::path(Path::new("pairs.csv"), "b.png"), Path::new("b.png"));
+    }
+}
