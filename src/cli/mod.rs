@@ -1,12 +1,22 @@
 //! The command line: one file per subcommand, each thin over the same pipeline that serves.
 
-pub mod evaluate;
+mod bench;
+mod enrol;
+mod evaluate;
+mod gallery;
+mod input;
+mod model;
 mod open;
+mod report;
+mod scratch;
 mod serve;
+mod verify;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+
+use crate::telemetry::{self, LogFormat};
 
 /// Face verification (1:1) and duplicate-identity search (1:N).
 #[derive(Debug, Parser)]
@@ -19,7 +29,7 @@ pub struct Arguments {
 }
 
 /// What every subcommand takes.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 struct Shared {
     /// Prints one JSON object on stdout instead of text.
     #[arg(long, global = true)]
@@ -30,7 +40,7 @@ struct Shared {
     /// Where model bundles live; by default `models` in the data directory.
     #[arg(long, global = true, env = "VULTUS_MODELS")]
     models: Option<PathBuf>,
-    /// Name of the model set.
+    /// Name of the model, or the path of its folder.
     #[arg(long, global = true, default_value = "default")]
     model: String,
     /// The device that runs the networks: auto, cpu or cuda:N.
@@ -42,6 +52,21 @@ struct Shared {
 enum Command {
     /// Serves gRPC on loopback, and metrics on a port of their own.
     Serve(serve::Options),
+    /// Compares two photos with one face each, without a server: are they of one person?
+    Verify(verify::Options),
+    /// Enrols a folder of images into a gallery. Run again, it goes on where it stopped.
+    Enrol(enrol::Options),
+    /// Compares pairs of images whose truth is known, and counts errors.
+    Evaluate(evaluate::Options),
+    /// Gets, lists and checks networks.
+    #[command(subcommand)]
+    Model(model::Options),
+    /// Describes galleries and erases from them, while no server has them open.
+    #[command(subcommand)]
+    Gallery(gallery::Options),
+    /// Measures this machine.
+    #[command(subcommand)]
+    Bench(bench::Options),
 }
 
 /// How a command ended, for scripts.
@@ -71,7 +96,20 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     let Arguments { command, shared } = arguments;
+    if !matches!(command, Command::Serve(_)) && std::env::var_os("VULTUS_LOG").is_some() {
+        telemetry::log_to_stderr(LogFormat::Text); // a server always logs, other commands when asked to
+    }
     match command {
         Command::Serve(options) => serve::run(&options, &shared),
+        Command::Verify(options) => verify::run(&options, &shared),
+        Command::Enrol(options) => enrol::run(&options, &shared),
+        Command::Evaluate(options) => evaluate::run(&options, &shared),
+        Command::Model(options) => model::run(&options, &shared),
+        Command::Gallery(options) => gallery::run(&options, &shared),
+        Command::Bench(options) => bench::run(&options, &shared),
     }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

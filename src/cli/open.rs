@@ -1,6 +1,11 @@
 //! What most subcommands begin with: the model, the key, the galleries, the pipeline.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use super::{Failure, Shared};
 use crate::{
@@ -29,8 +34,12 @@ impl Shared {
     }
 
     pub fn model_set(&self) -> Result<ModelSet, Failure> {
-        let dir = self.models_dir();
-        ModelSet::open(&dir, &self.model).map_err(|e| {
+        let path = Path::new(&self.model);
+        let (dir, name) = match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+            (Some(parent), Some(name)) if self.model.contains('/') => (parent.to_path_buf(), name),
+            _ => (self.models_dir(), self.model.as_str()),
+        };
+        ModelSet::open(&dir, name).map_err(|e| {
             format!("{e}\n  models are looked for in {}; `vultus model fetch` puts the default there", dir.display())
                 .into()
         })

@@ -37,7 +37,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     config.listen = options.listen.unwrap_or(config.listen);
     config.metrics_listen = options.metrics_listen.unwrap_or(config.metrics_listen);
     telemetry::log_to_stderr(config.log_format);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(&config, shared))
+    super::runtime()?.block_on(serve(&config, shared))
 }
 
 async fn serve(config: &Config, shared: &Shared) -> Result<Outcome, Failure> {
@@ -53,6 +53,7 @@ async fn serve(config: &Config, shared: &Shared) -> Result<Outcome, Failure> {
         let _ = told.send(()); // the server may have ended by itself
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::warn!("told to stop again; stopping at once");
+        #[expect(clippy::disallowed_methods, reason = "at once means without unwinding what still works")]
         std::process::exit(SECOND_SIGNAL);
     });
     let ended = serving

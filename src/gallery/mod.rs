@@ -184,6 +184,11 @@ impl Gallery {
         self.state().references_of(subject, self.model)
     }
 
+    /// Whether the subject has this reference. Reads memory only.
+    pub fn holds(&self, subject: &SubjectId, id: ReferenceId) -> bool {
+        self.state().holds(subject, id)
+    }
+
     /// The best `most` references of other subjects than `exclude`, scored by `domain::compare`, and the epoch of the
     /// state that was searched.
     pub async fn search(

@@ -96,6 +96,11 @@ impl State {
         self.subjects.get(subject).into_iter().flatten().filter_map(reference).collect()
     }
 
+    pub(super) fn holds(&self, subject: &SubjectId, id: ReferenceId) -> bool {
+        let of_id = |seq| self.row(seq).is_some_and(|row| row.id == id);
+        self.subjects.get(subject).is_some_and(|own| own.iter().any(|seq| of_id(*seq)))
+    }
+
     pub(super) fn count_of_subject(&self, subject: &SubjectId) -> usize {
         self.subjects.get(subject).map_or(0, Vec::len)
     }

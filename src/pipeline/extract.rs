@@ -39,7 +39,7 @@ pub enum ImageInput {
 }
 
 impl ImageInput {
-    fn source(&self) -> decode::Source<'_> {
+    pub(super) fn source(&self) -> decode::Source<'_> {
         match self {
             Self::Encoded(file) => decode::Source::Encoded(file),
             Self::Rgb8 { rgb8, width, height } => decode::Source::Rgb8 { rgb8, width: *width, height: *height },
@@ -222,12 +222,23 @@ impl Pipeline {
         lane: Lane,
         deadline: Instant,
     ) -> Result<Option<Chosen>, ExtractError> {
+        let faces = self.find_faces(pixels, framing, lane, deadline).await?;
+        Ok(locate::choose(&faces, pixels.width(), pixels.height()))
+    }
+
+    /// All faces that the detector sees in this framing.
+    pub(super) async fn find_faces(
+        &self,
+        pixels: &Arc<Pixels>,
+        framing: Framing,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<Vec<locate::Face>, ExtractError> {
         let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
         let View { pixels: seen, map } = self.on_a_core(deadline, move || View::new(&image, framing, side)).await?;
         let output = self.device.run(Role::Detect, seen, lane, deadline).await?;
         let found = detector::detections(&output.values, framing.least_score());
-        let faces = map.faces(found.into_iter().map(|d| (d.rect, d.score)));
-        Ok(locate::choose(&faces, pixels.width(), pixels.height()))
+        Ok(map.faces(found.into_iter().map(|d| (d.rect, d.score))))
     }
 
     /// `None` where the network's landmarks are no face.
@@ -251,7 +262,7 @@ impl Pipeline {
 
     /// Runs work on pixels on a thread of its own, at most one per core; the rest wait their turn, and leave when nobody waits for them or
     /// their deadline passes.
-    async fn on_a_core<T: Send + 'static>(
+    pub(super) async fn on_a_core<T: Send + 'static>(
         &self,
         deadline: Instant,
         work: impl FnOnce() -> T + Send + 'static,

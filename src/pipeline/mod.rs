@@ -3,6 +3,7 @@
 //! | lines | stages |
 //! | --- | --- |
 //! | `extract`, `assess` | `decode`, `locate`, `quality`, `align`, `batch` |
+//! | `photo` | `locate`, once for every face of a photo; and an image that is all face |
 //! | `verify` | `extract`, then `decide` and `receipt` |
 //! | `identify` | `receipt` and `decide`, around a search of the gallery |
 //! | `enrol` | `extract`, then a commit to the gallery |
@@ -16,6 +17,7 @@ mod enrol;
 mod extract;
 mod identify;
 pub mod locate;
+mod photo;
 pub mod quality;
 mod receipt;
 mod verify;
@@ -31,6 +33,7 @@ pub use decode::{DecodeError, DecodeLimits};
 pub use enrol::ExtractReferenceError;
 pub use extract::{ExtractError, Extraction, FaceInput, ImageInput, Timings};
 pub use identify::{Identified, IdentifyError, Search};
+pub use photo::PhotoFace;
 pub use receipt::{Bearer, MAX_RECEIPT_BYTES, RECEIPT_LIFETIME, ReceiptError, Receipts};
 pub use verify::{Claim, Claimant, Verified, VerifyError};
 

@@ -1,141 +1,160 @@
-//! Error rates on pairs of images whose truth is known. Pure: who extracts templates, and how, is the caller's business.
+//! `vultus evaluate`: how often is the model right on pairs whose truth is known?
 
 mod pairs;
 mod statistics;
 
+use std::{path::PathBuf, sync::Arc};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::domain::{Template, compare};
+use self::{
+    pairs::Pairs,
+    statistics::{Best, Point, RankOne, Trial},
+};
+use super::{
+    Failure, Outcome, Shared, input,
+    report::{Refused, in_words},
+};
+use crate::{
+    domain::{Template, compare},
+    pipeline::{FaceInput, ImageInput, Lane, Pipeline},
+    seal::RootKey,
+};
 
-pub use pairs::{MAX_PAIRS, Pair, Pairs, PairsError};
-pub use statistics::{Best, Compared, Fnmr, best_accuracy, fnmr_at_fmr, rank1};
-
-/// False match rates that a report tries to show.
-pub const RATES: [f64; 6] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
-
-/// An image without a template, or a pair that does not compare.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failed {
-    /// As the file of pairs names it.
-    pub path: String,
-    pub reason: String,
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The pairs: CSV with the header `a,b,mated`; a and b are images, relative to the file; mated is 1 or 0.
+    #[arg(long)]
+    pairs: PathBuf,
+    /// How faces are brought to the network.
+    #[arg(long, value_enum, default_value_t)]
+    alignment: Alignment,
+    /// Refuses images whose quality is below the model's thresholds, as the service does. Otherwise only a missing face is refused.
+    #[arg(long)]
+    quality: bool,
 }
 
-/// What the pairs say about a model. Small numbers prove little: no failure in n trials bounds a rate at 3/n only.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// That were compared: `mated + non_mated`.
-    pub pairs: u64,
-    pub mated: u64,
-    pub non_mated: u64,
-    /// Pairs left out, because an image of theirs failed.
-    pub not_compared: u64,
-    /// Each image once.
-    pub failures: Vec<Failed>,
-    /// Share of the compared pairs that the best threshold gets right; absent without any.
-    pub best_accuracy: Option<f64>,
-    /// In units of score.
-    pub best_threshold: Option<f32>,
-    /// Images whose best-scored partner is a mate.
-    pub rank1_correct: u64,
-    /// Images that have a mate.
-    pub rank1_total: u64,
-    pub fnmr_at_fmr: Vec<Fnmr>,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Alignment {
+    /// As the service does: by landmarks.
+    #[default]
+    Landmarks,
+    /// The whole image is the face.
+    Whole,
 }
 
-/// `templates` are those of [`Pairs::images`], in that order, or why there is none.
-pub fn report(pairs: &Pairs, templates: &[Result<Template, String>]) -> Report {
-    let reason = |image: usize| match templates.get(image) {
-        Some(Ok(_)) => None,
-        Some(Err(reason)) => Some(reason.as_str()),
-        None => Some("was not extracted"),
+/// The rates that are always of interest; those that the trials cannot show are left out.
+const RATES: [f64; 3] = [0.1, 0.01, 0.001];
+
+/// What an evaluation found.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Pairs that were compared.
+    pairs: usize,
+    mated: usize,
+    non_mated: usize,
+    /// Images without a template.
+    failures: Vec<Refused>,
+    /// Pairs that were left out for them.
+    pairs_left_out: usize,
+    best_accuracy: Option<f64>,
+    best_threshold: Option<f32>,
+    rank1_correct: usize,
+    rank1_total: usize,
+    fnmr_at_fmr: Vec<Point>,
+    model: String,
+}
+
+pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
+    let pairs = Pairs::open(&options.pairs).map_err(|e| format!("{}: {e}", options.pairs.display()))?;
+    let pipeline = shared.pipeline(&RootKey::random()?, &input::config(input::MANY_FILES)?)?;
+    let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
+    let model = pipeline.model().to_string();
+    let templates = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
+    let report = judge(&pairs, &templates, model)?;
+    if shared.json { println!("{}", serde_json::to_string(&report)?) } else { print(&report) }
+    Ok(if report.failures.is_empty() { Outcome::Good } else { Outcome::Negative })
+}
+
+/// One for each image: its template, or why there is none.
+type Templates = Vec<Result<Template, String>>;
+
+async fn extract_all(pipeline: Arc<Pipeline>, options: &Options, pairs: &Pairs) -> Result<Templates, Failure> {
+    let bar = ProgressBar::new(pairs.images.len() as u64); // on stderr, and only if that is a terminal
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} images, {eta} to go")?);
+    let mut templates: Templates = vec![Err("not extracted".into()); pairs.images.len()];
+    let alignment = options.alignment;
+    let work = |(number, image): (usize, &String)| {
+        let (pipeline, path) = (Arc::clone(&pipeline), Pairs::path(&options.pairs, image));
+        async move { (number, extract(&pipeline, path, alignment).await) }
     };
-    let mut failures: Vec<Failed> = (pairs.images().iter().enumerate())
-        .filter_map(|(i, path)| Some(Failed { path: path.clone(), reason: reason(i)?.to_owned() }))
-        .collect();
-    let mut compared = Vec::with_capacity(pairs.pairs().len());
-    for pair in pairs.pairs() {
-        if let (Some(Ok(a)), Some(Ok(b))) = (templates.get(pair.a), templates.get(pair.b)) {
-            match compare(a, b) {
-                Ok(score) => compared.push(Compared { a: pair.a, b: pair.b, mated: pair.mated, score }),
-                Err(mismatch) => {
-                    let path = pairs.images().get(pair.b).cloned().unwrap_or_default();
-                    if failures.iter().all(|f| f.path != path) {
-                        failures.push(Failed { path, reason: mismatch.to_string() });
-                    }
-                }
-            }
+    let done = |(number, template): (usize, _)| {
+        if let Some(place) = templates.get_mut(number) {
+            *place = template;
+        }
+        bar.inc(1);
+    };
+    input::in_flight(pairs.images.iter().enumerate(), work, done).await?;
+    bar.finish_and_clear();
+    Ok(templates)
+}
+
+async fn extract(pipeline: &Pipeline, path: PathBuf, alignment: Alignment) -> Result<Template, String> {
+    let read = tokio::task::spawn_blocking(move || input::read(&path, input::MANY_FILES.max_bytes));
+    let file = read.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    let image = ImageInput::Encoded(file);
+    match alignment {
+        Alignment::Whole => pipeline.extract_whole(image, input::deadline()).await.map_err(|e| e.to_string()),
+        Alignment::Landmarks => {
+            let face = FaceInput { image, landmarks: None };
+            let extraction = pipeline.extract(face, Lane::Enrolment, input::deadline()).await;
+            extraction.map_err(|e| e.to_string())?.outcome.map_err(|assessment| in_words(&assessment))
         }
     }
-    let mated = compared.iter().filter(|c| c.mated).count() as u64;
-    let best = best_accuracy(&compared);
-    let (rank1_correct, rank1_total) = rank1(&compared, pairs.images().len());
-    Report {
-        pairs: compared.len() as u64,
-        mated,
-        non_mated: compared.len() as u64 - mated,
-        not_compared: (pairs.pairs().len() - compared.len()) as u64,
-        failures,
-        best_accuracy: best.map(|b| b.accuracy),
-        best_threshold: best.map(|b| b.threshold),
-        rank1_correct,
-        rank1_total,
-        fnmr_at_fmr: fnmr_at_fmr(&compared, &RATES),
-    }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::domain::ModelDigest;
-
-    fn template(model: u8, values: [f32; 2]) -> Result<Template, String> {
-        Ok(Template::new(ModelDigest::new([model; 32]), values.to_vec()).unwrap())
+fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String) -> Result<Report, Failure> {
+    let template = |number: usize| templates.get(number).and_then(|t| t.as_ref().ok());
+    let mut trials = Vec::with_capacity(pairs.pairs.len());
+    for pair in &pairs.pairs {
+        if let (Some(a), Some(b)) = (template(pair.a), template(pair.b)) {
+            trials.push(Trial { a: pair.a, b: pair.b, mated: pair.mated, score: compare(a, b)?.value() });
+        }
     }
+    let best = statistics::best_threshold(&trials);
+    let RankOne { correct, total } = statistics::rank_one(&trials);
+    let mated = trials.iter().filter(|t| t.mated).count();
+    let failed = pairs.images.iter().zip(templates).filter_map(|(image, template)| {
+        Some(Refused { path: image.clone(), reason: template.as_ref().err()?.clone() })
+    });
+    Ok(Report {
+        pairs: trials.len(),
+        mated,
+        non_mated: trials.len() - mated,
+        failures: failed.collect(),
+        pairs_left_out: pairs.pairs.len() - trials.len(),
+        best_accuracy: best.map(|Best { accuracy, .. }| accuracy),
+        best_threshold: best.map(|Best { threshold, .. }| threshold),
+        rank1_correct: correct,
+        rank1_total: total,
+        fnmr_at_fmr: statistics::fnmr_at_fmr(&trials, &RATES),
+        model,
+    })
+}
 
-    fn pairs(text: &str) -> Pairs {
-        Pairs::read(text.as_bytes(), Path::new("")).unwrap()
+fn print(report: &Report) {
+    let Report { pairs, mated, non_mated, pairs_left_out, rank1_correct, rank1_total, .. } = report;
+    println!("{pairs} pairs: {mated} mated, {non_mated} non-mated; {pairs_left_out} left out");
+    for Refused { path, reason } in &report.failures {
+        println!("  {path}: {reason}");
     }
-
-    const FOUR: &str = "a,b,mated\nann1,ann2,1\nann1,bob1,0\nann2,bob1,0\nbob1,bob2,1\nann1,bob2,0\n";
-
-    #[test]
-    fn a_good_model_gets_everything_right() {
-        let templates =
-            [template(1, [1.0, 0.0]), template(1, [0.98, 0.2]), template(1, [0.0, 1.0]), template(1, [0.1, 0.99])];
-        let report = report(&pairs(FOUR), &templates);
-        assert_eq!((report.pairs, report.mated, report.non_mated, report.not_compared), (5, 2, 3, 0));
-        assert_eq!((report.best_accuracy, report.rank1_correct, report.rank1_total), (Some(1.0), 4, 4));
-        assert_eq!(report.failures, []);
-        assert_eq!(report.fnmr_at_fmr, [], "three non-mated pairs show no rate");
+    if let (Some(accuracy), Some(threshold)) = (report.best_accuracy, report.best_threshold) {
+        println!("best accuracy  {:.2} % at threshold {threshold:.4}, chosen on these same pairs", 100.0 * accuracy);
     }
-
-    #[test]
-    fn an_image_that_fails_is_listed_once_and_its_pairs_are_left_out() {
-        let templates =
-            [template(1, [1.0, 0.0]), template(1, [0.9, 0.1]), Err("no such file".into()), template(1, [0.0, 1.0])];
-        let report = report(&pairs(FOUR), &templates);
-        assert_eq!(report.failures, [Failed { path: "bob1".into(), reason: "no such file".into() }]);
-        assert_eq!((report.pairs, report.not_compared, report.mated), (2, 3, 1));
-        assert_eq!((report.rank1_correct, report.rank1_total), (2, 2), "bob2's mate is gone");
-    }
-
-    #[test]
-    fn templates_of_another_model_are_a_failure_and_never_a_score() {
-        let templates =
-            [template(1, [1.0, 0.0]), template(1, [0.9, 0.1]), template(2, [0.0, 1.0]), template(1, [0.0, 1.0])];
-        let report = report(&pairs(FOUR), &templates);
-        assert_eq!(report.not_compared, 3);
-        assert!(report.failures.iter().any(|f| f.path == "bob1"), "{:?}", report.failures);
-    }
-
-    #[test]
-    fn a_report_with_nothing_is_still_a_report() {
-        let report = report(&pairs(FOUR), &[]);
-        assert_eq!((report.pairs, report.not_compared, report.failures.len()), (0, 5, 4));
-        let json = serde_json::to_value(&report).unwrap();
-        assert!(json["best_accuracy"].is_null() && json["fnmr_at_fmr"].as_array().unwrap().is_empty());
+    println!("rank 1         {rank1_correct} of {rank1_total} images");
+    for Point { fmr, threshold, fnmr, trials } in &report.fnmr_at_fmr {
+        println!("FNMR at FMR {fmr:<8.5} {:6.2} %  threshold {threshold:.4}, {trials} non-mated trials", 100.0 * fnmr);
     }
 }

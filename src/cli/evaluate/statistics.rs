@@ -1,105 +1,127 @@
-//! Error rates from scores whose truth is known (ISO/IEC 19795-1). Pure.
+//! From scored pairs to error rates (ISO/IEC 19795-1). Pure.
+//!
+//! A threshold admits the scores that are not below it, here as in the service.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::domain::{Score, Threshold};
-
-/// One comparison of two images whose truth is known.
-#[derive(Debug, Clone, Copy)]
-pub struct Compared {
+/// A comparison whose truth is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trial {
+    /// Numbers of the two images.
     pub a: usize,
     pub b: usize,
     pub mated: bool,
-    pub score: Score,
+    /// Finite.
+    pub score: f32,
 }
 
-/// The threshold that gets the most pairs right, and which share that is.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The threshold at which most trials are judged rightly.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Best {
+    /// Share of the trials, 0 to 1.
     pub accuracy: f64,
     pub threshold: f32,
 }
 
-/// What one threshold does, with the comparisons behind it.
+/// A false non-match rate, at the laxest threshold that keeps a false match rate on these trials.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Fnmr {
-    /// False match rate that was allowed.
+pub struct Point {
+    /// The greatest share of non-mated trials that may match.
     pub fmr: f64,
-    /// The laxest that keeps it, in units of score.
     pub threshold: f32,
-    /// Share of mated comparisons that do not match; absent without any.
-    pub fnmr: Option<f64>,
-    /// Non-mated comparisons.
-    pub trials: u64,
-    pub mated_trials: u64,
+    /// Share of the mated trials below the threshold.
+    pub fnmr: f64,
+    /// Non-mated trials, which the threshold rests on.
+    pub trials: usize,
 }
 
-/// Of equally good thresholds the strictest, half way to the next score. `None` without comparisons.
-pub fn best_accuracy(compared: &[Compared]) -> Option<Best> {
-    let mut order: Vec<&Compared> = compared.iter().collect();
-    order.sort_by(|x, y| y.score.total_cmp(x.score));
-    let mut right = order.iter().filter(|c| !c.mated).count();
-    let mut best = (right, order.first()?.score.value().next_up());
-    for group in order.chunk_by(|x, y| x.score.value() == y.score.value()) {
-        // Everything down to this group's score matches now.
-        let mated = group.iter().filter(|c| c.mated).count();
-        right = right + mated - (group.len() - mated);
-        if right > best.0 {
-            best = (right, group.first()?.score.value());
-        }
-    }
-    let (right, admitted) = best;
-    let below = order.iter().map(|c| c.score.value()).find(|score| *score < admitted);
-    let half_way = below.map_or(admitted, |below| below + (admitted - below) / 2.0);
-    // Between neighbouring numbers there is no half way.
-    let threshold = if below.is_some_and(|below| half_way <= below) { admitted } else { half_way };
-    Some(Best { accuracy: right as f64 / order.len() as f64, threshold })
+/// For how many of the images that have a mate the best-scored partner is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RankOne {
+    pub correct: usize,
+    pub total: usize,
 }
 
-/// For every image with a mate: is its best-scored partner a mate? How many are, of how many. A non-mate that scores the
-/// same counts against.
-pub fn rank1(compared: &[Compared], images: usize) -> (u64, u64) {
-    #[derive(Clone, Copy, Default)]
-    struct BestOf {
-        mate: Option<f32>,
-        other: Option<f32>,
-    }
-    let mut best = vec![BestOf::default(); images];
-    for c in compared {
-        for image in [c.a, c.b] {
-            let Some(of) = best.get_mut(image) else { continue };
-            let place = if c.mated { &mut of.mate } else { &mut of.other };
-            *place = Some(place.map_or(c.score.value(), |before| before.max(c.score.value())));
+/// Of several equally good thresholds the highest; halfway between the scores that it parts. `None` without trials.
+pub fn best_threshold(trials: &[Trial]) -> Option<Best> {
+    let mut falling: Vec<&Trial> = trials.iter().collect();
+    falling.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let highest = falling.first()?.score;
+    // Nothing is admitted: every non-mated trial is judged rightly.
+    let mut right = falling.iter().filter(|t| !t.mated).count();
+    let (mut most, mut threshold) = (right, highest.next_up());
+    let mut rest = falling.as_slice();
+    while let Some(first) = rest.first() {
+        let tied = rest.iter().take_while(|t| t.score == first.score).count();
+        let (admitted, others) = rest.split_at(tied);
+        let mated = admitted.iter().filter(|t| t.mated).count();
+        right = right + mated - (tied - mated);
+        if right > most {
+            most = right;
+            threshold = others.first().map_or(first.score, |next| between(next.score, first.score));
         }
+        rest = others;
     }
-    let with_mate = best.iter().filter_map(|of| Some((of.mate?, of.other)));
-    let right = with_mate.clone().filter(|(mate, other)| other.is_none_or(|other| *mate > other)).count();
-    (right as u64, with_mate.count() as u64)
+    Some(Best { accuracy: most as f64 / trials.len() as f64, threshold })
 }
 
-/// One line for each of `rates` that the non-mated comparisons can show: those of at least one in all of them.
-pub fn fnmr_at_fmr(compared: &[Compared], rates: &[f64]) -> Vec<Fnmr> {
-    let mut non_mated: Vec<Score> = compared.iter().filter(|c| !c.mated).map(|c| c.score).collect();
-    non_mated.sort_by(|x, y| y.total_cmp(*x));
-    let mated = compared.iter().filter(|c| c.mated);
-    let (trials, mated_trials) = (non_mated.len() as u64, mated.clone().count() as u64);
-    let line = |&fmr: &f64| {
-        // A hair, so that 0.001 of 7000 is 7 and not 6.
-        let allowed = (fmr * trials as f64 * (1.0 + 1e-12)).floor() as usize;
-        if allowed == 0 {
-            return None;
+/// Halfway up from `low` to `high`, and above `low` in any case.
+fn between(low: f32, high: f32) -> f32 {
+    let middle = low + (high - low) / 2.0;
+    if middle > low { middle } else { high }
+}
+
+/// Over the images with at least one mate among their partners. A stranger who ties with the best mate counts as the better one.
+pub fn rank_one(trials: &[Trial]) -> RankOne {
+    /// The best mated and the best non-mated score of an image.
+    type BestScores = (Option<f32>, Option<f32>);
+    let mut images: BTreeMap<usize, BestScores> = BTreeMap::new();
+    for trial in trials {
+        for image in [trial.a, trial.b] {
+            let (mate, stranger) = images.entry(image).or_default();
+            let best = if trial.mated { mate } else { stranger };
+            *best = Some(best.map_or(trial.score, |b| b.max(trial.score)));
         }
-        // Just above the first score that may no longer match; with nothing to keep out, the lowest.
-        let least = match non_mated.get(allowed) {
-            Some(first_out) => Score::new(first_out.value().next_up())?,
-            None => *non_mated.last()?,
-        };
-        let threshold = Threshold::new(least);
-        let missed = mated.clone().filter(|c| !threshold.admits(c.score)).count();
-        let fnmr = (mated_trials > 0).then(|| missed as f64 / mated_trials as f64);
-        Some(Fnmr { fmr, threshold: threshold.value(), fnmr, trials, mated_trials })
+    }
+    let with_mates = images.values().filter_map(|(mate, stranger)| Some(((*mate)?, *stranger)));
+    let (mut correct, mut total) = (0, 0);
+    for (mate, stranger) in with_mates {
+        total += 1;
+        correct += usize::from(stranger.is_none_or(|stranger| mate > stranger));
+    }
+    RankOne { correct, total }
+}
+
+/// At each of `rates` that the non-mated trials can show (at least one of them may match), and at the least such rate.
+pub fn fnmr_at_fmr(trials: &[Trial], rates: &[f64]) -> Vec<Point> {
+    let scores = |mated| {
+        let mut scores: Vec<f32> = trials.iter().filter(|t| t.mated == mated).map(|t| t.score).collect();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        scores
     };
-    rates.iter().filter_map(line).collect()
+    let (mated, non_mated) = (scores(true), scores(false));
+    if mated.is_empty() || non_mated.is_empty() {
+        return vec![];
+    }
+    let trials = non_mated.len();
+    let least = 1.0 / trials as f64;
+    // A rate such as 7 in 700 is not exactly 7 / 700 in binary.
+    let allowed = |rate: f64| (rate * trials as f64 + 1e-6).floor() as usize;
+    let mut points: Vec<Point> = Vec::new();
+    for rate in rates.iter().copied().chain([least]) {
+        let may_match = allowed(rate);
+        if may_match == 0 || points.iter().any(|p| (p.fmr - rate).abs() < 1e-12) {
+            continue;
+        }
+        // Above the best score that must not match; when all may match, at the lowest of all.
+        let lowest = || mated.iter().chain(&non_mated).copied().fold(f32::INFINITY, f32::min);
+        let threshold = non_mated.get(may_match).map_or_else(lowest, |score| score.next_up());
+        let missed = mated.iter().filter(|score| **score < threshold).count();
+        points.push(Point { fmr: rate, threshold, fnmr: missed as f64 / mated.len() as f64, trials });
+    }
+    points
 }
 
 #[cfg(test)]
@@ -108,97 +130,99 @@ mod tests {
 
     use super::*;
 
-    fn compared(a: usize, b: usize, mated: bool, score: f32) -> Compared {
-        Compared { a, b, mated, score: Score::new(score).unwrap() }
+    fn trial(a: usize, b: usize, mated: bool, score: f32) -> Trial {
+        Trial { a, b, mated, score }
     }
 
-    fn list(scores: &[(bool, f32)]) -> Vec<Compared> {
-        scores.iter().map(|(mated, score)| compared(0, 1, *mated, *score)).collect()
+    fn of_scores(mated: &[f32], non_mated: &[f32]) -> Vec<Trial> {
+        let of = |scores: &[f32], mated| scores.iter().map(|s| trial(0, 1, mated, *s)).collect::<Vec<_>>();
+        [of(mated, true), of(non_mated, false)].concat()
     }
 
-    fn share_right(list: &[Compared], threshold: f32) -> f64 {
-        let threshold = Threshold::new(Score::new(threshold).unwrap());
-        list.iter().filter(|c| threshold.admits(c.score) == c.mated).count() as f64 / list.len() as f64
-    }
-
-    #[test]
-    fn the_best_threshold_lies_between_the_two_kinds() {
-        let best = best_accuracy(&list(&[(true, 0.9), (true, 0.8), (false, 0.4), (false, 0.1)])).unwrap();
-        assert_eq!(best.accuracy, 1.0);
-        assert!((best.threshold - 0.6).abs() < 1e-6);
-        assert_eq!(best_accuracy(&[]), None);
+    /// From the definitions, threshold by threshold.
+    fn right_at(trials: &[Trial], threshold: f32) -> usize {
+        trials.iter().filter(|t| (t.score >= threshold) == t.mated).count()
     }
 
     #[test]
-    fn one_kind_alone_is_all_right_at_an_end() {
-        let scores = [0.2, 0.5];
-        for mated in [true, false] {
-            let list = list(&scores.map(|s| (mated, s)));
-            let best = best_accuracy(&list).unwrap();
-            assert_eq!(best.accuracy, 1.0);
-            assert_eq!(share_right(&list, best.threshold), 1.0);
-        }
+    fn separable_scores_are_parted_in_the_middle() {
+        let best = best_threshold(&of_scores(&[0.9, 0.8], &[0.5, 0.1])).unwrap();
+        assert_eq!(best, Best { accuracy: 1.0, threshold: 0.65 });
+        assert_eq!(best_threshold(&[]), None);
+    }
+
+    #[test]
+    fn the_best_threshold_of_overlapping_scores() {
+        // At 0.55 or so: 0.6 is falsely admitted or 0.7 lost.
+        let best = best_threshold(&of_scores(&[0.9, 0.7, 0.6], &[0.65, 0.5, 0.4])).unwrap();
+        assert_eq!(best.accuracy, 5.0 / 6.0);
+        assert!(best.threshold > 0.65 && best.threshold < 0.7, "the highest of the best: {best:?}");
+    }
+
+    #[test]
+    fn only_strangers_means_nobody_is_admitted() {
+        let best = best_threshold(&of_scores(&[], &[0.5, 0.4])).unwrap();
+        assert!(best.accuracy == 1.0 && best.threshold > 0.5);
+        let best = best_threshold(&of_scores(&[0.5, 0.4], &[])).unwrap();
+        assert!(best.accuracy == 1.0 && best.threshold <= 0.4);
+    }
+
+    #[test]
+    fn rank_one_needs_a_mate_and_no_tie() {
+        // 0 and 1 are mates, 2 is a stranger; 3 has no mate.
+        let trials = [trial(0, 1, true, 0.9), trial(0, 2, false, 0.9), trial(1, 2, false, 0.8), trial(2, 3, false, 0.1)];
+        assert_eq!(rank_one(&trials), RankOne { correct: 1, total: 2 });
+        assert_eq!(rank_one(&trials[1..]), RankOne { correct: 0, total: 0 });
+    }
+
+    #[test]
+    fn fnmr_is_counted_above_the_allowed_false_matches() {
+        let non_mated: Vec<f32> = (0..100).map(|i| i as f32 / 100.0).collect(); // 0.00 to 0.99
+        let trials = of_scores(&[0.95, 0.985, 0.999, 1.0], &non_mated);
+        let points = fnmr_at_fmr(&trials, &[0.1, 0.01, 0.001]);
+        assert_eq!(points.iter().map(|p| p.fmr).collect::<Vec<_>>(), [0.1, 0.01], "0.001 of 100 trials is nothing");
+        // Ten may match: 0.90 to 0.99.
+        assert!(points[0].threshold > 0.89 && points[0].threshold <= 0.90 && points[0].fnmr == 0.0);
+        // One may match: 0.99.
+        assert!(points[1].threshold > 0.98 && points[1].threshold <= 0.99);
+        assert_eq!((points[1].fnmr, points[1].trials), (0.25, 100));
+        assert_eq!(fnmr_at_fmr(&of_scores(&[0.5], &[]), &[0.1]), []);
+    }
+
+    #[test]
+    fn the_least_rate_is_added() {
+        let points = fnmr_at_fmr(&of_scores(&[0.5], &[0.1; 40]), &[0.1, 0.01]);
+        assert_eq!(points.iter().map(|p| p.fmr).collect::<Vec<_>>(), [0.1, 0.025]);
+        // Ties: none of the forty may match, for all would.
+        assert!(points.iter().all(|p| p.threshold > 0.1 && p.fnmr == 0.0));
     }
 
     proptest! {
-        /// Against trying every threshold; scores of few values, so that there are ties.
         #[test]
-        fn no_threshold_does_better(scores in proptest::collection::vec((any::<bool>(), 0u8..12), 1..40)) {
-            let list = list(&scores.iter().map(|(m, s)| (*m, f32::from(*s) / 10.0)).collect::<Vec<_>>());
-            let best = best_accuracy(&list).unwrap();
-            prop_assert!((share_right(&list, best.threshold) - best.accuracy).abs() < 1e-12);
-            for tried in -1..26 {
-                prop_assert!(share_right(&list, tried as f32 / 20.0) <= best.accuracy + 1e-12);
-            }
-        }
-
-        /// The definition: never more false matches than allowed, and any laxer threshold has more.
-        #[test]
-        fn the_threshold_of_a_rate_is_the_laxest_that_keeps_it(
-            scores in proptest::collection::vec((any::<bool>(), 0u8..30), 1..80), rate in 0.01f64..1.0,
+        fn no_threshold_is_better_than_the_best(
+            trials in prop::collection::vec((any::<bool>(), 0u8..20), 1..60)
         ) {
-            let list = list(&scores.iter().map(|(m, s)| (*m, f32::from(*s) / 30.0)).collect::<Vec<_>>());
-            let n = list.iter().filter(|c| !c.mated).count() as f64;
-            let false_matches = |threshold: f32| {
-                list.iter().filter(|c| !c.mated && c.score.value() >= threshold).count() as f64
-            };
-            match fnmr_at_fmr(&list, &[rate]).first() {
-                None => prop_assert!(rate * n < 1.0 + 1e-9),
-                Some(line) => {
-                    prop_assert!(false_matches(line.threshold) <= rate * n + 1e-9);
-                    let laxer = line.threshold.next_down();
-                    let all = false_matches(f32::MIN);
-                    prop_assert!(false_matches(laxer) > rate * n - 1e-9 || false_matches(laxer) == all);
-                }
+            let trials: Vec<_> = trials.iter().map(|(mated, s)| trial(0, 1, *mated, f32::from(*s))).collect();
+            let best = best_threshold(&trials).unwrap();
+            prop_assert_eq!(right_at(&trials, best.threshold) as f64 / trials.len() as f64, best.accuracy);
+            for threshold in -1..=21 {
+                prop_assert!(right_at(&trials, threshold as f32) <= right_at(&trials, best.threshold));
             }
         }
-    }
 
-    #[test]
-    fn rates_are_shown_only_where_trials_can_show_them() {
-        let mut scores: Vec<(bool, f32)> = (0..100).map(|i| (false, i as f32 / 100.0)).collect();
-        scores.extend([(true, 0.95), (true, 0.985), (true, 1.5), (true, 0.5)]);
-        let lines = fnmr_at_fmr(&list(&scores), &[0.1, 0.01, 0.001]);
-        assert_eq!(lines.iter().map(|l| l.fmr).collect::<Vec<_>>(), [0.1, 0.01]);
-        assert_eq!((lines[0].fnmr, lines[0].trials, lines[0].mated_trials), (Some(0.25), 100, 4));
-        assert_eq!(lines[1].fnmr, Some(0.5), "only 0.99 may match");
-        assert!(lines[1].threshold > 0.98 && lines[1].threshold <= 0.985);
-        assert_eq!(fnmr_at_fmr(&list(&scores[..100]), &[0.1])[0].fnmr, None);
-        assert_eq!(fnmr_at_fmr(&list(&scores[100..]), &[0.1]), []);
-    }
-
-    #[test]
-    fn rank_1_asks_every_image_that_has_a_mate() {
-        // 0 and 1 are one person; 2 is another, alone; 3 and 4 a third.
-        let all = [
-            compared(0, 1, true, 0.9),
-            compared(0, 2, false, 0.5),
-            compared(1, 2, false, 0.95),
-            compared(3, 4, true, 0.7),
-            compared(4, 0, false, 0.7),
-        ];
-        // 0 is right; 1's best is 2; 2 has no mate; 3 is right; 4's mate ties with 0.
-        assert_eq!(rank1(&all, 5), (2, 4));
-        assert_eq!(rank1(&[], 5), (0, 0));
+        #[test]
+        fn the_promised_rate_is_kept_and_no_laxer_threshold_keeps_it(
+            mated in prop::collection::vec(0u8..40, 1..20), non_mated in prop::collection::vec(0u8..40, 1..60)
+        ) {
+            let float = |scores: &[u8]| scores.iter().map(|s| f32::from(*s)).collect::<Vec<_>>();
+            let trials = of_scores(&float(&mated), &float(&non_mated));
+            let fmr = |threshold: f32| {
+                trials.iter().filter(|t| !t.mated && t.score >= threshold).count() as f64 / non_mated.len() as f64
+            };
+            for point in fnmr_at_fmr(&trials, &[0.5, 0.1, 0.01]) {
+                prop_assert!(fmr(point.threshold) <= point.fmr + 1e-6);
+                prop_assert!(fmr(point.threshold.next_down()) > point.fmr - 1e-6 || fmr(f32::MIN) <= point.fmr + 1e-6);
+            }
+        }
     }
 }

@@ -75,7 +75,7 @@ impl<'a> Survey<'a> {
 const ANIMATED: DecodeError =
     DecodeError::Unsupported { format: Format::WebP, found: "an animation", expected: "one picture" };
 
-/// Name, payload, and what follows it.
+/// Name, payload, and what follows.
 type Chunk<'a> = ([u8; 4], &'a [u8], &'a [u8]);
 
 /// The chunk at the start of `bytes`.

@@ -1,0 +1,111 @@
+//! `vultus bench`: figures of this machine.
+
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::{Failure, Outcome, Shared, open::cores, scratch::Scratch};
+use crate::{
+    config::Config,
+    domain::{GalleryName, ModelDigest},
+    gallery::{Galleries, bench_enrol},
+    index::{Spec, bench::bench_search},
+    model::bench::bench_embed,
+    seal::RootKey,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Options {
+    /// Faces a second through the face network of `--model`; decoding and alignment are not counted.
+    Embed {
+        #[arg(long, default_value = "32")]
+        batch: NonZeroUsize,
+        /// At least so long.
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Threads of the CPU; by default one per core.
+        #[arg(long)]
+        threads: Option<NonZeroUsize>,
+    },
+    /// Searches a second of an index over made-up unit vectors.
+    Search {
+        /// Rows of the index.
+        #[arg(long, default_value_t = 100_000)]
+        size: usize,
+        /// Values of a row.
+        #[arg(long, default_value_t = 128)]
+        dim: usize,
+        #[arg(long, default_value_t = 1000)]
+        queries: usize,
+        /// Probes in one search.
+        #[arg(long, default_value_t = 1)]
+        batch: usize,
+        /// exact, flat, or a factory string of Faiss such as IVF1024,SQ8.
+        #[arg(long, default_value = "flat")]
+        index: Spec,
+    },
+    /// Enrolments a second, made durable, of made-up templates.
+    Enrol {
+        #[arg(long, default_value_t = 20_000)]
+        references: usize,
+        /// Callers at a time.
+        #[arg(long, default_value_t = 256)]
+        concurrency: usize,
+        /// Values of a template.
+        #[arg(long, default_value_t = 128)]
+        dim: usize,
+        /// Makes the gallery in a folder here, and removes it; by default in the data directory, for the figure is the disk's.
+        #[arg(long)]
+        folder: Option<PathBuf>,
+    },
+}
+
+/// Bytes of made-up vectors at most.
+const MAX_BYTES: usize = 64 << 30;
+
+pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
+    match options {
+        Options::Embed { batch, seconds, threads } => {
+            let duration = Duration::try_from_secs_f64(*seconds).map_err(|e| format!("--seconds {seconds}: {e}"))?;
+            let (set, threads) = (shared.model_set()?, threads.unwrap_or_else(cores));
+            print(&bench_embed(&set, shared.device_choice()?, *batch, threads, duration)?, shared.json)
+        }
+        Options::Search { size, dim, queries, batch, index } => {
+            let rows = size.checked_add(*queries).and_then(|rows| rows.checked_mul(4 * dim));
+            if rows.is_none_or(|bytes| bytes > MAX_BYTES) {
+                return Err("--size, --dim and --queries: expected at most 64 GiB of vectors".into());
+            }
+            print(&bench_search(*size, *dim, *queries, *batch, index)?, shared.json)
+        }
+        Options::Enrol { references, concurrency, dim, folder } => {
+            let scratch = Scratch::new_in(folder.as_deref().unwrap_or(&shared.data))?;
+            let settings = Config::load(None)?.galleries;
+            let report = super::runtime()?.block_on(async {
+                let galleries = Galleries::open(scratch.path(), &RootKey::random()?, settings)?;
+                let name = GalleryName::new("bench")?;
+                let gallery = galleries.get_or_create(&name, ModelDigest::new([0; 32]), *dim).await?;
+                let report = bench_enrol(&gallery, *references, *concurrency).await;
+                galleries.close().await;
+                Ok::<_, Failure>(report?)
+            })?;
+            print(&report, shared.json)
+        }
+    }
+}
+
+/// The object, or its fields, one on a line.
+fn print(report: &impl Serialize, as_json: bool) -> Result<Outcome, Failure> {
+    let report = serde_json::to_value(report)?;
+    if as_json {
+        println!("{report}");
+        return Ok(Outcome::Good);
+    }
+    for (name, value) in report.as_object().into_iter().flatten() {
+        match value.as_f64() {
+            Some(number) if number.fract() != 0.0 => println!("{name:<20} {number:.4}"),
+            _ => println!("{name:<20} {}", value.to_string().trim_matches('"')),
+        }
+    }
+    Ok(Outcome::Good)
+}

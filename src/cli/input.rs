@@ -1,0 +1,120 @@
+//! Image files, and work on many of them at a time.
+
+use std::{
+    fs::File,
+    future::Future,
+    io::{self, Read},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use prost::bytes::Bytes;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::{config::Config, pipeline::DecodeLimits};
+
+/// What one file may cost: a photo as cameras take them.
+pub const ONE_FILE: DecodeLimits = DecodeLimits {
+    max_bytes: 64 << 20,
+    min_side: 16,
+    max_side: 16_384,
+    max_pixels: 64 << 20,
+    max_scans: 32,
+    max_metadata_bytes: 4 << 20,
+};
+/// What each of many files may cost; [`IN_FLIGHT`] of them, decoded, take 3 GiB at worst.
+pub const MANY_FILES: DecodeLimits = DecodeLimits { max_bytes: 16 << 20, max_pixels: 16 << 20, ..ONE_FILE };
+/// Images on their way at a time: two batches, so that the device never waits for one.
+pub const IN_FLIGHT: usize = 64;
+
+/// Waiting for the other images is part of it.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+pub fn deadline() -> Instant {
+    Instant::now() + DEADLINE
+}
+
+/// The defaults, with other limits for images: on a command line whoever gives the files pays for them.
+pub fn config(decode: DecodeLimits) -> Result<Config, crate::config::ConfigFaults> {
+    Config::load(None).map(|config| Config { decode, ..config })
+}
+
+/// A file's bytes; one more than `most` at most, which decoding then refuses.
+pub fn read(path: &Path, most: usize) -> io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+/// Whether a file's name says that it is an image that can be read here.
+pub fn is_image(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    matches!(extension.as_str(), "jpg" | "jpeg" | "png" | "webp")
+}
+
+/// Starts `work` on every item in turn, at most [`IN_FLIGHT`] at a time, and hands each result to `done` as it comes.
+///
+/// # Errors
+/// When some work panicked.
+pub async fn in_flight<T, W, R>(
+    items: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> W,
+    mut done: impl FnMut(R),
+) -> Result<(), JoinError>
+where
+    W: Future<Output = R> + Send + 'static,
+    R: Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    for item in items {
+        if tasks.len() >= IN_FLIGHT
+            && let Some(result) = tasks.join_next().await
+        {
+            done(result?);
+        }
+        tasks.spawn(work(item));
+    }
+    while let Some(result) = tasks.join_next().await {
+        done(result?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_items_are_done_and_few_at_a_time() {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut results = Vec::new();
+        let work = |item: usize| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            async move {
+                most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                tokio::task::yield_now().await;
+                now.fetch_sub(1, SeqCst);
+                item
+            }
+        };
+        in_flight(0..1000, work, |item| results.push(item)).await.unwrap();
+        results.sort_unstable();
+        assert_eq!(results, (0..1000).collect::<Vec<_>>());
+        assert!((2..=IN_FLIGHT).contains(&most.load(SeqCst)), "{most:?}");
+    }
+
+    #[test]
+    fn images_are_known_by_name() {
+        for name in ["a.jpg", "b.JPEG", "x/c.png", "d.webp"] {
+            assert!(is_image(Path::new(name)), "{name}");
+        }
+        for name in ["a", "a.txt", ".jpg", "a.jpg.tmp"] {
+            assert!(!is_image(Path::new(name)), "{name}");
+        }
+    }
+}

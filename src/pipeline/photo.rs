@@ -1,0 +1,77 @@
+//! Whole images: every face of an ordinary photo, and crops that are nothing but face.
+
+use std::{sync::Arc, time::Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::{ExtractError, ImageInput, Lane, Pipeline, batch::DeviceError, decode, locate::Framing};
+use crate::{
+    domain::{ModelDigest, Pixels, QualityThresholds, Rect, Template},
+    model::Role,
+};
+
+/// A face of a photo, cut out.
+#[derive(Debug)]
+pub struct PhotoFace {
+    /// A square of 1.4 times the longer side of `rect` around its centre, less what lies outside the photo.
+    pub crop: Pixels,
+    /// Where the face is, pixels of the photo.
+    pub rect: Rect,
+    /// The detector's, 0 to 1.
+    pub score: f32,
+}
+
+/// Side of a crop, in longer sides of the face's box: forehead, chin and ears are in it.
+const CROP_ROOM: f32 = 1.4;
+
+impl Pipeline {
+    /// All faces that the detector sees in a photo, largest first. Faces that fill the frame are not its trade: for those the image
+    /// is a crop already.
+    ///
+    /// # Errors
+    /// [`ExtractError::Device`] and [`ExtractError::Late`].
+    pub async fn faces_in_photo(
+        &self,
+        photo: &Arc<Pixels>,
+        deadline: Instant,
+    ) -> Result<Vec<PhotoFace>, ExtractError> {
+        let mut faces = self.find_faces(photo, Framing::Photo, Lane::Enrolment, deadline).await?;
+        let area = |rect: &Rect| rect.width * rect.height;
+        faces.sort_by(|a, b| area(&b.rect).total_cmp(&area(&a.rect)));
+        let photo = Arc::clone(photo);
+        let cut = move || {
+            let crop = |rect: Rect| {
+                let (side, centre) = (CROP_ROOM * rect.width.max(rect.height), rect.centre());
+                let square = Rect { x: centre.x - side / 2.0, y: centre.y - side / 2.0, width: side, height: side };
+                Some(photo.cut(square.clipped(photo.width(), photo.height())?))
+            };
+            let cut = |face: super::locate::Face| {
+                Some(PhotoFace { crop: crop(face.rect)?, rect: face.rect, score: face.score })
+            };
+            faces.into_iter().filter_map(cut).collect()
+        };
+        self.on_a_core(deadline, cut).await
+    }
+
+    /// The template of an image that is taken as the face, whole: nothing is located, judged or aligned. For evaluations; its model
+    /// digest is one of its own, so that it compares with no other template.
+    ///
+    /// # Errors
+    /// As [`Self::extract`].
+    pub async fn extract_whole(&self, image: ImageInput, deadline: Instant) -> Result<Template, ExtractError> {
+        let (limits, size) = (self.decode, self.device.input_size(Role::Embed));
+        let decoded = self.on_a_core(deadline, move || {
+            decode::decode(image.source(), &limits).map(|pixels| pixels.squared().resized(size.width, size.height))
+        });
+        let output = self.device.run(Role::Embed, decoded.await??, Lane::Enrolment, deadline).await?;
+        let digest = Sha256::new_with_prefix(b"vultus whole image v1").chain_update(self.model.as_bytes()).finalize();
+        Template::new(ModelDigest::new(digest.into()), output.values)
+            .map_err(|_| DeviceError::Failed("the network's output is no template".into()).into())
+    }
+
+    /// Accepts every face that is found, whatever its quality. For evaluations: what a service refuses, an evaluation counts.
+    pub fn ignoring_quality(mut self) -> Self {
+        self.card.quality = QualityThresholds::default();
+        self
+    }
+}
