@@ -49,12 +49,7 @@ rust_fault() {
   at_least "$version" "$RUST_NEEDED" || echo "Rust $version is too old"
 }
 
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"
-  elif have sudo; then sudo "$@"
-  else die "installing packages needs root; run 'scripts/setup.sh' as root once, or install sudo"
-  fi
-}
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 "$@" </dev/null; }
 
@@ -67,27 +62,31 @@ apt_update() {
 }
 
 apt_install() {
-  have apt-get || die "this is no Debian: please install by hand: $*"
+  have apt-get || die "this is no Debian; install by hand: $*"
+  [ "$(id -u)" = 0 ] || have sudo || die "installing needs root or sudo; run scripts/setup.sh as root once, for: $*"
   say "installing $*"
   compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || apt_update
   # Stale lists name versions that the mirror no longer has; fresh ones are fetched only then.
   apt install -y --no-install-recommends "$@" >/dev/null 2>&1 || { apt_update; apt install -y --no-install-recommends "$@" >/dev/null; }
 }
 
-# The Debian packages that bring a new enough Rust: Debian 12 has it as rustc-web (security updates of its browsers).
+# The Debian packages that bring a new enough Rust, with what `make lint` needs. Debian 12 and 13 have one beside their
+# older `rustc`: rustc-web, kept recent among the security updates because browsers are built with it.
 rust_packages() {
-  local suffix version
+  local suffix version lint
   for suffix in "" -web; do
     version="$(apt-cache policy "rustc$suffix" 2>/dev/null | awk '/Candidate:/ {print $2}')"
     if [ -n "$version" ] && [ "$version" != "(none)" ] && at_least "$version" "$RUST_NEEDED"; then
-      echo "rustc$suffix cargo$suffix"
+      lint="rust-clippy"
+      [ -z "$suffix" ] || lint="rust$suffix-clippy"
+      echo "rustc$suffix cargo$suffix rustfmt$suffix $lint"
       return
     fi
   done
 }
 
 install_rust() {
-  local packages
+  local packages fault
   have apt-get || explain_rust "$1"
   ! have rustup || explain_rust "$1"
   packages="$(rust_packages)"
@@ -96,7 +95,6 @@ install_rust() {
   # shellcheck disable=SC2086 # two words
   apt_install $packages
   hash -r
-  local fault
   fault="$(rust_fault)"
   [ -z "$fault" ] || explain_rust "$fault"
 }
@@ -105,7 +103,7 @@ explain_rust() {
   cat >&2 <<TEXT
 setup: $1; Vultus needs Rust $RUST_NEEDED or newer, and no package of this machine's sources brings it.
   With rustup already here:  rustup toolchain install stable && rustup default stable
-  On Debian 13:              apt-get install rustup && rustup default stable
+  On Debian 12 or 13:        enable the security updates (bookworm-security, trixie-security): they have rustc-web
   Anywhere:                  https://rustup.rs
   Then run the same command again.
 TEXT

@@ -3,6 +3,8 @@
 //! The child is this program again, with `CHILD` in its environment: it enrols and erases from many tasks and prints a
 //! line per acknowledgement. `VULTUS_KILLS` sets the number of kills (50), `VULTUS_SEED` the seed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
 mod common;
 
 use std::{
@@ -123,7 +125,7 @@ fn live_and_die(dir: &Path, first: u64, after: Duration, told: &mut Told) {
     let mut child = command(dir, first, "").spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut killed_at = None;
-    let (sender, opened) = std::sync::mpsc::channel();
+    let (sender, opened) = std::sync::mpsc::sync_channel(1);
     let reader = std::thread::spawn(move || {
         let mut lines = Vec::new();
         let mut line = String::new();

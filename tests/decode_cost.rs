@@ -1,5 +1,6 @@
 //! No image costs more than 64 MiB, and none takes long: the worst files that the limits admit, under a counting allocator.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 #![allow(unsafe_code, reason = "a counting allocator is one by definition")]
 
 use std::{

@@ -1,5 +1,7 @@
 //! From image to template on real faces: needs the fetched bundles and `../shared/faces`, and says when it is skipped.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
 use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use vultus::{

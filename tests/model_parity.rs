@@ -1,6 +1,8 @@
 //! The default model against what face-api computes: needs the fetched bundles and `../shared/faces`, and says when it
 //! is skipped.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
 use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use vultus::{

@@ -1,6 +1,8 @@
 //! Figures, not verdicts: `cargo test --release --test speed -- --ignored --nocapture --test-threads=1`.
 //! `VULTUS_SIZE`, `VULTUS_DIM` and `VULTUS_INDEX` choose the search.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
 mod common;
 
 use std::{env, time::Instant};

@@ -40,6 +40,16 @@ impl Access {
         Self { clients, galleries }
     }
 
+    /// True once the store takes no further changes.
+    pub fn store_failed(&self) -> bool {
+        self.galleries.has_failed()
+    }
+
+    /// References in all galleries.
+    pub fn references(&self) -> usize {
+        self.galleries.list().iter().map(|gallery| gallery.describe().references).sum()
+    }
+
     /// Checks that `client` may do what needs one of `rights` for the context's purpose, and hands out the pass for it.
     pub fn authorise(&self, client: &ClientId, rights: &[Right], context: &RequestContext) -> Result<Pass, Denied> {
         let policy = self.clients.get(client).ok_or(Denied::UnknownClient)?;

@@ -53,6 +53,7 @@ async fn serve(config: &Config, shared: &Shared) -> Result<Outcome, Failure> {
         let _ = told.send(()); // the server may have ended by itself
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::warn!("told to stop again; stopping at once");
+        #[expect(clippy::disallowed_methods, reason = "at once means without unwinding what still works")]
         std::process::exit(SECOND_SIGNAL);
     });
     let ended = serving

@@ -5,7 +5,10 @@ use std::{
     fmt, fs,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::SystemTime,
 };
@@ -39,6 +42,7 @@ pub struct Galleries {
     /// The one lasting sender; without it the writer ends when its queue is empty.
     queue: Mutex<Option<mpsc::Sender<Op>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    has_failed: Arc<AtomicBool>,
 }
 
 impl Galleries {
@@ -58,7 +62,16 @@ impl Galleries {
         })?;
         let by_name = galleries.values().map(|g| (g.name.clone(), Arc::clone(g))).collect();
         let by_name: Map = Arc::new(RwLock::new(by_name));
-        let writer = Writer::new(store, galleries, Arc::clone(&by_name), root.clone(), settings, queue.downgrade());
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let writer = Writer::new(
+            store,
+            galleries,
+            Arc::clone(&by_name),
+            root.clone(),
+            settings,
+            queue.downgrade(),
+            Arc::clone(&has_failed),
+        );
         let thread = thread::Builder::new()
             .name("gallery-writer".into())
             .spawn(move || {
@@ -66,7 +79,12 @@ impl Galleries {
                 drop(lock); // after the store is closed
             })
             .map_err(OpenError::Thread)?;
-        Ok(Self { by_name, queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
+        Ok(Self { by_name, queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)), has_failed })
+    }
+
+    /// True once the store takes no further changes: only a restart helps.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
     }
 
     pub fn get(&self, name: &GalleryName) -> Option<Arc<Gallery>> {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -61,6 +64,8 @@ pub(super) struct Writer {
     purged_at: Option<Instant>,
     /// Why nothing is written any more.
     failed: Option<StoreError>,
+    /// Tells everyone else that it is so.
+    has_failed: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -71,8 +76,9 @@ impl Writer {
         root: RootKey,
         settings: Settings,
         queue: mpsc::WeakSender<Op>,
+        has_failed: Arc<AtomicBool>,
     ) -> Self {
-        Self { store, galleries, by_name, root, settings, queue, purged_at: None, failed: None }
+        Self { store, galleries, by_name, root, settings, queue, purged_at: None, failed: None, has_failed }
     }
 
     /// Ends when every sender is gone and the queue is empty.
@@ -112,6 +118,7 @@ impl Writer {
         }
         if let Some(failure @ (StoreError::Failed(_) | StoreError::Closed)) = &batch.failure {
             self.failed = Some(failure.clone());
+            self.has_failed.store(true, Ordering::Release);
         }
         for answer in batch.answers {
             answer.deliver(batch.failure.as_ref());

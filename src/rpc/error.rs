@@ -10,7 +10,8 @@ use crate::{
     domain::{Assessment, CalibrationError, Measure},
     gallery::{CaseError, CreateError, EnrolError, EraseError, SearchError, StoreError},
     pipeline::{
-        DeviceError, ExtractError, ExtractReferenceError, IdentifyError, ReceiptError, ThresholdError, VerifyError,
+        DecodeError, DeviceError, ExtractError, ExtractReferenceError, IdentifyError, ReceiptError, ThresholdError,
+        VerifyError,
     },
 };
 
@@ -125,7 +126,7 @@ impl Error {
             Self::Denied(_) => row(PermissionDenied, "NOT_PERMITTED", "the policy does not permit this call"),
             Self::Busy => row(ResourceExhausted, OVERLOADED, "too many requests; try again shortly"),
             Self::Extract(error) => match error {
-                ExtractError::Decode(_) => row(InvalidArgument, "IMAGE_MALFORMED", text),
+                ExtractError::Decode(error) => row(InvalidArgument, image_reason(error), text),
                 ExtractError::Landmarks(_) => row(InvalidArgument, "LANDMARKS_IMPLAUSIBLE", text),
                 ExtractError::Device(DeviceError::Full { .. }) => {
                     row(ResourceExhausted, OVERLOADED, "too many requests; try again shortly")
@@ -216,6 +217,20 @@ fn store_row(error: &StoreError) -> Row {
         StoreError::Full => row(Code::ResourceExhausted, "STORE_FULL", "the store is full: nothing was changed"),
         StoreError::Failed(_) => row(Code::Unavailable, "STORE_FAILED", "the store takes no changes at present"),
         StoreError::Closed => row(Code::Unavailable, "STOPPING", "the service is going down; try another replica"),
+    }
+}
+
+/// A larger camera setting, another file format, or a broken file: three faults that a front end mends in three ways.
+fn image_reason(error: &DecodeError) -> &'static str {
+    match error {
+        DecodeError::Bytes { .. } | DecodeError::Side { .. } | DecodeError::Area { .. } | DecodeError::Scans { .. } => {
+            "IMAGE_OUT_OF_LIMITS"
+        }
+        DecodeError::Format | DecodeError::Unsupported { .. } => "IMAGE_UNSUPPORTED",
+        DecodeError::Empty
+        | DecodeError::Truncated { .. }
+        | DecodeError::Malformed { .. }
+        | DecodeError::RawLength { .. } => "IMAGE_MALFORMED",
     }
 }
 

@@ -205,6 +205,11 @@ async fn watch_health(core: Arc<Core>, health: HealthReporter, mut stopped: watc
             _ = stopped.wait_for(|stop| *stop) => break,
             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
         }
+        Metrics::get().references.set(i64::try_from(core.access.references()).unwrap_or(i64::MAX));
+        if core.access.store_failed() {
+            tracing::error!("the store has failed; not serving");
+            break;
+        }
         if !core.pipeline.is_running() {
             tracing::error!("the device has stopped; not serving");
             break;

@@ -195,10 +195,11 @@ class Refusals(Case):
         for limit, probe in over.items():
             with self.subTest(limit):
                 asked = self.verify_request(probe)
-                self.assert_refused(StatusCode.INVALID_ARGUMENT, "IMAGE_MALFORMED", asked)
+                self.assert_refused(StatusCode.INVALID_ARGUMENT, "IMAGE_OUT_OF_LIMITS", asked)
 
     def test_what_is_no_image(self):
-        for probe in (b"just some text", enrolled.probe[: len(enrolled.probe) // 2], faces.png_header(64, 64)):
+        self.assert_refused(StatusCode.INVALID_ARGUMENT, "IMAGE_UNSUPPORTED", self.verify_request(b"just some text"))
+        for probe in (enrolled.probe[: len(enrolled.probe) // 2], faces.png_header(64, 64)):
             asked = self.verify_request(probe)
             self.assert_refused(StatusCode.INVALID_ARGUMENT, "IMAGE_MALFORMED", asked)
 

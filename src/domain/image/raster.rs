@@ -138,6 +138,12 @@ impl Pixels {
         if shrinks { self.averaged(width, height) } else { self.interpolated(width, height) }
     }
 
+    /// With another value for each value of a channel.
+    pub fn mapped(mut self, value: impl Fn(u8) -> u8) -> Self {
+        self.rgb8.iter_mut().for_each(|v| *v = value(*v));
+        self
+    }
+
     /// Sampled at `place` of each pixel of a `width` x `height` image; bilinear, black outside.
     pub fn warped(&self, width: u32, height: u32, place: &Similarity) -> Self {
         let mut out = Self::flat(width, height, [0; 3]);

@@ -75,8 +75,11 @@ impl<'a> Survey<'a> {
 const ANIMATED: DecodeError =
     DecodeError::Unsupported { format: Format::WebP, found: "an animation", expected: "one picture" };
 
-/// Name, payload, and what follows the chunk at the start of `bytes`.
-fn chunk(bytes: &[u8]) -> Result<([u8; 4], &[u8], &[u8]), DecodeError> {
+/// Name, payload, and what follows.
+type Chunk<'a> = ([u8; 4], &'a [u8], &'a [u8]);
+
+/// The chunk at the start of `bytes`.
+fn chunk(bytes: &[u8]) -> Result<Chunk<'_>, DecodeError> {
     let (name, rest) = bytes.split_first_chunk::<4>().ok_or(TRUNCATED)?;
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(TRUNCATED)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| TRUNCATED)?;
