@@ -96,12 +96,11 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
 
 /// The object, or its fields, one on a line.
 fn print(report: &impl Serialize, as_json: bool) -> Result<Outcome, Failure> {
-    let report = serde_json::to_value(report)?;
     if as_json {
-        println!("{report}");
+        println!("{}", serde_json::to_string(report)?);
         return Ok(Outcome::Good);
     }
-    for (name, value) in report.as_object().into_iter().flatten() {
+    for (name, value) in serde_json::to_value(report)?.as_object().into_iter().flatten() {
         match value.as_f64() {
             Some(number) if number.fract() != 0.0 => println!("{name:<20} {number:.4}"),
             _ => println!("{name:<20} {}", value.to_string().trim_matches('"')),

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each thin over the same pipeline that serves.
 
 mod bench;
+mod demo;
 mod enrol;
 mod evaluate;
 mod gallery;
@@ -52,6 +53,8 @@ struct Shared {
 enum Command {
     /// Serves gRPC on loopback, and metrics on a port of their own.
     Serve(serve::Options),
+    /// Tells the whole story on real faces: enrol, verify, find a second identity, review.
+    Demo(demo::Options),
     /// Compares two photos with one face each, without a server: are they of one person?
     Verify(verify::Options),
     /// Enrols a folder of images into a gallery. Run again, it goes on where it stopped.
@@ -101,6 +104,7 @@ pub fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     }
     match command {
         Command::Serve(options) => serve::run(&options, &shared),
+        Command::Demo(options) => demo::run(&options, &shared),
         Command::Verify(options) => verify::run(&options, &shared),
         Command::Enrol(options) => enrol::run(&options, &shared),
         Command::Evaluate(options) => evaluate::run(&options, &shared),

@@ -48,7 +48,11 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
         Options::Import { file } => bring(shared, Some(file), None),
         Options::List => {
             let lines = lines(&shared.models_dir())?;
-            if shared.json { println!("{}", json!({ "models": lines })) } else { lines.iter().for_each(print) }
+            if shared.json {
+                println!("{}", json!({ "models": lines }))
+            } else {
+                lines.iter().for_each(print)
+            }
             Ok(Outcome::Good)
         }
         Options::Check => check(shared),

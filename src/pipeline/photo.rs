@@ -30,11 +30,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`ExtractError::Device`] and [`ExtractError::Late`].
-    pub async fn faces_in_photo(
-        &self,
-        photo: &Arc<Pixels>,
-        deadline: Instant,
-    ) -> Result<Vec<PhotoFace>, ExtractError> {
+    pub async fn faces_in_photo(&self, photo: &Arc<Pixels>, deadline: Instant) -> Result<Vec<PhotoFace>, ExtractError> {
         let mut faces = self.find_faces(photo, Framing::Photo, Lane::Enrolment, deadline).await?;
         let area = |rect: &Rect| rect.width * rect.height;
         faces.sort_by(|a, b| area(&b.rect).total_cmp(&area(&a.rect)));

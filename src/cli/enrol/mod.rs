@@ -126,7 +126,11 @@ async fn enrol(name: &GalleryName, plan: Plan, shared: &Shared) -> Result<Outcom
     bar.finish_and_clear();
     report.seconds = started.elapsed().as_secs_f64();
     report.refused.sort();
-    if shared.json { println!("{}", serde_json::to_string(&report)?) } else { print(&report) }
+    if shared.json {
+        println!("{}", serde_json::to_string(&report)?)
+    } else {
+        print(&report)
+    }
     match broken {
         Some(why) => Err(format!("{why}; what was enrolled stays").into()),
         None if report.not_reached > 0 => {

@@ -148,10 +148,13 @@ mod tests {
         }
         let found = |from| {
             let plan = Plan::of(root, from).unwrap();
-            let of = |item: &Item| (item.path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), item.subject.to_string());
+            let of = |item: &Item| {
+                (item.path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), item.subject.to_string())
+            };
             (plan.items.iter().map(of).collect::<Vec<_>>(), plan.refused.len())
         };
-        let expect = |list: &[(&str, &str)]| list.iter().map(|(p, s)| (p.to_string(), s.to_string())).collect::<Vec<_>>();
+        let expect =
+            |list: &[(&str, &str)]| list.iter().map(|(p, s)| (p.to_string(), s.to_string())).collect::<Vec<_>>();
         let by_place = expect(&[("anna_1.png", "anna"), ("anna_2.JPG", "anna"), ("bella/x.png", "bella")]);
         assert_eq!(found(None), (by_place, 1));
         let by_name = expect(&[("anna_1.png", "anna"), ("anna_2.JPG", "anna"), ("bella/x.png", "x")]);

@@ -74,7 +74,11 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let model = pipeline.model().to_string();
     let templates = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
     let report = judge(&pairs, &templates, model)?;
-    if shared.json { println!("{}", serde_json::to_string(&report)?) } else { print(&report) }
+    if shared.json {
+        println!("{}", serde_json::to_string(&report)?)
+    } else {
+        print(&report)
+    }
     Ok(if report.failures.is_empty() { Outcome::Good } else { Outcome::Negative })
 }
 

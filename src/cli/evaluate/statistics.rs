@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn rank_one_needs_a_mate_and_no_tie() {
         // 0 and 1 are mates, 2 is a stranger; 3 has no mate.
-        let trials = [trial(0, 1, true, 0.9), trial(0, 2, false, 0.9), trial(1, 2, false, 0.8), trial(2, 3, false, 0.1)];
+        let trials =
+            [trial(0, 1, true, 0.9), trial(0, 2, false, 0.9), trial(1, 2, false, 0.8), trial(2, 3, false, 0.1)];
         assert_eq!(rank_one(&trials), RankOne { correct: 1, total: 2 });
         assert_eq!(rank_one(&trials[1..]), RankOne { correct: 0, total: 0 });
     }
