@@ -45,8 +45,8 @@ enum Alignment {
     Whole,
 }
 
-/// The rates that are always of interest; those that the trials cannot show are left out.
-const RATES: [f64; 3] = [0.1, 0.01, 0.001];
+/// The rates of a card's calibration table; those that the trials cannot show are left out.
+const RATES: [f64; 7] = [0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001];
 
 /// What an evaluation found.
 #[derive(Debug, Serialize)]
@@ -64,6 +64,9 @@ struct Report {
     rank1_correct: usize,
     rank1_total: usize,
     fnmr_at_fmr: Vec<Point>,
+    /// Mean and standard deviation of non-mated scores; none with fewer than two.
+    non_mated_mean: Option<f64>,
+    non_mated_standard_deviation: Option<f64>,
     model: String,
 }
 
@@ -130,6 +133,7 @@ fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String) -
     let best = statistics::best_threshold(&trials);
     let RankOne { correct, total } = statistics::rank_one(&trials);
     let mated = trials.iter().filter(|t| t.mated).count();
+    let spread = statistics::non_mated_spread(&trials);
     let failed = pairs.images.iter().zip(templates).filter_map(|(image, template)| {
         Some(Refused { path: image.clone(), reason: template.as_ref().err()?.clone() })
     });
@@ -144,6 +148,8 @@ fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String) -
         rank1_correct: correct,
         rank1_total: total,
         fnmr_at_fmr: statistics::fnmr_at_fmr(&trials, &RATES),
+        non_mated_mean: spread.map(|(mean, _)| mean),
+        non_mated_standard_deviation: spread.map(|(_, deviation)| deviation),
         model,
     })
 }

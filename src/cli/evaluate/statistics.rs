@@ -124,11 +124,29 @@ pub fn fnmr_at_fmr(trials: &[Trial], rates: &[f64]) -> Vec<Point> {
     points
 }
 
+/// Mean and sample standard deviation of the non-mated scores; `None` with fewer than two.
+pub fn non_mated_spread(trials: &[Trial]) -> Option<(f64, f64)> {
+    let scores: Vec<f64> = trials.iter().filter(|t| !t.mated).map(|t| f64::from(t.score)).collect();
+    if scores.len() < 2 {
+        return None;
+    }
+    let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+    let squares: f64 = scores.iter().map(|score| (score - mean).powi(2)).sum();
+    Some((mean, (squares / (scores.len() - 1) as f64).sqrt()))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_spread_is_of_non_mated_scores_alone() {
+        assert_eq!(non_mated_spread(&of_scores(&[0.9], &[0.5])), None);
+        let (mean, deviation) = non_mated_spread(&of_scores(&[0.9], &[0.25, 0.75])).unwrap();
+        assert!((mean - 0.5).abs() < 1e-12 && (deviation - 0.125_f64.sqrt()).abs() < 1e-12);
+    }
 
     fn trial(a: usize, b: usize, mated: bool, score: f32) -> Trial {
         Trial { a, b, mated, score }

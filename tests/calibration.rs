@@ -1,0 +1,94 @@
+//! The default card's calibration table, made again from what it names as its source: the crops beside the repository and the
+//! package's photos. Says when it is skipped.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{fs, io::BufWriter, path::Path, process::Command};
+
+use vultus::{
+    domain::{Pixels, Rect},
+    model::ModelSet,
+    pipeline::decode::{DecodeLimits, Source, decode},
+};
+
+fn write_png(path: &Path, pixels: &Pixels) {
+    let file = BufWriter::new(fs::File::create(path).unwrap());
+    let mut encoder = png::Encoder::new(file, pixels.width(), pixels.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(pixels.rgb8()).unwrap();
+}
+
+/// The faces that the reference found in a photo, each in a square of 1.4 times the longer side of its box.
+fn faces_of(photo: &Pixels, reference: &serde_json::Value) -> Vec<Pixels> {
+    let scale = photo.width() as f32 / reference["width"].as_f64().unwrap() as f32;
+    let faces = reference["faces"].as_array().unwrap().iter().map(|face| {
+        let [x, y, w, h] = std::array::from_fn(|i| face["box"][i].as_f64().unwrap() as f32 * scale);
+        let side = 1.4 * w.max(h);
+        let square = Rect { x: x + w / 2.0 - side / 2.0, y: y + h / 2.0 - side / 2.0, width: side, height: side };
+        photo.cut(square.clipped(photo.width(), photo.height()).unwrap())
+    });
+    faces.collect()
+}
+
+#[test]
+fn the_cards_table_is_what_its_source_gives() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (faces, photos, models) = (root.join("../shared/faces"), root.join("data/photos"), root.join("data/models"));
+    if !faces.exists() || !photos.exists() || !models.exists() {
+        println!("skipped: needs ../shared/faces and `make model`");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let reference: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(faces.join("reference.json")).unwrap()).unwrap();
+    let large = DecodeLimits { max_bytes: 64 << 20, max_pixels: 1 << 26, ..DecodeLimits::default() };
+    let (mut crops, mut cut) = (Vec::new(), Vec::new());
+    for name in reference["crops"].as_object().unwrap().keys() {
+        crops.push(faces.join("crops").canonicalize().unwrap().join(name));
+    }
+    for (name, expected) in reference["photos"].as_object().unwrap() {
+        let photo = decode(Source::Encoded(&fs::read(photos.join(name)).unwrap()), &large).unwrap();
+        for (i, face) in faces_of(&photo, expected).iter().enumerate() {
+            let path = scratch.path().join(format!("{name}-{i}.png"));
+            write_png(&path, face);
+            cut.push(path);
+        }
+    }
+    assert_eq!((crops.len(), cut.len()), (40, 22));
+    // Pairs within each source: across them every pair is non-mated, and easy.
+    let mut csv = String::from("a,b,mated\n");
+    for (of_one_source, name_of_person) in [(&crops, true), (&cut, false)] {
+        let person =
+            |path: &Path| path.file_stem().unwrap().to_str().unwrap().trim_end_matches(char::is_numeric).to_owned();
+        for (i, a) in of_one_source.iter().enumerate() {
+            for b in &of_one_source[..i] {
+                let mated = name_of_person && person(a) == person(b);
+                csv += &format!("{},{},{}\n", a.display(), b.display(), u8::from(mated));
+            }
+        }
+    }
+    let pairs = scratch.path().join("pairs.csv");
+    fs::write(&pairs, csv).unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_vultus"))
+        .args(["evaluate", "--json", "--quality", "--pairs"])
+        .args([pairs.as_os_str(), "--models".as_ref(), models.as_os_str()])
+        .output()
+        .unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    println!("{found:#}");
+
+    let set = ModelSet::open(&models, "default").unwrap();
+    let card = &set.card().calibration;
+    let measured: Vec<_> = card.points().iter().filter(|p| p.trials > 0).collect();
+    for point in &measured {
+        let at = |p: &&serde_json::Value| (p["fmr"].as_f64().unwrap() - point.fmr.value()).abs() < 1e-9;
+        let counted = found["fnmr_at_fmr"].as_array().unwrap().iter().find(at).unwrap();
+        assert_eq!(counted["trials"], point.trials, "{counted}");
+        let stricter = f64::from(point.threshold.value()) - counted["threshold"].as_f64().unwrap();
+        assert!((0.0..5e-4).contains(&stricter), "{counted}: the card says {}", point.threshold.value());
+    }
+    assert!(measured.len() >= 6);
+    let (mean, deviation) = card.non_mated();
+    assert!((found["non_mated_mean"].as_f64().unwrap() - f64::from(mean)).abs() < 1e-3);
+    assert!((found["non_mated_standard_deviation"].as_f64().unwrap() - f64::from(deviation)).abs() < 1e-3);
+}
