@@ -248,8 +248,9 @@ mod tests {
 
     /// The ids of the best `k`, distances taken anew.
     fn rescored(index: &dyn Index, probe: &[f32], found: &[Neighbour], k: usize) -> Vec<i64> {
+        // As f32, in which the oracle orders them too: what is one distance there goes by id.
         let mut exact: Vec<_> =
-            found.iter().map(|n| (squared_distance(probe, index.vector(n.id).unwrap()), n.id)).collect();
+            found.iter().map(|n| (squared_distance(probe, index.vector(n.id).unwrap()) as f32, n.id)).collect();
         exact.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         exact.into_iter().map(|(_, id)| id).take(k).collect()
     }

@@ -46,10 +46,9 @@ impl<'a> Survey<'a> {
             }
             let segment = segment_at(file, &mut at)?;
             match marker {
-                0xc0..=0xc2 => {
-                    let first = size.replace(frame_size(segment, limits)?).is_none();
-                    first.then_some(()).ok_or(MALFORMED)?; // a second frame header would escape the checks of the first
-                }
+                // A second frame header would escape the checks of the first.
+                0xc0..=0xc2 if size.is_some() => return Err(MALFORMED),
+                0xc0..=0xc2 => size = Some(frame_size(segment, limits)?),
                 0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
                     return Err(unsupported("a lossless, hierarchical or arithmetic-coded picture"));
                 }

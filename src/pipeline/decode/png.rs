@@ -22,6 +22,10 @@ pub(super) fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, Deco
     if reader.info().is_animated() {
         return Err(DecodeError::Unsupported { format: Format::Png, found: "an animation", expected: "one picture" });
     }
+    // png 0.18.1 presumes whole entries, and panics otherwise (image-rs/image-png#694).
+    if reader.info().palette.as_ref().is_some_and(|palette| palette.len() % 3 != 0) {
+        return Err(MALFORMED);
+    }
     let (colour, depth) = reader.output_color_type();
     if depth != BitDepth::Eight {
         return Err(MALFORMED);

@@ -153,6 +153,18 @@ fn pngs_of_every_kind_are_exact() {
 }
 
 #[test]
+fn a_palette_of_broken_entries_is_refused() {
+    let mut file = png(&[0; 24 * 5], 40, 24, ColorType::Indexed, BitDepth::One);
+    let plte = file.windows(4).position(|w| w == b"PLTE").unwrap();
+    file[plte - 1] = 4; // of 6 bytes; the next two and the old checksum go
+    file.drain(plte + 8..plte + 14);
+    let mut crc = flate2::Crc::new();
+    crc.update(&file[plte..plte + 8]);
+    file.splice(plte + 8..plte + 8, crc.sum().to_be_bytes());
+    assert_eq!(decoded(&file).unwrap_err(), DecodeError::Malformed { format: Format::Png });
+}
+
+#[test]
 fn webps_of_every_kind_are_read() {
     let rgb8 = smooth(33, 17);
     assert!(decoded(&lossless_webp(&rgb8, 33, 17)).unwrap().rgb8() == rgb8);
