@@ -28,7 +28,7 @@ model: build ## Fetch the default model and its package's photos into data/, and
 	$(VULTUS) model fetch --photos data/photos
 
 demo: model ## The whole story on real faces: enrol, verify, identify a planted duplicate, show the case.
-	$(VULTUS) demo
+	$(VULTUS) demo --models data/models
 
 test: model test-python test-rust ## Every test, with the default model.
 

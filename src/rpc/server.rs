@@ -3,8 +3,7 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::server::HealthReporter;
 
 use super::{
@@ -131,7 +130,6 @@ impl Serving {
             .http2_max_header_list_size(limits.header_bytes)
             .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
             .timeout(limits.max_deadline)
-            .tcp_nodelay(true)
             .add_service(health_service)
             .add_optional_service(reflection)
             .add_service(MatchServiceServer::new(service()).max_decoding_message_size(sized))
@@ -142,7 +140,9 @@ impl Serving {
         let metrics = tokio::spawn(serve_metrics(self.metrics, stopped.clone()));
         let watcher = tokio::spawn(watch_health(Arc::clone(&self.core), health, stopped.clone()));
         let mut told = stopped.clone();
-        let server = router.serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), async move {
+        // Without it an answer can wait 40 ms for the client's delayed acknowledgement. The builder's own setting is for listeners of its own.
+        let connections = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let server = router.serve_with_incoming_shutdown(connections, async move {
             let _ = told.wait_for(|stop| *stop).await; // an error means that the sender is gone: stop as well
         });
         tokio::pin!(server);

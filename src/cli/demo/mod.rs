@@ -4,6 +4,7 @@
 mod client;
 mod faces;
 mod story;
+mod table;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,12 +14,16 @@ use std::{
 use tokio::{signal::ctrl_c, sync::oneshot};
 
 use self::{
-    client::{BACK_OFFICE, CONFIG, Client, FRONT_END},
+    client::{BACK_OFFICE, Client, FRONT_END},
     faces::Person,
     story::{Story, Teller},
 };
 use super::{Failure, Outcome, Shared, input, scratch::Scratch, serve};
-use crate::{config::Config, model::fetch, seal::RootKey};
+use crate::{
+    domain::{Fmr, Score, Tail},
+    model::fetch,
+    seal::RootKey,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -64,7 +69,7 @@ async fn tell(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
 
     let home = Scratch::new_in(&std::env::temp_dir())?;
     let own = Shared { data: home.path().into(), models: Some(shared.models_dir()), ..shared.clone() };
-    let (serving, galleries) = serve::open(&Config::parse(CONFIG)?, &own).await?;
+    let (serving, galleries) = serve::open(&client::config(options.faces.is_some())?, &own).await?;
     let (address, metrics) = (serving.address()?, serving.metrics_address()?);
     narrator.say(&format!("Serving gRPC on {address}, metrics on http://{metrics}/metrics"));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -78,9 +83,16 @@ async fn tell(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     if shared.json {
         println!("{}", serde_json::to_string(&story)?);
     } else {
-        print(&story, options.faces.is_some(), started.elapsed().as_secs_f64());
+        table::print(&story, options.faces.is_some());
+        if options.faces.is_none() {
+            admit(&story, shared)?;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        println!("{} in {seconds:.1} s", if story.ok { "All went as it should," } else { "SOMETHING WENT WRONG," });
     }
-    if options.stay {
+    if !options.stay {
+        narrator.say("With --stay it goes on serving, so that the metrics can be looked at.");
+    } else {
         narrator.say(&format!("Still serving: look at http://{metrics}/metrics; Ctrl-C ends it."));
         ctrl_c().await?;
     }
@@ -111,32 +123,21 @@ async fn people(options: &Options, shared: &Shared, narrator: Narrator) -> Resul
     Ok(people)
 }
 
-fn print(story: &Story, real_pairs: bool, seconds: f64) {
-    println!("\n{:<20} {:<28} {:<13} {:>7} {:>8}", "claimed subject", "probe", "decision", "score", "ms");
-    for v in &story.verifications {
-        let score = v.score.map_or_else(String::new, |score| format!("{score:.4}"));
-        let odd = if v.mated == (v.decision == "MATCH") { "" } else { "  <- wrong" };
-        println!("{:<20} {:<28} {:<13} {score:>7} {:>8.1}{odd}", v.subject, v.probe, v.decision, v.ms);
-    }
-    let Story { people, enrolled, mated, non_mated, no_duplicate, .. } = story;
-    let changed = if real_pairs { "" } else { " (the same photo, changed)" };
-    println!("\n{enrolled} of {people} people enrolled, {} refused for their image's quality", story.refused.len());
-    println!("{} of {} mated probes{changed} matched", mated.right, mated.trials);
-    println!("{} of {} non-mated probes were refused", non_mated.right, non_mated.trials);
+/// The default model is for a start: what its least measured rate would have meant for these people.
+fn admit(story: &Story, shared: &Shared) -> Result<(), Failure> {
+    let models = shared.model_set()?;
+    let measured = models.card().calibration.threshold_for_fmr(Fmr::new(0.01)?, Tail::Measured)?;
+    let strangers = || story.verifications.iter().filter(|v| !v.mated);
+    let matched =
+        strangers().filter(|v| v.score.and_then(Score::new).is_some_and(|score| measured.admits(score))).count();
     println!(
-        "{} of {} searches after a match found no duplicate, as there was none",
-        no_duplicate.right, no_duplicate.trials
+        "The policy here: 1 false match in 1000, 1 false alarm in 100 searches, at thresholds that the model's card extrapolates."
     );
-    if let Some(d) = &story.duplicate {
-        println!("{} came back as {}: {}", d.person, d.second_identity, d.outcome);
-        println!("  case {}; the front end that asks for it is told {}", d.case_id, d.front_end_is_told);
-        for (rank, (subject, score)) in (1..).zip(&d.candidates) {
-            let score = score.map_or_else(String::new, |score| format!(", score {score:.4}"));
-            println!("  the back office sees candidate {rank}: {subject}{score}");
-        }
-    }
-    let stages: Vec<_> = ["decode", "align", "queue", "extract", "compare", "total"].into_iter().collect();
-    let stage = |name: &&str| format!("{name} {:.1}", *story.stage_p50_us.get(*name).unwrap_or(&0) as f64 / 1000.0);
-    println!("medians of the stages, ms: {}", stages.iter().map(stage).collect::<Vec<_>>().join(", "));
-    println!("{} in {seconds:.1} s", if story.ok { "All went as it should," } else { "SOMETHING WENT WRONG," });
+    println!(
+        "At its measured threshold for 1 in 100 ({:.4}) {matched} of these {} strangers would have matched: it was measured on",
+        measured.value(),
+        strangers().count()
+    );
+    println!("eight other people. Calibrate on your own faces before a decision rests on it.");
+    Ok(())
 }
