@@ -1,6 +1,10 @@
 //! Tracing set-up, and every metric in one list with its unit. Labels are from closed lists: no label can grow.
 
-use std::{io, sync::LazyLock, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -19,7 +23,10 @@ pub enum LogFormat {
 /// Starts logging to stderr at the level of the environment variable `VULTUS_LOG` (default `info`). A second call does nothing.
 pub fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_env("VULTUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     // An error means that a subscriber stands already, as in tests that start several servers.
     let _ = match format {

@@ -24,8 +24,9 @@ use crate::domain::Pixels;
 /// Images that run together at most; more are run in turns.
 pub const MAX_BATCH: usize = 64;
 
-/// Floats of one activation of a batch, at most, unless one image alone has more.
-const MAX_ACTIVATION: usize = 16 << 20;
+/// Floats of one activation of the images that run together, at most, unless one image alone has more: two fit into a
+/// core's share of a common cache.
+const MAX_ACTIVATION: usize = 1 << 20;
 
 /// Floats of gathered patches in one tile: half of a common L2 cache.
 const TILE_FLOATS: usize = 128 << 10;
@@ -83,12 +84,14 @@ impl Executor for CpuExecutor {
                 return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
             }
         }
-        let mut outputs = Vec::with_capacity(images.len());
-        for batch in images.chunks(network.batch) {
-            let values = self.pool.install(|| network.run(batch));
+        // A thread has images of its own before it shares one with others: less to wait for.
+        let together = network.batch.min(images.len().div_ceil(self.pool.current_num_threads())).max(1);
+        let run = |batch: &[&Pixels]| {
+            let values = network.run(batch);
             let each = values.len() / batch.len();
-            outputs.extend(values.chunks_exact(each).map(<[f32]>::to_vec));
-        }
+            values.chunks_exact(each).map(<[f32]>::to_vec).collect::<Vec<_>>()
+        };
+        let outputs: Vec<Vec<f32>> = self.pool.install(|| images.par_chunks(together).flat_map_iter(run).collect());
         match outputs.iter().position(|output| output.iter().any(|v| !v.is_finite())) {
             Some(index) => Err(ExecuteError::NotFinite { index }),
             None => Ok(outputs),

@@ -89,6 +89,9 @@ fn the_late_and_the_gone_leave_without_work() {
     assert_eq!(state.len(), 0);
 }
 
+/// An image of this value keeps the device busy for long.
+const SLOW: u8 = 99;
+
 /// Answers with the first pixel; fails for 13, panics for 66.
 struct Echo(Arc<AtomicUsize>);
 
@@ -99,8 +102,9 @@ impl Executor for Echo {
 
     fn run(&mut self, _: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(2));
         let first = |p: &&Pixels| p.rgb8()[0];
+        let slow = images.iter().any(|p| first(p) == SLOW);
+        thread::sleep(Duration::from_millis(if slow { 300 } else { 2 }));
         assert!(images.iter().all(|p| first(p) != 66), "asked to panic");
         match images.iter().position(|p| first(p) == 13) {
             Some(index) => Err(ExecuteError::NotFinite { index }),
@@ -160,7 +164,7 @@ async fn no_work_is_done_for_the_late_or_the_gone() {
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     let busy = tokio::spawn({
         let device = Arc::clone(&device);
-        async move { device.run(Role::Embed, pixel(2), Lane::Verification, soon()).await }
+        async move { device.run(Role::Embed, pixel(SLOW), Lane::Verification, soon()).await }
     });
     tokio::task::yield_now().await;
     while runs.load(Ordering::SeqCst) == 0 {

@@ -138,6 +138,6 @@ fn admit(story: &Story, shared: &Shared) -> Result<(), Failure> {
         measured.value(),
         strangers().count()
     );
-    println!("eight other people. Calibrate on your own faces before a decision rests on it.");
+    println!("few other people. Calibrate on your own faces before a decision rests on it.");
     Ok(())
 }
