@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -24,8 +25,8 @@ pub struct Pairs {
     pub pairs: Vec<Pair>,
 }
 
-/// More pairs than this are not read: a list of 10 million takes 240 MB.
-const MAX_PAIRS: usize = 10_000_000;
+/// Bytes of a file at most: some 10 million pairs.
+const MAX_FILE: u64 = 1 << 30;
 
 /// Why a file is no list of pairs. Lines count from 1, the header being one.
 #[derive(Debug, thiserror::Error)]
@@ -46,18 +47,22 @@ pub enum PairsError {
     Text { line: u64, what: String },
     #[error("there are no pairs below the header")]
     Empty,
-    #[error("there are more than {MAX_PAIRS} pairs")]
-    TooMany,
+    #[error("the file has more than {MAX_FILE} bytes")]
+    TooLarge,
 }
 
 impl Pairs {
     pub fn open(path: &Path) -> Result<Self, PairsError> {
-        Self::read(std::fs::File::open(path)?)
+        let mut text = Vec::new();
+        fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > MAX_FILE { Err(PairsError::TooLarge) } else { Self::parse(&text) }
     }
 
-    pub fn read(file: impl io::Read) -> Result<Self, PairsError> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(file);
-        let header = reader.headers().map_err(|e| text(&e, 1))?;
+    /// From the text of a file.
+    pub fn parse(text: &[u8]) -> Result<Self, PairsError> {
+        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text);
+        let fault = |line, error: csv::Error| PairsError::Text { line, what: error.to_string() };
+        let header = reader.headers().map_err(|e| fault(1, e))?;
         if header.iter().collect::<Vec<_>>() != ["a", "b", "mated"] {
             return Err(PairsError::Header(header.iter().collect::<Vec<_>>().join(",").chars().take(100).collect()));
         }
@@ -65,15 +70,11 @@ impl Pairs {
         let mut numbers = HashMap::new();
         let mut record = csv::StringRecord::new();
         loop {
-            let line = reader.position().line();
-            if !reader.read_record(&mut record).map_err(|e| text(&e, line))? {
+            let line = line_after_blanks(text, reader.position());
+            if !reader.read_record(&mut record).map_err(|e| fault(line, e))? {
                 break;
             }
-            let line = record.position().map_or(line, csv::Position::line);
             let (a, b, mated) = fields(&record, line)?;
-            if pairs.pairs.len() == MAX_PAIRS {
-                return Err(PairsError::TooMany);
-            }
             let mut number = |name: &str| match numbers.get(name) {
                 Some(number) => *number,
                 None => {
@@ -112,9 +113,11 @@ fn fields(record: &csv::StringRecord, line: u64) -> Result<(&str, &str, bool), P
     }
 }
 
-fn text(error: &csv::Error, line: u64) -> PairsError {
-    let line = error.position().map_or(line, csv::Position::line);
-    PairsError::Text { line, what: error.to_string().chars().take(200).collect() }
+/// The line of the next record: the reader stands before blank lines, or before the second half of a line's end.
+fn line_after_blanks(text: &[u8], position: &csv::Position) -> u64 {
+    let start = usize::try_from(position.byte()).unwrap_or(usize::MAX);
+    let blank = text.get(start..).unwrap_or_default().iter().take_while(|b| matches!(b, b'\r' | b'\n'));
+    position.line() + blank.filter(|b| **b == b'\n').count() as u64
 }
 
 #[cfg(test)]
@@ -122,7 +125,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Pairs, String> {
-        Pairs::read(text.as_bytes()).map_err(|e| e.to_string())
+        Pairs::parse(text.as_bytes()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -140,13 +143,14 @@ mod tests {
             ("x.png,y.png,1\n", "line 1: expected the header a,b,mated, got \"x.png,y.png,1\""),
             ("a,b,mated\n", "there are no pairs below the header"),
             ("a,b,mated\nx,y,1\nx,y,yes\n", "line 3: mated is 1 or 0, got \"yes\""),
+            ("a,b,mated\r\nx,y,1\r\n\r\nx,y\r\n", "line 4: expected 3 fields, a,b,mated, got 2"),
             ("a,b,mated\n\nx,y\n", "line 3: expected 3 fields, a,b,mated, got 2"),
             ("a,b,mated\nx,,1\n", "line 2: expected two names of images, field b is empty"),
             ("a,b,mated\nx,x,1\n", "line 2: an image is compared with itself"),
         ] {
             assert_eq!(read(text).unwrap_err(), expected, "{text:?}");
         }
-        let error = Pairs::read(&b"a,b,mated\nx,y,1\n\xff\xfe,y,0\n"[..]).unwrap_err().to_string();
+        let error = Pairs::parse(&b"a,b,mated\nx,y,1\n\xff\xfe,y,0\n"[..]).unwrap_err().to_string();
         assert!(error.starts_with("line 3: "), "{error}");
     }
 
