@@ -147,12 +147,47 @@ async fn the_erased_are_gone_from_everywhere() {
     galleries.close().await;
 }
 
+#[tokio::test]
+async fn an_erased_subject_is_claimed_in_no_case() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let other = galleries.get_or_create(&name("other"), digest(1), 16).await.unwrap();
+    let first = enrol(&main, "claims-it", template(1)).await;
+    enrol(&main, "claims-it", template(2)).await;
+    enrol(&other, "claims-it", template(3)).await;
+    let by = |claims: Option<&str>, gallery| Case {
+        claimed: claims.map(subject),
+        gallery: name(gallery),
+        ..case(CandidateList::default())
+    };
+    let (here, elsewhere) = (by(Some("claims-it"), "main"), by(Some("claims-it"), "other"));
+    for case in [&here, &elsewhere] {
+        galleries.open_case(case.clone()).await.unwrap();
+    }
+    let claimed = async |id| galleries.case(id).await.unwrap().unwrap().claimed;
+    main.erase(Selector::Reference(first)).await.unwrap();
+    assert_eq!(claimed(here.id).await, Some(subject("claims-it")), "one reference is left");
+    main.erase(Selector::Subject(subject("claims-it"))).await.unwrap();
+    assert_eq!(claimed(here.id).await, None);
+    assert_eq!(claimed(elsewhere.id).await, Some(subject("claims-it")));
+    // Decided on before, opened after.
+    let late = by(Some("claims-it"), "main");
+    galleries.open_case(late.clone()).await.unwrap();
+    assert_eq!(claimed(late.id).await, None);
+    let last = other.references_of(&subject("claims-it"))[0].id;
+    other.erase(Selector::Reference(last)).await.unwrap();
+    assert_eq!(claimed(elsewhere.id).await, None);
+    assert!(!holds(&bytes_on_disk(dir.path()), b"claims-it"));
+    galleries.close().await;
+}
+
 fn case(candidates: CandidateList) -> Case {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     Case {
         id: CaseId::random(),
         gallery: name("main"),
-        claimed: subject("claimed"),
+        claimed: Some(subject("stays")),
         opened_at: SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970.as_secs()),
         opened_by: TransactionId::new("t-1").unwrap(),
         opened_for: Purpose::SimActivation,

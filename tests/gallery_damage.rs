@@ -4,10 +4,11 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::SystemTime};
 
-use common::{digest, enrol, gallery, name, open, root, template};
+use common::{digest, enrol, gallery, name, open, root, subject, template};
 use vultus::{
+    domain::{CandidateList, Case, CaseId, Purpose, TransactionId},
     gallery::{Galleries, OpenError, Settings, bench_enrol},
     seal::RootKey,
 };
@@ -84,8 +85,8 @@ async fn a_damaged_or_foreign_file_is_an_error() {
     tamper(dir.path(), "CREATE TABLE recipes (name TEXT)");
     assert!(matches!(refused(), OpenError::Foreign { .. }));
     fs::write(&path, &good).unwrap();
-    tamper(dir.path(), "PRAGMA user_version = 2");
-    assert!(matches!(refused(), OpenError::Version { found: 2, known: 1 }));
+    tamper(dir.path(), "PRAGMA user_version = 3");
+    assert!(matches!(refused(), OpenError::Version { found: 3, known: 2 }));
     fs::remove_file(&path).unwrap();
     fs::write(dir.path().join("galleries.db-wal"), b"left behind").unwrap();
     assert!(matches!(refused(), OpenError::Damaged { .. }));
@@ -101,4 +102,81 @@ async fn a_damaged_or_foreign_file_is_an_error() {
     let galleries = open(dir.path());
     assert_eq!(galleries.get(&name("main")).unwrap().describe().references, 300);
     galleries.close().await;
+}
+
+fn case() -> Case {
+    Case {
+        id: CaseId::random(),
+        gallery: name("main"),
+        claimed: Some(subject("a")),
+        opened_at: SystemTime::now(),
+        opened_by: TransactionId::new("t-1").unwrap(),
+        opened_for: Purpose::SimActivation,
+        model: digest(1),
+        candidates: CandidateList::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_case_concerns_only_who_asks_for_it() {
+    for edit in ["model = zeroblob(3)", "opened_by = 'not an id'", "opened_for = 'x'", "claimed = 'not a subject'"] {
+        let dir = tempfile::tempdir().unwrap();
+        let galleries = open(dir.path());
+        let main = gallery(&galleries).await;
+        enrol(&main, "a", template(1)).await;
+        let case = case();
+        galleries.open_case(case.clone()).await.unwrap();
+        galleries.close().await;
+        tamper(dir.path(), &format!("UPDATE review_case SET {edit}"));
+        let galleries = open(dir.path());
+        let main = galleries.get(&name("main")).unwrap();
+        let refused = galleries.case(case.id).await.unwrap_err().to_string();
+        assert!(refused.contains("is damaged"), "{edit}: {refused}");
+        enrol(&main, "b", template(2)).await;
+        assert!(!galleries.has_failed());
+        galleries.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_lost_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(!Galleries::were_made_in(dir.path()));
+    fs::write(dir.path().join("galleries.lock"), "").unwrap();
+    assert!(!Galleries::were_made_in(dir.path()), "whoever locked it made no store");
+    open(dir.path()).close().await;
+    assert!(Galleries::were_made_in(dir.path()));
+    fs::remove_file(dir.path().join("galleries.db")).unwrap();
+    assert!(Galleries::were_made_in(dir.path()));
+    for _ in 0..2 {
+        let refused = Galleries::open(dir.path(), &root(), Settings::default()).unwrap_err();
+        assert!(matches!(&refused, OpenError::Damaged { what } if what.contains("galleries.db")), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_version_1_forgets_the_claims_of_the_erased() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    enrol(&main, "a", template(1)).await;
+    let (kept, gone) = (case(), case());
+    for case in [&kept, &gone] {
+        galleries.open_case(case.clone()).await.unwrap();
+    }
+    galleries.close().await;
+    let id: String = gone.id.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    tamper(
+        dir.path(),
+        &format!(
+            "DROP INDEX review_case_of_claimed; PRAGMA user_version = 1;
+             UPDATE review_case SET claimed = 'erased-before' WHERE id = x'{id}'"
+        ),
+    );
+    for _ in 0..2 {
+        let galleries = open(dir.path());
+        let claimed = async |case: &Case| galleries.case(case.id).await.unwrap().unwrap().claimed;
+        assert_eq!((claimed(&kept).await, claimed(&gone).await), (kept.claimed.clone(), None));
+        galleries.close().await;
+    }
 }

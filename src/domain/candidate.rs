@@ -51,8 +51,8 @@ impl CandidateList {
 pub struct Case {
     pub id: CaseId,
     pub gallery: GalleryName,
-    /// Whose verification led here.
-    pub claimed: SubjectId,
+    /// Whose verification led here; `None` once that subject has no reference any more.
+    pub claimed: Option<SubjectId>,
     pub opened_at: SystemTime,
     pub opened_by: TransactionId,
     pub opened_for: Purpose,

@@ -38,7 +38,7 @@ pub enum OpenError {
 /// Why the writer did nothing. One failed commit fails everyone who shared it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// Erase something or make room; then writes work again.
+    /// Erase something or make room; then writes work again. Erasing works on a full disk too, out of the room that is kept for it.
     #[error("the disk, or the store's limit of size, is full: nothing was changed")]
     Full,
     #[error("the store failed, and takes no further changes before a restart: {0}")]

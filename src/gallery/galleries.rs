@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
+    io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
     sync::{
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     CaseError, CreateError, Gallery, OpenError, Settings, SpendError, StoreError,
+    reserve::Reserve,
     state::{Change, Row},
     store::{self, Store},
     writer::{self, Op, Writer},
@@ -46,12 +48,24 @@ pub struct Galleries {
 }
 
 impl Galleries {
+    /// Whether a store was ever made in the directory. Looking makes none.
+    pub fn were_made_in(dir: &Path) -> bool {
+        Store::is_in(dir) || fs::metadata(dir.join(LOCK_FILE)).is_ok_and(|found| found.len() > 0)
+    }
+
     /// Opens the directory, makes it if need be (mode 0700), and loads every gallery. Blocks, for about
     /// 16 s per million references of 512 values: each page is checked, each template opened.
     pub fn open(dir: &Path, root: &RootKey, settings: Settings) -> Result<Self, OpenError> {
-        let lock = lock(dir)?;
+        let mut lock = lock(dir)?;
+        let was_made = lock.metadata().is_ok_and(|found| found.len() > 0);
         let check = root.sealer(CHECK_PURPOSE);
-        let store = Store::open(dir, &settings, || Ok(check.seal(b"", b"")?))?;
+        let store = Store::open(dir, was_made, &settings, || Ok(check.seal(b"", b"")?))?;
+        if !was_made {
+            // Without it a store that is lost looks like one that never was; a full disk is no reason not to serve.
+            let _ = lock.write_all(b"a store was made here\n").and_then(|()| lock.sync_all());
+        }
+        let reserve = Reserve::new(dir, settings.reserve_bytes);
+        reserve.keep();
         let fault = |e| store::open_error(e, dir);
         check.open(b"", &store.check_value().map_err(fault)?).map_err(|_| OpenError::WrongKey)?;
 
@@ -65,6 +79,7 @@ impl Galleries {
         let has_failed = Arc::new(AtomicBool::new(false));
         let writer = Writer::new(
             store,
+            reserve,
             galleries,
             Arc::clone(&by_name),
             root.clone(),
@@ -217,4 +232,23 @@ fn apply(gallery: &Gallery, loaded: Vec<Change>) -> Result<(), OpenError> {
     let mut state = gallery.state.write().unwrap_or_else(PoisonError::into_inner);
     let epoch = state.epoch;
     Ok(state.apply(loaded, epoch)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_writer_that_panics_has_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootKey::from_bytes([7; 32]);
+        let galleries = Galleries::open(dir.path(), &root, Settings::default()).unwrap();
+        assert!(!galleries.has_failed());
+        let queue = galleries.queue.lock().unwrap().clone().unwrap();
+        queue.send(Op::Panic).await.unwrap_or_else(|_| panic!("the writer is there"));
+        queue.closed().await;
+        drop(queue);
+        galleries.close().await;
+        assert!(galleries.has_failed());
+    }
 }

@@ -24,9 +24,12 @@
 //! at most two segments of the index (milliseconds at worst); searches run on tokio's blocking threads, on a snapshot. A
 //! future that is dropped after its change was queued does not take the change back: send an enrolment again under the same id.
 
+mod batch;
 mod bench;
+mod cases;
 mod error;
 mod galleries;
+mod reserve;
 mod settings;
 mod state;
 mod store;

@@ -1,4 +1,4 @@
--- Version 1. Times are microseconds since 1970 in UTC; ids are 16 bytes.
+-- Version 2. Times are microseconds since 1970 in UTC; ids are 16 bytes.
 
 -- One row: tells a wrong root key from a damaged reference.
 CREATE TABLE seal (check_value BLOB NOT NULL) STRICT;
@@ -34,13 +34,14 @@ CREATE TABLE review_case (
     key        INTEGER PRIMARY KEY,
     id         BLOB    NOT NULL UNIQUE,
     gallery    INTEGER NOT NULL REFERENCES gallery (key),
-    claimed    TEXT    NOT NULL,
+    claimed    TEXT    NOT NULL,                    -- '' once the subject has no reference
     opened_at  INTEGER NOT NULL,
     opened_by  TEXT    NOT NULL,
     opened_for TEXT    NOT NULL,
     model      BLOB    NOT NULL
 ) STRICT;
 CREATE INDEX review_case_by_age ON review_case (opened_at);
+CREATE INDEX review_case_of_claimed ON review_case (gallery, claimed);
 
 -- Who the candidate is stands in its reference alone; the two go together.
 CREATE TABLE candidate (

@@ -17,6 +17,8 @@ pub struct Settings {
     pub commit_batch_max: usize,
     /// Size of the store's file, bytes; rounded down to whole pages. What would pass it is refused as a full disk is.
     pub max_store_bytes: u64,
+    /// Room on the disk that is kept for erasing when the disk is full, bytes: what the write-ahead log may grow to, twice, and some.
+    pub reserve_bytes: u64,
     /// How long a case can be read; then it is deleted.
     pub case_retention: Duration,
     /// How long a spent receipt is remembered beyond its expiry: covers a clock that is set back.
@@ -36,6 +38,7 @@ impl Default for Settings {
             write_queue_depth: 4096,
             commit_batch_max: 512,
             max_store_bytes: 256 << 30,
+            reserve_bytes: 40 << 20,
             case_retention: Duration::from_secs(90 * 24 * 3600),
             receipt_grace: Duration::from_secs(3600),
             purge_interval: Duration::from_secs(60),

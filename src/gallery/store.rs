@@ -10,10 +10,18 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use super::{OpenError, Settings, StoreError};
-use crate::domain::{Case, CaseId, ReferenceId, SubjectId, TransactionId};
+use crate::domain::{ReferenceId, SubjectId};
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+/// From version 1, which kept the claimed subject of a case when the subject was erased.
+const FROM_VERSION_1: &str = "
+    BEGIN;
+    UPDATE review_case SET claimed = '' WHERE NOT EXISTS
+        (SELECT 1 FROM reference WHERE reference.gallery = review_case.gallery AND subject = claimed);
+    CREATE INDEX review_case_of_claimed ON review_case (gallery, claimed);
+    PRAGMA user_version = 2;
+    COMMIT;";
 /// "VULT": a file without it is somebody else's.
 const APPLICATION_ID: i64 = 0x5655_4c54;
 const FILE: &str = "galleries.db";
@@ -41,24 +49,19 @@ pub(super) struct ReferenceRow {
     pub enrolled_at: SystemTime,
 }
 
-/// A row of `review_case` with what is left of its candidates.
-pub(super) struct CaseRow {
-    pub gallery: i64,
-    pub claimed: String,
-    pub opened_at: SystemTime,
-    pub opened_by: String,
-    pub opened_for: String,
-    pub model: [u8; 32],
-    /// Subject, reference, score.
-    pub candidates: Vec<(String, ReferenceId, f64)>,
-}
-
-pub(super) struct Store(Connection);
+pub(super) struct Store(pub(super) Connection);
 
 impl Store {
-    /// Opens the store of `dir`, which the caller has locked; makes one if there is none. `seal` makes a fresh store's check value.
+    /// Whether `dir` has a store's file.
+    pub(super) fn is_in(dir: &Path) -> bool {
+        dir.join(FILE).is_file()
+    }
+
+    /// Opens the store of `dir`, which the caller has locked; makes one if there is none, and none `was_made` before. `seal` makes
+    /// a fresh store's check value.
     pub(super) fn open(
         dir: &Path,
+        was_made: bool,
         settings: &Settings,
         seal: impl FnOnce() -> Result<Vec<u8>, OpenError>,
     ) -> Result<Self, OpenError> {
@@ -71,6 +74,11 @@ impl Store {
                 if fs::exists(dir.join(format!("{FILE}-wal"))).map_err(at)? {
                     return Err(OpenError::Damaged { what: format!("{FILE} is missing, its -wal file is there") });
                 }
+                if was_made {
+                    return Err(OpenError::Damaged {
+                        what: format!("{} is missing, it was there before", path.display()),
+                    });
+                }
                 create(dir, &seal()?)?;
             }
             Err(e) => return Err(at(e)),
@@ -81,13 +89,15 @@ impl Store {
                 .map_err(fault)?;
         connection.set_prepared_statement_cache_capacity(64);
         let store = Self(connection);
+        // First of all: without it the first read makes a file for memory that is shared with nobody.
+        store.0.execute_batch("PRAGMA locking_mode = EXCLUSIVE").map_err(fault)?;
         let pragma = |name| store.pragma(name).map_err(fault);
         if pragma("application_id")? != APPLICATION_ID {
             return Err(OpenError::Foreign { path });
         }
-        match pragma("user_version")? {
-            SCHEMA_VERSION => {}
-            found => return Err(OpenError::Version { found, known: SCHEMA_VERSION }),
+        let version = pragma("user_version")?;
+        if !(1..=SCHEMA_VERSION).contains(&version) {
+            return Err(OpenError::Version { found: version, known: SCHEMA_VERSION });
         }
         store.configure(settings).map_err(fault)?;
         let verdict: String = store.0.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fault)?;
@@ -95,9 +105,16 @@ impl Store {
             return Err(OpenError::Damaged { what: verdict });
         }
         // What a crash left in the log enters the file. Then the file is whole pages; SQLite would take less for zeros.
-        store.empty_log().map_err(fault)?;
-        if fs::metadata(&path).map_err(at)?.len() % PAGE_BYTES != 0 {
-            return Err(OpenError::Damaged { what: format!("{FILE} ends within a page") });
+        match store.empty_log() {
+            // On a full disk the log stays as it is, and serves; erasing will empty it.
+            Err(e) if is_full(&e) => {}
+            Err(e) => return Err(fault(e)),
+            Ok(()) if fs::metadata(&path).map_err(at)?.len() % PAGE_BYTES == 0 => {}
+            Ok(()) => return Err(OpenError::Damaged { what: format!("{FILE} ends within a page") }),
+        }
+        if version == 1 {
+            store.0.execute_batch(FROM_VERSION_1).map_err(fault)?;
+            store.empty_log().map_err(fault)?;
         }
         Ok(store)
     }
@@ -105,8 +122,7 @@ impl Store {
     fn configure(&self, settings: &Settings) -> Result<(), rusqlite::Error> {
         let pages = i64::try_from(settings.max_store_bytes / PAGE_BYTES).unwrap_or(i64::MAX).clamp(1, 0xffff_fffe);
         self.0.execute_batch(&format!(
-            "PRAGMA locking_mode = EXCLUSIVE;
-             PRAGMA journal_mode = WAL;
+            "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
              PRAGMA foreign_keys = ON;
              PRAGMA secure_delete = ON;
@@ -231,16 +247,24 @@ impl Store {
         insert.insert(params![id.as_bytes(), gallery, subject.as_str(), sealed, micros(enrolled_at)])
     }
 
-    /// Returns the `seq`s that are gone. Candidates go with their references.
+    /// Returns the `seq`s that are gone. Candidates go with their references, and the claims of whoever has none left.
     pub(super) fn erase_subject(&self, gallery: i64, subject: &SubjectId) -> Result<Vec<i64>, rusqlite::Error> {
         let mut erase =
             self.0.prepare_cached("DELETE FROM reference WHERE gallery = ? AND subject = ? RETURNING seq")?;
-        erase.query_map(params![gallery, subject.as_str()], |row| row.get(0))?.collect()
+        let gone = erase.query_map(params![gallery, subject.as_str()], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        self.forget_claims(gallery, subject.as_str())?;
+        Ok(gone)
     }
 
+    /// As [`Self::erase_subject`].
     pub(super) fn erase_reference(&self, gallery: i64, id: ReferenceId) -> Result<Vec<i64>, rusqlite::Error> {
-        let mut erase = self.0.prepare_cached("DELETE FROM reference WHERE gallery = ? AND id = ? RETURNING seq")?;
-        erase.query_map(params![gallery, id.as_bytes()], |row| row.get(0))?.collect()
+        let mut erase =
+            self.0.prepare_cached("DELETE FROM reference WHERE gallery = ? AND id = ? RETURNING seq, subject")?;
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let gone: Vec<(i64, String)> =
+            erase.query_map(params![gallery, id.as_bytes()], read)?.collect::<Result<_, _>>()?;
+        gone.iter().try_for_each(|(_, subject)| self.forget_claims(gallery, subject))?;
+        Ok(gone.into_iter().map(|(seq, _)| seq).collect())
     }
 
     /// False if it was spent before.
@@ -248,61 +272,6 @@ impl Store {
         let mut insert =
             self.0.prepare_cached("INSERT OR IGNORE INTO spent_receipt (nonce, expires_at) VALUES (?, ?)")?;
         Ok(insert.execute(params![nonce, micros(expires_at)])? == 1)
-    }
-
-    /// False if there is a case of this id. Candidates whose reference is gone are left out.
-    pub(super) fn insert_case(&self, gallery: i64, case: &Case) -> Result<bool, rusqlite::Error> {
-        let mut insert = self.0.prepare_cached(
-            "INSERT OR IGNORE INTO review_case (id, gallery, claimed, opened_at, opened_by, opened_for, model)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
-        )?;
-        let inserted = insert.execute(params![
-            case.id.as_bytes(),
-            gallery,
-            case.claimed.as_str(),
-            micros(case.opened_at),
-            case.opened_by.as_str(),
-            case.opened_for.as_str(),
-            case.model.as_bytes(),
-        ])?;
-        if inserted == 0 {
-            return Ok(false);
-        }
-        let key = self.0.last_insert_rowid();
-        let mut add = self.0.prepare_cached(
-            "INSERT OR IGNORE INTO candidate (review_case, reference, score)
-             SELECT ?, seq, ? FROM reference WHERE id = ? AND gallery = ? AND subject = ?",
-        )?;
-        for c in case.candidates.as_slice() {
-            let score = f64::from(c.score.value());
-            add.execute(params![key, score, c.reference.as_bytes(), gallery, c.subject.as_str()])?;
-        }
-        Ok(true)
-    }
-
-    pub(super) fn case(&self, id: CaseId) -> Result<Option<CaseRow>, rusqlite::Error> {
-        let mut select = self.0.prepare_cached(
-            "SELECT key, gallery, claimed, opened_at, opened_by, opened_for, model FROM review_case WHERE id = ?",
-        )?;
-        let read = |row: &Row<'_>| {
-            let case = CaseRow {
-                gallery: row.get(1)?,
-                claimed: row.get(2)?,
-                opened_at: time(row.get(3)?),
-                opened_by: row.get(4)?,
-                opened_for: row.get(5)?,
-                model: row.get(6)?,
-                candidates: Vec::new(),
-            };
-            Ok((row.get::<_, i64>(0)?, case))
-        };
-        let Some((key, mut case)) = select.query_row([id.as_bytes()], read).optional()? else { return Ok(None) };
-        let mut select = self.0.prepare_cached(
-            "SELECT subject, id, score FROM candidate JOIN reference ON seq = reference WHERE review_case = ?",
-        )?;
-        let read = |row: &Row<'_>| Ok((row.get(0)?, ReferenceId::from_bytes(row.get(1)?), row.get(2)?));
-        case.candidates = select.query_map([key], read)?.collect::<Result<_, _>>()?;
-        Ok(Some(case))
     }
 
     /// Deletes receipts that expired and cases that were opened before these times.
@@ -353,10 +322,11 @@ pub(super) fn open_error(error: rusqlite::Error, path: &Path) -> OpenError {
 
 /// What a failure means for the writer.
 pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full,
-        _ => StoreError::Failed(error.to_string().into()),
-    }
+    if is_full(error) { StoreError::Full } else { StoreError::Failed(error.to_string().into()) }
+}
+
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// SQLite's integers are signed.
@@ -369,12 +339,12 @@ fn signed<T: TryInto<i64>>(value: T) -> Result<i64, rusqlite::Error> {
     value.try_into().map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, i64::MAX))
 }
 
-fn micros(time: SystemTime) -> i64 {
+pub(super) fn micros(time: SystemTime) -> i64 {
     let signed = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
     time.duration_since(UNIX_EPOCH).map_or_else(|before| -signed(before.duration()), signed)
 }
 
-fn time(micros: i64) -> SystemTime {
+pub(super) fn time(micros: i64) -> SystemTime {
     let distance = Duration::from_micros(micros.unsigned_abs());
     let time = if micros < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     time.unwrap_or(UNIX_EPOCH)
@@ -383,11 +353,4 @@ fn time(micros: i64) -> SystemTime {
 /// As precise as the store keeps it.
 pub(super) fn now() -> SystemTime {
     time(micros(SystemTime::now()))
-}
-
-impl CaseRow {
-    /// `None` if a text is not what this program wrote.
-    pub(super) fn texts(&self) -> Option<(SubjectId, TransactionId)> {
-        Some((SubjectId::new(&self.claimed).ok()?, TransactionId::new(&self.opened_by).ok()?))
-    }
 }

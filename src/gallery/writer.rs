@@ -1,11 +1,12 @@
 //! The writer: takes what is queued, commits it as one, follows in memory, answers.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     sync::{
         Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Instant, SystemTime},
 };
 
@@ -15,25 +16,52 @@ use uuid::Uuid;
 use super::{
     CaseError, CreateError, EnrolError, Enrolled, EraseError, Erased, Gallery, Selector, Settings, SpendError,
     StoreError,
+    batch::{Batch, Erasure, Pending, Step},
     galleries::Map,
+    reserve::Reserve,
     state::{Change, Row},
-    store::{self, GalleryRow, Store, store_error},
+    store::{self, GalleryRow, Store, is_full},
 };
 use crate::{
-    domain::{CandidateList, Case, CaseId, GalleryName, ModelDigest, Purpose, ReferenceId, Score, SubjectId, Template},
+    domain::{Case, CaseId, GalleryName, ModelDigest, ReferenceId, SubjectId, Template},
     seal::RootKey,
 };
 
-type Answer<T, E> = oneshot::Sender<Result<T, E>>;
+pub(super) type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// What the writer is asked for. Galleries go by key.
 pub(super) enum Op {
-    Create { name: GalleryName, model: ModelDigest, dimension: usize, answer: Answer<Arc<Gallery>, CreateError> },
-    Enrol { gallery: i64, prepared: Prepared, answer: Answer<Enrolled, EnrolError> },
-    Erase { gallery: i64, selector: Selector, answer: Answer<Erased, EraseError> },
-    Spend { nonce: [u8; 16], expires_at: SystemTime, answer: Answer<(), SpendError> },
-    OpenCase { case: Box<Case>, answer: Answer<(), CaseError> },
-    Case { id: CaseId, answer: Answer<Option<Case>, CaseError> },
+    Create {
+        name: GalleryName,
+        model: ModelDigest,
+        dimension: usize,
+        answer: Answer<Arc<Gallery>, CreateError>,
+    },
+    Enrol {
+        gallery: i64,
+        prepared: Prepared,
+        answer: Answer<Enrolled, EnrolError>,
+    },
+    Erase {
+        gallery: i64,
+        selector: Selector,
+        answer: Answer<Erased, EraseError>,
+    },
+    Spend {
+        nonce: [u8; 16],
+        expires_at: SystemTime,
+        answer: Answer<(), SpendError>,
+    },
+    OpenCase {
+        case: Box<Case>,
+        answer: Answer<(), CaseError>,
+    },
+    Case {
+        id: CaseId,
+        answer: Answer<Option<Case>, CaseError>,
+    },
+    #[cfg(test)]
+    Panic,
 }
 
 /// A reference that fits its gallery, sealed by the caller's thread.
@@ -56,6 +84,7 @@ pub(super) async fn ask<T, E: From<StoreError>>(
 
 pub(super) struct Writer {
     store: Store,
+    reserve: Reserve,
     galleries: BTreeMap<i64, Arc<Gallery>>,
     by_name: Map,
     root: RootKey,
@@ -68,9 +97,18 @@ pub(super) struct Writer {
     has_failed: Arc<AtomicBool>,
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.has_failed.store(true, Ordering::Release);
+        }
+    }
+}
+
 impl Writer {
     pub(super) fn new(
         store: Store,
+        reserve: Reserve,
         galleries: BTreeMap<i64, Arc<Gallery>>,
         by_name: Map,
         root: RootKey,
@@ -78,7 +116,7 @@ impl Writer {
         queue: mpsc::WeakSender<Op>,
         has_failed: Arc<AtomicBool>,
     ) -> Self {
-        Self { store, galleries, by_name, root, settings, queue, purged_at: None, failed: None, has_failed }
+        Self { store, reserve, galleries, by_name, root, settings, queue, purged_at: None, failed: None, has_failed }
     }
 
     /// Ends when every sender is gone and the queue is empty.
@@ -86,12 +124,27 @@ impl Writer {
         let most = self.settings.commit_batch_max.max(1);
         let mut taken = Vec::with_capacity(most);
         while ops.blocking_recv_many(&mut taken, most) > 0 {
-            self.commit(taken.drain(..));
+            let purged_at = self.purged_at;
+            let erasures = self.commit(taken.drain(..), self.reserve.is_kept());
+            if !erasures.is_empty() {
+                self.make_room();
+                self.commit(erasures.into_iter(), false);
+            }
+            if self.purged_at != purged_at {
+                self.reserve.keep(); // as often as that, and after the answers
+            }
         }
     }
 
-    /// One transaction, one sync, for all of `ops`.
-    fn commit(&mut self, ops: impl Iterator<Item = Op>) {
+    /// Gives up the reserve; what the log holds moves into the file as far as it can.
+    fn make_room(&mut self) {
+        self.reserve.give_up();
+        let _ = self.store.empty_log(); // the next commit shows whether it was enough
+    }
+
+    /// One transaction, one sync, for all of `ops`. What to erase when the disk was full comes back unanswered if it shall be
+    /// tried `again`.
+    fn commit(&mut self, ops: impl Iterator<Item = Op>, again: bool) -> Vec<Op> {
         let mut batch = Batch::new(self.failed.clone());
         batch.attempt(|_| self.store.begin());
         if self.purged_at.is_none_or(|at| at.elapsed() >= self.settings.purge_interval) {
@@ -111,7 +164,7 @@ impl Writer {
         if batch.failure.is_none() {
             let erased = batch.touched.values().any(|touched| touched.erased);
             self.follow(&mut batch);
-            if erased && let Err(e) = self.store.empty_log() {
+            if erased && let Err(e) = self.empty_log() {
                 let what = format!("erased, but the write-ahead log was not emptied: {e}");
                 batch.failure.get_or_insert(StoreError::Failed(what.into()));
             }
@@ -122,6 +175,23 @@ impl Writer {
         }
         for answer in batch.answers {
             answer.deliver(batch.failure.as_ref());
+        }
+        let full = matches!(batch.failure, Some(StoreError::Full));
+        let mut unanswered = Vec::new();
+        for Erasure { gallery, selector, answer, erased } in batch.erasures {
+            if full && again {
+                unanswered.push(Op::Erase { gallery, selector, answer });
+            } else {
+                Box::new((answer, erased)).deliver(batch.failure.as_ref());
+            }
+        }
+        unanswered
+    }
+
+    fn empty_log(&mut self) -> Result<(), rusqlite::Error> {
+        match self.store.empty_log() {
+            Err(e) if is_full(&e) && self.reserve.give_up() => self.store.empty_log(),
+            emptied => emptied,
         }
     }
 
@@ -150,11 +220,15 @@ impl Writer {
                 batch.step(answer, |batch| self.enrol(batch, gallery, prepared));
             }
             Op::Erase { gallery, selector, answer } => {
-                batch.step(answer, |batch| self.erase(batch, gallery, &selector));
+                let erased = batch.attempt(|batch| self.erase(batch, gallery, &selector));
+                let erased = erased.unwrap_or_else(|| Err(StoreError::Closed.into()));
+                batch.erasures.push(Erasure { gallery, selector, answer, erased });
             }
             Op::Spend { nonce, expires_at, answer } => batch.step(answer, |_| self.spend(nonce, expires_at)),
             Op::OpenCase { case, answer } => batch.step(answer, |batch| self.open_case(batch, &case)),
             Op::Case { id, answer } => batch.step(answer, |_| self.case(id)),
+            #[cfg(test)]
+            Op::Panic => panic!("as a test wishes"),
         }
     }
 
@@ -248,34 +322,19 @@ impl Writer {
     }
 
     fn case(&self, id: CaseId) -> Step<Option<Case>, CaseError> {
-        let Some(row) = self.store.case(id)? else { return Ok(Ok(None)) };
-        let unreadable = || StoreError::Failed(format!("case {id} is damaged").into());
-        let (Some(gallery), Some((claimed, opened_by)), Some(opened_for)) =
-            (self.galleries.get(&row.gallery), row.texts(), Purpose::parse(&row.opened_for))
-        else {
-            return Ok(Err(unreadable().into()));
+        let damaged = || Ok(Err(StoreError::Failed(format!("case {id} is damaged").into()).into()));
+        let row = match self.store.case(id) {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(Ok(None)),
+            // One row that does not convert concerns nobody but who asks for it.
+            Err(e) if e.sqlite_error_code().is_none() => return damaged(),
+            Err(e) => return Err(e),
         };
-        if row.opened_at + self.settings.case_retention < SystemTime::now() {
+        let Some(gallery) = self.galleries.get(&row.gallery) else { return damaged() };
+        if row.opened_at.checked_add(self.settings.case_retention).is_some_and(|end| end < SystemTime::now()) {
             return Ok(Ok(None));
         }
-        let mut found = Vec::with_capacity(row.candidates.len());
-        for (subject, reference, score) in row.candidates {
-            let (Ok(subject), Some(score)) = (SubjectId::new(&subject), Score::new(score as f32)) else {
-                return Ok(Err(unreadable().into()));
-            };
-            found.push((subject, reference, score));
-        }
-        let most = found.len();
-        Ok(Ok(Some(Case {
-            id,
-            gallery: gallery.name.clone(),
-            claimed,
-            opened_at: row.opened_at,
-            opened_by,
-            opened_for,
-            model: ModelDigest::new(row.model),
-            candidates: CandidateList::new(found, most),
-        })))
+        row.into_case(id, gallery.name.clone()).map_or_else(damaged, |case| Ok(Ok(Some(case))))
     }
 
     fn purge(&mut self) -> Result<(), rusqlite::Error> {
@@ -283,72 +342,5 @@ impl Writer {
         let now = SystemTime::now();
         let before = |age| now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         self.store.purge(before(self.settings.receipt_grace), before(self.settings.case_retention))
-    }
-}
-
-/// Outside: the store failed, and the whole batch with it. Inside: the caller's answer.
-type Step<T, E> = Result<Result<T, E>, rusqlite::Error>;
-
-/// What one transaction has done so far.
-struct Batch {
-    failure: Option<StoreError>,
-    touched: BTreeMap<i64, Touched>,
-    created: Vec<Arc<Gallery>>,
-    answers: Vec<Box<dyn Pending>>,
-}
-
-/// A gallery's part of a batch.
-struct Touched {
-    epoch: u64,
-    references: usize,
-    erased: bool,
-    changes: Vec<Change>,
-}
-
-impl Batch {
-    fn new(failure: Option<StoreError>) -> Self {
-        Self { failure, touched: BTreeMap::new(), created: Vec::new(), answers: Vec::new() }
-    }
-
-    /// Does `work` unless the batch has failed; its failure is the batch's.
-    fn attempt<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, rusqlite::Error>) -> Option<T> {
-        if self.failure.is_some() {
-            return None;
-        }
-        work(self).map_err(|e| self.failure = Some(store_error(&e))).ok()
-    }
-
-    /// As [`Self::attempt`]; keeps the answer until the commit.
-    fn step<T: Send + 'static, E: From<StoreError> + Send + 'static>(
-        &mut self,
-        to: Answer<T, E>,
-        work: impl FnOnce(&mut Self) -> Step<T, E>,
-    ) {
-        let value = self.attempt(work).unwrap_or_else(|| Err(StoreError::Closed.into()));
-        self.answers.push(Box::new((to, value)));
-    }
-
-    fn touch(&mut self, galleries: &BTreeMap<i64, Arc<Gallery>>, key: i64) -> Option<&mut Touched> {
-        match self.touched.entry(key) {
-            Entry::Occupied(touched) => Some(touched.into_mut()),
-            Entry::Vacant(place) => {
-                let state = galleries.get(&key)?.state();
-                let (epoch, references) = (state.epoch, state.references());
-                Some(place.insert(Touched { epoch, references, erased: false, changes: Vec::new() }))
-            }
-        }
-    }
-}
-
-/// An answer that waits for the commit.
-trait Pending {
-    /// The answer, or `failure` in its place. A caller that has left is no concern.
-    fn deliver(self: Box<Self>, failure: Option<&StoreError>);
-}
-
-impl<T, E: From<StoreError>> Pending for (Answer<T, E>, Result<T, E>) {
-    fn deliver(self: Box<Self>, failure: Option<&StoreError>) {
-        let (to, value) = *self;
-        let _ = to.send(failure.map_or(value, |failure| Err(failure.clone().into())));
     }
 }

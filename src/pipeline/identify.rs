@@ -87,7 +87,7 @@ impl Pipeline {
         let case = Case {
             id: CaseId::random(),
             gallery: gallery.name().clone(),
-            claimed: receipt.subject,
+            claimed: Some(receipt.subject),
             opened_at: SystemTime::now(),
             opened_by: search.transaction.clone(),
             opened_for: search.bearer.purpose,

@@ -26,7 +26,7 @@ impl Service {
         Ok(pb::GetCaseResponse {
             case_id: case.id.to_string(),
             gallery: case.gallery.to_string(),
-            claimed_subject_id: case.claimed.to_string(),
+            claimed_subject_id: case.claimed.map(|s| s.to_string()).unwrap_or_default(),
             opened_at: Some(respond::timestamp(case.opened_at)),
             opened_by_transaction_id: case.opened_by.to_string(),
             opened_for: respond::purpose(case.opened_for).into(),

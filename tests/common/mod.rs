@@ -14,7 +14,8 @@ pub fn root() -> RootKey {
 }
 
 pub fn open(dir: &Path) -> Galleries {
-    Galleries::open(dir, &root(), Settings::default()).unwrap()
+    // A small reserve: some tests read every byte on the disk.
+    Galleries::open(dir, &root(), Settings { reserve_bytes: 1 << 16, ..Settings::default() }).unwrap()
 }
 
 pub fn digest(n: u8) -> ModelDigest {
