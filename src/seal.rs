@@ -81,26 +81,39 @@ impl RootKey {
         }
     }
 
-    /// Loads the key; if there is no file, makes one (mode 0600) and makes it durable.
+    /// Loads the key; if there is no file, makes one (mode 0600) and makes it durable. Of several who make it at once, all get
+    /// the first one's.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         match Self::load(path) {
-            Err(KeyError::Read(e)) if e.kind() == io::ErrorKind::NotFound => Self::create(path),
+            Err(KeyError::Read(e)) if e.kind() == io::ErrorKind::NotFound => {
+                Self::create(path)?;
+                Self::load(path)
+            }
             loaded => loaded,
         }
     }
 
-    fn create(path: &Path) -> Result<Self, KeyError> {
+    /// A whole key appears under the name or none, and never over another: written aside, synced, linked.
+    fn create(path: &Path) -> Result<(), KeyError> {
         let key = Self::random()?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let aside = path.with_extension(format!("{}.new", uuid::Uuid::new_v4()));
         let write = || -> io::Result<()> {
             fs::create_dir_all(folder)?;
-            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
             file.write_all(key.0.as_slice())?;
             file.sync_all()?;
+            match fs::hard_link(&aside, path) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+            fs::remove_file(&aside)?;
             fs::File::open(folder)?.sync_all() // the name is durable too
         };
-        write().map_err(KeyError::Write)?;
-        Ok(key)
+        write().map_err(|e| {
+            let _ = fs::remove_file(&aside); // may be there or not
+            KeyError::Write(e)
+        })
     }
 
     /// A key for one use; `purpose` names it, for example `"vultus receipt v1"`.
@@ -203,6 +216,25 @@ mod tests {
             fs::write(&path, vec![1; length]).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             assert!(matches!(RootKey::load(&path), Err(KeyError::Length)));
+        }
+    }
+
+    #[test]
+    fn all_who_make_a_key_at_once_get_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            let folder = dir.path().join(round.to_string());
+            let (path, start) = (folder.join("root.key"), std::sync::Barrier::new(8));
+            let keys: Vec<RootKey> = std::thread::scope(|scope| {
+                let make = || {
+                    start.wait();
+                    RootKey::load_or_create(&path).unwrap()
+                };
+                let makers: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+                makers.into_iter().map(|maker| maker.join().unwrap()).collect()
+            });
+            assert!(keys.iter().all(|key| key.0 == keys[0].0));
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
         }
     }
 

@@ -30,7 +30,7 @@ pub enum Options {
 }
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
-    if !shared.galleries_dir().is_dir() {
+    if !Galleries::were_made_in(&shared.galleries_dir()) {
         return Err(format!("{} holds no galleries", shared.data.display()).into()); // looking makes none
     }
     super::runtime()?.block_on(async {

@@ -27,10 +27,17 @@ impl Shared {
         self.data.join("gallery")
     }
 
-    /// The secret that seals templates and receipts; made at its first use.
+    /// The secret that seals templates and receipts; made at its first use, which is before there are galleries.
     pub fn root_key(&self) -> Result<RootKey, Failure> {
         let path = self.data.join("keys").join("root.key");
-        RootKey::load_or_create(&path).map_err(|e| format!("{}: {e}", path.display()).into())
+        if !Galleries::were_made_in(&self.galleries_dir()) {
+            return RootKey::load_or_create(&path).map_err(|e| format!("{}: {e}", path.display()).into());
+        }
+        let lost = |e| {
+            let galleries = self.galleries_dir();
+            format!("{}: {e}: expected the key that sealed the galleries in {}", path.display(), galleries.display())
+        };
+        Ok(RootKey::load(&path).map_err(lost)?)
     }
 
     pub fn model_set(&self) -> Result<ModelSet, Failure> {
