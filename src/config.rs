@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
+    io::Read,
     net::SocketAddr,
     path::Path,
     str::FromStr,
@@ -52,6 +53,9 @@ impl std::error::Error for ConfigFaults {}
 
 /// A configuration file is small; a larger one is something else.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Bytes of a message beyond its image: context, receipt, framing.
+const AROUND_AN_IMAGE: usize = 64 << 10;
 
 /// The file's words, unchecked.
 #[derive(Debug, Default, Deserialize)]
@@ -115,11 +119,14 @@ impl Config {
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigFaults> {
         let Some(path) = path else { return Self::check(RawConfig::default()) };
         let named = |fault: String| ConfigFaults(vec![format!("{}: {fault}", path.display())]);
-        let length = fs::metadata(path).map_err(|e| named(e.to_string()))?.len();
-        if length > MAX_FILE_BYTES {
-            return Err(named(format!("expected at most {MAX_FILE_BYTES} bytes, the file has {length}")));
+        let mut text = String::new();
+        // Bounded as it is read: what is no regular file has no length to ask for.
+        let read = fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
+        read.map_err(|e| named(e.to_string()))?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(named(format!("expected at most {MAX_FILE_BYTES} bytes, the file has more")));
         }
-        Self::parse(&fs::read_to_string(path).map_err(|e| named(e.to_string()))?)
+        Self::parse(&text)
     }
 
     /// Parses the text of a file.
@@ -217,6 +224,7 @@ impl Config {
                 ..galleries
             },
         };
+        faults.together(&config);
         if faults.0.is_empty() { Ok(config) } else { Err(ConfigFaults(faults.0)) }
     }
 }
@@ -238,6 +246,25 @@ impl Faults {
             return default;
         }
         value
+    }
+
+    /// Settings that are sound alone, and not with each other.
+    fn together(&mut self, config: &Config) {
+        let Limits { default_deadline, max_deadline, message_bytes, .. } = config.limits;
+        if default_deadline > max_deadline {
+            self.0.push(format!(
+                "limits.default_deadline_ms: expected at most limits.max_deadline_ms, {}, got {}",
+                max_deadline.as_millis(),
+                default_deadline.as_millis(),
+            ));
+        }
+        let least = config.decode.max_bytes.saturating_add(AROUND_AN_IMAGE);
+        if message_bytes < least {
+            self.0.push(format!(
+                "limits.message_bytes: expected at least limits.image_bytes and {AROUND_AN_IMAGE} for the rest of a message, \
+                 {least} in all, got {message_bytes}"
+            ));
+        }
     }
 
     fn millis(&mut self, name: &str, value: Option<u64>, default: Duration) -> Duration {
@@ -311,66 +338,4 @@ impl Faults {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_permitted_by_default() {
-        let config = Config::load(None).unwrap();
-        assert!(config.clients.is_empty());
-        assert!(config.listen.ip().is_loopback() && !config.reflection);
-        assert_eq!(config.rates.tail, Tail::Measured);
-    }
-
-    #[test]
-    fn a_client_has_what_it_is_given() {
-        let config = Config::parse(
-            r#"
-            [policy]
-            max_fmr = 0.001
-            [clients.shop]
-            rights = ["verify", "identify"]
-            purposes = ["sim_activation"]
-            galleries = ["subscribers"]
-            "#,
-        )
-        .unwrap();
-        let shop = &config.clients[&ClientId::new("shop").unwrap()];
-        assert!(shop.rights.contains(&Right::Verify) && !shop.rights.contains(&Right::Review));
-        assert_eq!(shop.purposes, BTreeSet::from([Purpose::SimActivation]));
-        assert_eq!(config.rates.max_fmr.value(), 0.001);
-    }
-
-    #[test]
-    fn all_faults_are_reported_together() {
-        let faults = Config::parse(
-            r#"
-            [server]
-            listen = "localhost"
-            [policy]
-            max_fmr = 2.0
-            [limits]
-            batch_images = 0
-            [clients.shop]
-            rights = ["veryfy"]
-            purposes = ["marketing"]
-            galleries = ["A"]
-            [clients."a b"]
-            "#,
-        )
-        .unwrap_err();
-        let text = faults.to_string();
-        for part in
-            ["server.listen", "policy.max_fmr", "limits.batch_images", "veryfy", "marketing", "\"A\"", "clients.a b"]
-        {
-            assert!(text.contains(part), "{part} is missing in {text}");
-        }
-    }
-
-    #[test]
-    fn a_misspelt_setting_is_a_fault() {
-        for text in ["[limits]\nmesage_bytes = 1", "[polciy]", "clients = 3", "not toml"] {
-            assert!(Config::parse(text).is_err(), "{text}");
-        }
-    }
-}
+mod tests;

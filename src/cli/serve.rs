@@ -8,7 +8,9 @@ use super::{Failure, Outcome, Shared};
 use crate::{
     access::Access,
     config::Config,
+    domain::Calibration,
     gallery::Galleries,
+    pipeline::RatePolicy,
     rpc::{self, Core, Ended, Serving},
     telemetry,
 };
@@ -76,6 +78,7 @@ const SECOND_SIGNAL: i32 = 130;
 pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, Arc<Galleries>), Failure> {
     let root = shared.root_key()?;
     let pipeline = shared.pipeline(&root, config)?;
+    check_policy(pipeline.calibration(), config)?;
     let galleries = shared.galleries(&root, config)?;
     for gallery in galleries.list() {
         let same_model = gallery.model() == pipeline.model();
@@ -88,6 +91,23 @@ pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, A
     Ok((serving, galleries))
 }
 
+/// A policy that no request could be decided by is refused now, not at the first request.
+fn check_policy(calibration: &Calibration, config: &Config) -> Result<(), Failure> {
+    let RatePolicy { max_fmr, max_fpir, tail } = config.rates;
+    calibration.threshold_for_fmr(max_fmr, tail).map_err(|e| format!("policy.max_fmr: {e}"))?;
+    let greatest = calibration.greatest_size_for_fpir(max_fpir, tail).unwrap_or(0);
+    if greatest < config.galleries.max_references as u64 {
+        let (max_fpir, max_references) = (max_fpir.value(), config.galleries.max_references);
+        tracing::warn!(
+            max_fpir,
+            greatest,
+            max_references,
+            "beyond `greatest` references a gallery is not searched at this rate"
+        );
+    }
+    Ok(())
+}
+
 /// Says on stdout where the server listens, for people or, as one line of JSON, for scripts.
 fn announce(serving: &Serving, json: bool) -> Result<(), Failure> {
     let (address, metrics) = (serving.address()?, serving.metrics_address()?);
@@ -98,4 +118,25 @@ fn announce(serving: &Serving, json: bool) -> Result<(), Failure> {
         println!("gRPC on {address} (plaintext, loopback alone), metrics on {metrics}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{CalibrationPoint, Fmr, Score, Threshold};
+
+    #[test]
+    fn a_policy_beyond_the_calibration_is_refused_at_the_start() {
+        let point = CalibrationPoint {
+            fmr: Fmr::new(0.01).unwrap(),
+            threshold: Threshold::new(Score::new(0.7).unwrap()),
+            trials: 700,
+        };
+        let table = Calibration::new(vec![point], (0.5, 0.1)).unwrap();
+        let check =
+            |max_fmr: &str| check_policy(&table, &Config::parse(&format!("[policy]\nmax_fmr = {max_fmr}")).unwrap());
+        check("0.01").unwrap();
+        let refused = check("0.0099").unwrap_err().to_string();
+        assert!(refused.contains("policy.max_fmr") && refused.contains("1e-2"), "{refused}");
+    }
 }

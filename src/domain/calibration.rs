@@ -112,6 +112,24 @@ impl Calibration {
         let fmr = if max.value() < 1.0 { -((-max.value()).ln_1p() / size.max(1) as f64).exp_m1() } else { 1.0 };
         self.threshold_for_fmr(Fmr(fmr), tail)
     }
+
+    /// The most references that can be searched at the rate; `None` if not even one can, `u64::MAX` if there is no limit.
+    pub fn greatest_size_for_fpir(&self, max: Fpir, tail: Tail) -> Option<u64> {
+        let reached = |size| self.threshold_for_fpir(max, size, tail).is_ok();
+        if !reached(1) {
+            return None;
+        }
+        if reached(u64::MAX) {
+            return Some(u64::MAX);
+        }
+        // The rate that one comparison may have falls with the size: what is reached stays below what is not.
+        let (mut below, mut above) = (1, u64::MAX);
+        while above - below > 1 {
+            let middle = below + (above - below) / 2;
+            if reached(middle) { below = middle } else { above = middle }
+        }
+        Some(below)
+    }
 }
 
 /// Whether thresholds beyond the measured part of a table may be used.
@@ -158,6 +176,18 @@ mod tests {
         assert_eq!(at(10), Ok(0.7));
         assert!(at(11).is_err());
         assert!(at(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn the_greatest_gallery_is_the_last_that_has_a_threshold() {
+        let (table, rate) = (table(), |rate| Fpir::new(rate).unwrap());
+        assert_eq!(table.greatest_size_for_fpir(rate(0.1), Tail::Measured), Some(10));
+        assert_eq!(table.greatest_size_for_fpir(rate(0.001), Tail::Measured), None);
+        assert_eq!(table.greatest_size_for_fpir(Fpir::ONE, Tail::Measured), Some(u64::MAX));
+        let most = table.greatest_size_for_fpir(rate(0.1), Tail::Extrapolated).unwrap();
+        assert!((105_360..105_361).contains(&most), "{most}");
+        assert!(table.threshold_for_fpir(rate(0.1), most, Tail::Extrapolated).is_ok());
+        assert!(table.threshold_for_fpir(rate(0.1), most + 1, Tail::Extrapolated).is_err());
     }
 
     #[test]
