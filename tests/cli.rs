@@ -233,8 +233,10 @@ fn enrolment_goes_on_where_it_stopped() {
     let folder = faces.path().to_str().unwrap();
     let enrol = ["enrol", folder, "--gallery", "staff"];
 
+    fs::create_dir(dir.path().join("gallery")).unwrap();
     let nothing = run(&["gallery", "describe"]);
     assert!(nothing.code == 1 && nothing.err.contains("no galleries"), "{}", nothing.err);
+    assert_eq!(fs::read_dir(dir.path().join("gallery")).unwrap().count(), 0, "looking makes nothing");
     let first = run(&enrol);
     assert_eq!(
         (first.code, first.json()["enrolled"].as_u64(), first.json()["repeated"].as_u64()),
@@ -256,6 +258,11 @@ fn enrolment_goes_on_where_it_stopped() {
     assert_eq!(run(&["gallery", "erase", "staff", "--reference", "x"]).code, 1);
     assert_eq!(run(&["enrol", folder, "--gallery", "Not A Name"]).code, 1);
     assert_eq!(run(&["enrol", "/no/such/folder", "--gallery", "staff"]).code, 1);
+    let (empty, fresh) = (nowhere(), nowhere());
+    fs::write(empty.path().join("a b.png"), "no subject's name").unwrap();
+    let none = vultus(fresh.path(), &["enrol", empty.path().to_str().unwrap(), "--gallery", "staff"]);
+    assert!(none.code == 1 && none.err.contains("none to enrol") && none.err.contains("a b.png"), "{}", none.err);
+    assert_eq!(fs::read_dir(fresh.path()).unwrap().count(), 0, "no image, no gallery");
 
     // A server has the galleries open: nobody else does.
     let server = Server::start(dir.path());
@@ -265,6 +272,20 @@ fn enrolment_goes_on_where_it_stopped() {
     }
     drop(server);
     assert_eq!(run(&["gallery", "describe", "staff"]).json()["galleries"][0]["references"].as_u64(), Some(1));
+
+    // A lost key is not made anew, nor a lost store.
+    let key = dir.path().join("keys/root.key");
+    let kept = fs::read(&key).unwrap();
+    fs::remove_file(&key).unwrap();
+    for arguments in [&enrol[..], &["gallery", "describe"]] {
+        let ran = run(arguments);
+        assert!(ran.code == 1 && ran.err.contains("expected the key that sealed"), "{}", ran.err);
+    }
+    assert!(!key.exists());
+    assert!(fs::write(&key, kept).is_ok() && Command::new("chmod").arg("600").arg(&key).status().unwrap().success());
+    fs::remove_file(dir.path().join("gallery/galleries.db")).unwrap();
+    let lost = run(&["gallery", "describe"]);
+    assert!(lost.code == 1 && lost.err.contains("galleries.db is missing"), "{}", lost.err);
 }
 
 /// A server over a data directory, killed at the end.

@@ -1,7 +1,7 @@
 //! Image files, and work on many of them at a time.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     future::Future,
     io::{self, Read},
     path::Path,
@@ -40,7 +40,13 @@ pub fn config(decode: DecodeLimits) -> Result<Config, crate::config::ConfigFault
 }
 
 /// A file's bytes; one more than `most` at most, which decoding then refuses.
+///
+/// # Errors
+/// Also for what is no file, such as a folder, or a pipe, which could keep its reader waiting for ever.
 pub fn read(path: &Path, most: usize) -> io::Result<Bytes> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"));
+    }
     let mut bytes = Vec::new();
     File::open(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes.into())
@@ -106,6 +112,25 @@ mod tests {
         results.sort_unstable();
         assert_eq!(results, (0..1000).collect::<Vec<_>>());
         assert!((2..=IN_FLIGHT).contains(&most.load(SeqCst)), "{most:?}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, file) = (dir.path().join("pipe.png"), dir.path().join("file.png"));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        fs::write(&file, [1; 9]).unwrap();
+        let (told, answer) = std::sync::mpsc::channel();
+        let folder = dir.path().to_path_buf();
+        std::thread::spawn(move || {
+            for path in [folder, pipe] {
+                told.send(read(&path, 4).unwrap_err().to_string()).unwrap();
+            }
+        });
+        for _ in 0..2 {
+            assert_eq!(answer.recv_timeout(Duration::from_secs(10)).unwrap(), "expected a regular file");
+        }
+        assert_eq!(read(&file, 4).unwrap().len(), 5);
     }
 
     #[test]

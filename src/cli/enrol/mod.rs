@@ -4,7 +4,7 @@ mod plan;
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -67,7 +67,19 @@ enum Enrolment {
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let name = GalleryName::new(&options.gallery).map_err(|e| format!("--gallery {:?}: {e}", options.gallery))?;
     let plan = Plan::of(&options.folder, options.subject_from)?;
+    if plan.items.is_empty() {
+        return Err(nothing_to_enrol(&options.folder, &plan.refused).into()); // before a gallery is made for it
+    }
     super::runtime()?.block_on(enrol(&name, plan, shared))
+}
+
+fn nothing_to_enrol(folder: &Path, refused: &[Refused]) -> String {
+    let shown = refused.iter().take(10).map(|Refused { path, reason }| format!("\n  refused  {path}: {reason}"));
+    format!(
+        "{}: expected images (jpg, jpeg, png, webp), there are none to enrol{}",
+        folder.display(),
+        shown.collect::<String>()
+    )
 }
 
 async fn enrol(name: &GalleryName, plan: Plan, shared: &Shared) -> Result<Outcome, Failure> {

@@ -1,7 +1,7 @@
 //! The file of pairs: CSV with the header `a,b,mated`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -41,6 +41,8 @@ pub enum PairsError {
     Name { line: u64, field: &'static str },
     #[error("line {line}: an image is compared with itself")]
     Itself { line: u64 },
+    #[error("line {line}: this pair is there already; the order of its images does not matter")]
+    Doubled { line: u64 },
     #[error("line {line}: mated is 1 or 0, got {got:?}")]
     Mated { line: u64, got: String },
     #[error("line {line}: {what}")]
@@ -68,6 +70,7 @@ impl Pairs {
         }
         let mut pairs = Self::default();
         let mut numbers = HashMap::new();
+        let mut known = HashSet::new();
         let mut record = csv::StringRecord::new();
         loop {
             let line = line_after_blanks(text, reader.position());
@@ -84,6 +87,9 @@ impl Pairs {
                 }
             };
             let (a, b) = (number(a), number(b));
+            if !known.insert((a.min(b), a.max(b))) {
+                return Err(PairsError::Doubled { line });
+            }
             pairs.pairs.push(Pair { a, b, mated });
         }
         if pairs.pairs.is_empty() { Err(PairsError::Empty) } else { Ok(pairs) }
@@ -146,6 +152,14 @@ mod tests {
             ("a,b,mated\r\nx,y,1\r\n\r\nx,y\r\n", "line 4: expected 3 fields, a,b,mated, got 2"),
             ("a,b,mated\n\nx,y\n", "line 3: expected 3 fields, a,b,mated, got 2"),
             ("a,b,mated\nx,,1\n", "line 2: expected two names of images, field b is empty"),
+            (
+                "a,b,mated\nx,y,1\nz,y,0\ny,x,1\n",
+                "line 4: this pair is there already; the order of its images does not matter",
+            ),
+            (
+                "a,b,mated\nx,y,1\nx,y,0\n",
+                "line 3: this pair is there already; the order of its images does not matter",
+            ),
             ("a,b,mated\nx,x,1\n", "line 2: an image is compared with itself"),
         ] {
             assert_eq!(read(text).unwrap_err(), expected, "{text:?}");
