@@ -31,7 +31,7 @@ pub fn log_to_stderr(format: LogFormat) {
     // An error means that a subscriber stands already, as in tests that start several servers.
     let _ = match format {
         LogFormat::Text => registry.with(lines).try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init(),
     };
 }
 
@@ -59,7 +59,7 @@ pub struct Metrics {
     pub failures_total: IntCounterVec,
     /// Images whose quality was refused, by measure.
     pub refused_measures_total: IntCounterVec,
-    /// Enrolments that were acknowledged.
+    /// References that were enrolled; an enrolment that was sent again counts once.
     pub enrolments_total: IntCounter,
     /// References that were erased.
     pub erased_references_total: IntCounter,
@@ -102,7 +102,7 @@ impl Metrics {
             identifications_total: list.counters("identifications_total", "Identify's outcomes.", &["outcome"]),
             failures_total: list.counters("failures_total", "Requests that ended in an error.", &["rpc", "reason"]),
             refused_measures_total: list.counters("refused_measures_total", "Refused quality measures.", &["measure"]),
-            enrolments_total: list.counter("enrolments_total", "Acknowledged enrolments."),
+            enrolments_total: list.counter("enrolments_total", "Enrolled references."),
             erased_references_total: list.counter("erased_references_total", "Erased references."),
             references: list.gauge("references", "References in all galleries."),
             requests_in_flight: list.gauge("requests_in_flight", "Requests being answered."),

@@ -41,7 +41,9 @@ impl Pipeline {
         let started = Instant::now();
         let enrolled = gallery.enrol(NewReference { id, subject, template }).await?;
         Metrics::get().stage("commit", started.elapsed());
-        Metrics::get().enrolments_total.inc();
+        if !enrolled.repeated {
+            Metrics::get().enrolments_total.inc();
+        }
         Ok(enrolled)
     }
 }

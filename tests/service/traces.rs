@@ -27,11 +27,15 @@ async fn images_and_receipts_leave_no_trace() {
     let json = CONFIG.replace("[server]", "[server]\nlog_format = \"json\"");
     let server = Server::start_with(dir.path(), &json);
     let (mut gallery, mut matching) = (server.gallery().await, server.matching().await);
-    gallery.enrol(of("shop", enrol(GALLERY, "alice", PEOPLE[0].reference.clone()))).await.unwrap();
+    let mut first = enrol(GALLERY, "alice", PEOPLE[0].reference.clone());
+    first.reference_id = "5f0c6c1e-8a57-4c0e-9b57-0d2f5b0e8c11".into();
+    gallery.enrol(of("shop", first.clone())).await.unwrap();
+    gallery.enrol(of("shop", first)).await.unwrap();
     let answer =
         matching.verify(of("shop", verify(GALLERY, "alice", PEOPLE[0].probe.clone()))).await.unwrap().into_inner();
     matching.identify(of("shop", identify(GALLERY, answer.receipt.clone()))).await.unwrap();
     let metrics = server.scrape();
+    assert!(metrics.contains("vultus_enrolments_total 1\n"), "what is sent again counts once");
     let log = server.log();
     assert!(server.terminate().success());
 
@@ -60,5 +64,6 @@ async fn images_and_receipts_leave_no_trace() {
     for line in &calls {
         assert_eq!(line["span"]["transaction_id"], "t-1", "{line}");
         assert_eq!(line["span"]["client"], "shop", "{line}");
+        assert!(line["spans"].is_null(), "the span is there twice: {line}");
     }
 }
