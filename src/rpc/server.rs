@@ -8,6 +8,7 @@ use tonic_health::server::HealthReporter;
 
 use super::{
     Core, Service,
+    admission::Admission,
     pb::{
         self, gallery_service_server::GalleryServiceServer, match_service_server::MatchServiceServer,
         review_service_server::ReviewServiceServer,
@@ -24,7 +25,7 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Streams on one connection.
     pub streams_per_connection: u32,
-    /// Items of one EnrolStream that are worked on at a time; the sender waits for more.
+    /// Items of EnrolStreams that are worked on at a time, of one and of all together; the senders wait for more.
     pub enrol_stream_window: usize,
     /// Bytes of a request's headers.
     pub header_bytes: u32,
@@ -43,7 +44,7 @@ impl Default for Limits {
         Self {
             message_bytes: 5 << 20,
             max_in_flight: 256,
-            streams_per_connection: 256,
+            streams_per_connection: 128,
             enrol_stream_window: 64,
             header_bytes: 16 << 10,
             default_deadline: Duration::from_secs(10),
@@ -130,13 +131,15 @@ impl Serving {
             .http2_max_header_list_size(limits.header_bytes)
             .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
             .timeout(limits.max_deadline)
+            .layer(Admission(Arc::clone(&self.core)))
             .add_service(health_service)
             .add_optional_service(reflection)
             .add_service(MatchServiceServer::new(service()).max_decoding_message_size(sized))
             .add_service(GalleryServiceServer::new(service()).max_decoding_message_size(sized))
             .add_service(ReviewServiceServer::new(service()).max_decoding_message_size(sized));
 
-        let (stopping, stopped) = watch::channel(false);
+        let core = Arc::clone(&self.core);
+        let stopped = core.stopping.subscribe();
         let metrics = tokio::spawn(serve_metrics(self.metrics, stopped.clone()));
         let watcher = tokio::spawn(watch_health(Arc::clone(&self.core), health, stopped.clone()));
         let mut told = stopped.clone();
@@ -149,7 +152,7 @@ impl Serving {
         let ended = tokio::select! {
             served = &mut server => served.map(|()| Ended::Drained)?,
             () = stop => {
-                stopping.send_replace(true);
+                core.stopping.send_replace(true);
                 tokio::select! {
                     served = &mut server => served.map(|()| Ended::Drained)?,
                     () = idle(&self.core) => Ended::Drained,
@@ -157,7 +160,7 @@ impl Serving {
                 }
             }
         };
-        stopping.send_replace(true);
+        core.stopping.send_replace(true);
         watcher.abort();
         metrics.abort();
         Ok(ended)
@@ -170,7 +173,9 @@ async fn idle(core: &Core) {
     let mut quiet = 0;
     while quiet < 10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        quiet = if core.in_flight.available_permits() == core.limits.max_in_flight { quiet + 1 } else { 0 };
+        let answering = core.in_flight.available_permits() < core.limits.max_in_flight
+            || core.stream_items.available_permits() < core.limits.enrol_stream_window;
+        quiet = if answering { 0 } else { quiet + 1 };
     }
 }
 
