@@ -3,6 +3,7 @@
 mod admission;
 mod error;
 mod gallery;
+mod incoming;
 mod matching;
 mod observe;
 mod receive;

@@ -3,12 +3,13 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
 use super::{
     Core, Service,
     admission::Admission,
+    incoming::accept,
     pb::{
         self, gallery_service_server::GalleryServiceServer, match_service_server::MatchServiceServer,
         review_service_server::ReviewServiceServer,
@@ -23,6 +24,10 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Requests answered at a time; more are refused with RESOURCE_EXHAUSTED.
     pub max_in_flight: usize,
+    /// Connections at a time; more wait in the system's backlog.
+    pub connections: usize,
+    /// How long a new connection may be silent.
+    pub first_byte: Duration,
     /// Streams on one connection.
     pub streams_per_connection: u32,
     /// Items of EnrolStreams that are worked on at a time, of one and of all together; the senders wait for more.
@@ -44,6 +49,8 @@ impl Default for Limits {
         Self {
             message_bytes: 5 << 20,
             max_in_flight: 256,
+            connections: 1024,
+            first_byte: Duration::from_secs(10),
             streams_per_connection: 128,
             enrol_stream_window: 64,
             header_bytes: 16 << 10,
@@ -143,8 +150,7 @@ impl Serving {
         let metrics = tokio::spawn(serve_metrics(self.metrics, stopped.clone()));
         let watcher = tokio::spawn(watch_health(Arc::clone(&self.core), health, stopped.clone()));
         let mut told = stopped.clone();
-        // Without it an answer can wait 40 ms for the client's delayed acknowledgement. The builder's own setting is for listeners of its own.
-        let connections = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let connections = accept(self.listener, limits.connections, limits.first_byte);
         let server = router.serve_with_incoming_shutdown(connections, async move {
             let _ = told.wait_for(|stop| *stop).await; // an error means that the sender is gone: stop as well
         });
