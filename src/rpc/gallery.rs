@@ -7,7 +7,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use tracing::{Instrument, Span};
 
-use super::{Service, error::Error, observe::note, pb, receive, respond};
+use super::{Service, error::Error, pb, receive, respond};
 use crate::{
     access::Right,
     domain::{ClientId, GalleryName, ReferenceId, SubjectId},
@@ -60,9 +60,7 @@ impl Service {
         deadline: Instant,
     ) -> Result<pb::EnrolResponse, Error> {
         let started = Instant::now();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
-        let pass = self.0.access.authorise(&client, &[Right::Enrol], &context)?;
+        let (pass, context) = self.enter(&client, request.context, &[Right::Enrol])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let subject = receive::id("subject_id", SubjectId::new(&request.subject_id))?;
         let id = match request.reference_id.as_str() {
@@ -166,9 +164,7 @@ impl Service {
     async fn erase_references(&self, request: Request<pb::EraseRequest>) -> Result<pb::EraseResponse, Error> {
         let client = receive::client(request.metadata())?;
         let request = request.into_inner();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
-        let pass = self.0.access.authorise(&client, &[Right::Erase], &context)?;
+        let (pass, context) = self.enter(&client, request.context, &[Right::Erase])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let selector = match request.selector {
             None => return Err(Error::field("selector", "subject_id or reference_id; nothing is never all")),
@@ -201,10 +197,8 @@ impl Service {
     ) -> Result<pb::DescribeGalleryResponse, Error> {
         let client = receive::client(request.metadata())?;
         let request = request.into_inner();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
         let rights = [Right::Admin, Right::Enrol, Right::Verify];
-        let pass = self.0.access.authorise(&client, &rights, &context)?;
+        let (pass, context) = self.enter(&client, request.context, &rights)?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let gallery = pass.gallery(&name)?.ok_or(Error::Unknown("there is no gallery of this name"))?;
         let description = gallery.describe();

@@ -5,13 +5,32 @@ use std::{future::Future, time::Instant};
 use tonic::{Code, Response, Status};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use super::{Service, error::Error};
+use super::{Service, error::Error, pb, receive};
 use crate::{
+    access::{Pass, Right},
     domain::{ClientId, RequestContext},
     telemetry::Metrics,
 };
 
 impl Service {
+    /// Checks why the call is made and what the client may do with one of `rights`; who calls, and why, stands on every
+    /// later line of the log. Before anything else of a request is looked at.
+    pub(super) fn enter(
+        &self,
+        client: &ClientId,
+        context: Option<pb::RequestContext>,
+        rights: &[Right],
+    ) -> Result<(Pass, RequestContext), Error> {
+        let context = receive::context(context)?;
+        let span = Span::current();
+        span.record("client", client.as_str());
+        span.record("transaction_id", context.transaction_id.as_str());
+        span.record("purpose", context.purpose.as_str());
+        span.record("site", context.site.as_str());
+        let pass = self.0.access.authorise(client, rights, &context)?;
+        Ok((pass, context))
+    }
+
     /// Answers one call of `rpc`, which the door has let in.
     pub(super) async fn answer<T>(
         &self,
@@ -75,15 +94,6 @@ pub fn rpc_name(path: &str) -> &'static str {
         ["Verify", "Identify", "Assess", "Enrol", "EnrolStream", "Erase", "DescribeGallery", "GetCase"];
     let method = path.rsplit('/').next().unwrap_or_default();
     RPCS.into_iter().find(|rpc| *rpc == method).unwrap_or("other")
-}
-
-/// Writes who calls, and why, on every later line of the call.
-pub fn note(client: &ClientId, context: &RequestContext) {
-    let span = Span::current();
-    span.record("client", client.as_str());
-    span.record("transaction_id", context.transaction_id.as_str());
-    span.record("purpose", context.purpose.as_str());
-    span.record("site", context.site.as_str());
 }
 
 /// Counts a call for as long as it is being answered, also when the client leaves.
