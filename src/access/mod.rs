@@ -40,6 +40,16 @@ impl Access {
         Self { clients, galleries }
     }
 
+    /// Whether the policy has this client.
+    pub fn knows(&self, client: &ClientId) -> bool {
+        self.clients.contains_key(client)
+    }
+
+    /// Whether the policy gives the client the right; what for and where is [`Self::authorise`]'s to say.
+    pub fn holds(&self, client: &ClientId, right: Right) -> bool {
+        self.clients.get(client).is_some_and(|policy| policy.rights.contains(&right))
+    }
+
     /// True once the store takes no further changes.
     pub fn store_failed(&self) -> bool {
         self.galleries.has_failed()

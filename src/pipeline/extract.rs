@@ -154,7 +154,7 @@ impl Pipeline {
         let started = Instant::now();
         let (size, alignment, pixels) = (self.device.input_size(Role::Embed), self.card.alignment, looked.pixels);
         let crop = self
-            .on_a_core(deadline, move || {
+            .on_a_core(lane, deadline, move || {
                 align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height))
             })
             .await?;
@@ -176,7 +176,7 @@ impl Pipeline {
         let limits = self.decode;
         let started = Instant::now();
         let pixels = self
-            .on_a_core(deadline, move || -> Result<_, ExtractError> {
+            .on_a_core(lane, deadline, move || -> Result<_, ExtractError> {
                 let pixels = decode::decode(image.source(), &limits)?;
                 if let Some(five) = &landmarks {
                     align::check_landmarks(five, pixels.width(), pixels.height())?;
@@ -191,14 +191,16 @@ impl Pipeline {
         let mut located = None;
         for framing in Framing::ALL {
             let Some(face) = self.find_face(&pixels, framing, lane, deadline).await? else { continue };
+            let Some(seen) = self.place_landmarks(&pixels, face.rect, lane, deadline).await? else { continue };
             let placed = match landmarks {
-                Some(five) => Some(Placed::Caller(five)),
-                None => self.place_landmarks(&pixels, face.rect, lane, deadline).await?,
+                Some(five) => {
+                    align::check_agreement(&five, &seen.landmarks().five())?;
+                    Placed::Caller(five)
+                }
+                None => seen,
             };
-            if let Some(placed) = placed {
-                located = Some((face, placed));
-                break;
-            }
+            located = Some((face, placed));
+            break;
         }
         let thresholds = self.card.quality;
         let Some((face, placed)) = located else {
@@ -207,7 +209,7 @@ impl Pipeline {
         };
         let five = placed.landmarks().five();
         let judged = Arc::clone(&pixels);
-        let measures = self.on_a_core(deadline, move || quality::assess(&judged, &five, &thresholds)).await?;
+        let measures = self.on_a_core(lane, deadline, move || quality::assess(&judged, &five, &thresholds)).await?;
         let measures = std::iter::once(locate::presence(Some(&face), &thresholds)).chain(measures).collect();
         timings.align = started.elapsed();
         Metrics::get().stage("align", timings.align);
@@ -235,7 +237,8 @@ impl Pipeline {
         deadline: Instant,
     ) -> Result<Vec<locate::Face>, ExtractError> {
         let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
-        let View { pixels: seen, map } = self.on_a_core(deadline, move || View::new(&image, framing, side)).await?;
+        let View { pixels: seen, map } =
+            self.on_a_core(lane, deadline, move || View::new(&image, framing, side)).await?;
         let output = self.device.run(Role::Detect, seen, lane, deadline).await?;
         let found = detector::detections(&output.values, framing.least_score());
         Ok(map.faces(found.into_iter().map(|d| (d.rect, d.score))))
@@ -252,7 +255,7 @@ impl Pipeline {
         let (width, height) = (pixels.width(), pixels.height());
         let Some(region) = locate::landmark_region(&face, width, height) else { return Ok(None) };
         let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Landmark).width);
-        let input = self.on_a_core(deadline, move || locate::landmark_view(&image, region, side)).await?;
+        let input = self.on_a_core(lane, deadline, move || locate::landmark_view(&image, region, side)).await?;
         let output = self.device.run(Role::Landmark, input, lane, deadline).await?;
         let relative = landmarks::landmarks(&output.values, region.width as f32, region.height as f32);
         let placed = relative.map(|all| locate::place_landmarks(&all, region));
@@ -260,14 +263,19 @@ impl Pipeline {
         Ok(plausible.map(|all| Placed::Network(Box::new(all))))
     }
 
-    /// Runs work on pixels on a thread of its own, at most one per core; the rest wait their turn, and leave when nobody waits for them or
-    /// their deadline passes.
+    /// Runs work on pixels on a thread of its own, at most one per core and lane: enrolments that wait keep no verification waiting.
+    /// The rest wait their turn, and leave when nobody waits for them or their deadline passes.
     pub(super) async fn on_a_core<T: Send + 'static>(
         &self,
+        lane: Lane,
         deadline: Instant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ExtractError> {
-        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.cores).acquire_owned());
+        let cores = match lane {
+            Lane::Verification => &self.cores,
+            Lane::Enrolment => &self.enrolment_cores,
+        };
+        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(cores).acquire_owned());
         let permit = permit.await.map_err(|_| ExtractError::Late)?;
         let permit = permit.map_err(|_| ExtractError::Internal("the cores' permits are never closed"))?;
         let worked = tokio::task::spawn_blocking(move || {

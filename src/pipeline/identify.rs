@@ -66,6 +66,10 @@ impl Pipeline {
     /// durably, before the search: a failure costs a verification, never a second use.
     pub async fn identify(&self, gallery: &Arc<Gallery>, search: Search<'_>) -> Result<Identified, IdentifyError> {
         let receipt = self.receipts.open(search.receipt, search.bearer, SystemTime::now())?;
+        // Who was erased since the verification is not searched for.
+        if gallery.references_of(&receipt.subject).is_empty() {
+            return Err(ReceiptError::SubjectErased.into());
+        }
         let size = gallery.describe().references as u64;
         let threshold = threshold_1_to_n(self.calibration(), &self.rates, search.max_fpir, size)?;
         gallery.spend_receipt(receipt.nonce, receipt.expires_at).await?;

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `extract`, `assess` | `decode`, `locate`, `quality`, `align`, `batch` |
 //! | `photo` | `locate`, once for every face of a photo; and an image that is all face |
-//! | `verify` | `extract`, then `decide` and `receipt` |
+//! | `verify` | `extract`, then `stranger`, `decide` and `receipt` |
 //! | `identify` | `receipt` and `decide`, around a search of the gallery |
 //! | `enrol` | `extract`, then a commit to the gallery |
 
@@ -20,6 +20,7 @@ pub mod locate;
 mod photo;
 pub mod quality;
 mod receipt;
+mod stranger;
 mod verify;
 
 use std::{io, num::NonZeroUsize, sync::Arc};
@@ -64,6 +65,8 @@ pub struct Pipeline {
     rates: RatePolicy,
     /// A permit per core for work on pixels.
     cores: Arc<Semaphore>,
+    /// As many again for enrolments, at half the number.
+    enrolment_cores: Arc<Semaphore>,
     receipts: Receipts,
     root: RootKey,
 }
@@ -86,6 +89,7 @@ impl Pipeline {
             decode: settings.decode,
             rates: settings.rates,
             cores: Arc::new(Semaphore::new(settings.decoders.get())),
+            enrolment_cores: Arc::new(Semaphore::new(settings.decoders.get().div_ceil(2))),
             receipts: Receipts::new(&root),
             root,
         })

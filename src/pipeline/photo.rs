@@ -46,7 +46,7 @@ impl Pipeline {
             };
             faces.into_iter().filter_map(cut).collect()
         };
-        self.on_a_core(deadline, cut).await
+        self.on_a_core(Lane::Enrolment, deadline, cut).await
     }
 
     /// The template of an image that is taken as the face, whole: nothing is located, judged or aligned. For evaluations; its model
@@ -56,7 +56,7 @@ impl Pipeline {
     /// As [`Self::extract`].
     pub async fn extract_whole(&self, image: ImageInput, deadline: Instant) -> Result<Template, ExtractError> {
         let (limits, size) = (self.decode, self.device.input_size(Role::Embed));
-        let decoded = self.on_a_core(deadline, move || {
+        let decoded = self.on_a_core(Lane::Enrolment, deadline, move || {
             decode::decode(image.source(), &limits).map(|pixels| pixels.squared().resized(size.width, size.height))
         });
         let output = self.device.run(Role::Embed, decoded.await??, Lane::Enrolment, deadline).await?;

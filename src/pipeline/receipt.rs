@@ -38,6 +38,8 @@ pub enum ReceiptError {
     OtherPurpose,
     #[error("the receipt's template is of another model than this service runs; verify again")]
     OtherModel,
+    #[error("the receipt's subject has been erased")]
+    SubjectErased,
 }
 
 /// What a receipt says.
@@ -123,7 +125,7 @@ impl Receipts {
     /// Opens a receipt and checks all that it is bound to. That it was not spent before is the gallery's to know.
     ///
     /// # Errors
-    /// Every [`ReceiptError`] but `Spent`.
+    /// Every [`ReceiptError`] but `Spent` and `SubjectErased`.
     pub fn open(&self, sealed: &[u8], bearer: Bearer<'_>, now: SystemTime) -> Result<Receipt, ReceiptError> {
         if sealed.len() > MAX_RECEIPT_BYTES {
             return Err(ReceiptError::NotAuthentic);

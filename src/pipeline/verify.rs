@@ -1,10 +1,11 @@
 //! Verification, 1:1.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{
     Bearer, ExtractError, Extraction, FaceInput, Lane, Pipeline, ThresholdError, Timings,
     decide::{decide, score_of_a_stranger, threshold_1_to_1},
+    stranger::likeness,
 };
 use crate::{
     domain::{
@@ -107,9 +108,9 @@ impl Pipeline {
             None => Vec::new(),
         };
         let best = best_score(&probe, &references)?;
-        // A stranger's score stands in for that of a subject without references: computed always, so that the two take the same time.
-        let chance = self.chance(claimant.subject, &probe);
-        let stranger = score_of_a_stranger(self.calibration(), threshold, chance);
+        // A stranger's score stands in for that of a subject without references; made always, so that both take the time.
+        let secret = self.root.keyed_hash("vultus stranger v1", claimant.subject.as_str().as_bytes());
+        let stranger = score_of_a_stranger(self.calibration(), threshold, likeness(&secret, &probe));
         let score = best.unwrap_or(stranger);
         let reason = decide(score, threshold);
         let receipt = match reason {
@@ -124,8 +125,9 @@ impl Pipeline {
             }
             _ => None,
         };
-        timings.compare = started.elapsed();
-        Metrics::get().stage("compare", timings.compare);
+        let took = started.elapsed();
+        timings.compare = coarse(took);
+        Metrics::get().stage("compare", took);
         Ok(Verified { reason, receipt, refused: None, score: Some(score), threshold, epoch, timings })
     }
 
@@ -149,20 +151,11 @@ impl Pipeline {
         };
         let started = Instant::now();
         let score = compare(&probe, &reference)?;
-        timings.compare = started.elapsed();
-        Metrics::get().stage("compare", timings.compare);
+        let took = started.elapsed();
+        timings.compare = coarse(took);
+        Metrics::get().stage("compare", took);
         let reason = decide(score, threshold);
         Ok(Verified { reason, receipt: None, refused: None, score: Some(score), threshold, epoch: 0, timings })
-    }
-
-    /// Pseudo-random bytes that only the service can compute; the same for the same subject and probe.
-    fn chance(&self, subject: &SubjectId, probe: &Template) -> [u8; 16] {
-        let mut message = zeroize::Zeroizing::new(Vec::with_capacity(128 + 4 * probe.dimension()));
-        message.extend_from_slice(subject.as_str().as_bytes());
-        message.push(0);
-        probe.values().iter().for_each(|v| message.extend_from_slice(&v.to_le_bytes()));
-        let [chance, _] = split(self.root.keyed_hash("vultus stranger's score v1", &message));
-        chance
     }
 }
 
@@ -191,8 +184,7 @@ fn best_score(probe: &Template, references: &[Reference]) -> Result<Option<Score
     scores.reduce(|best, score| Ok(if best?.total_cmp(score?).is_lt() { score? } else { best? })).transpose()
 }
 
-fn split(bytes: [u8; 32]) -> [[u8; 16]; 2] {
-    let mut halves = [[0; 16]; 2];
-    halves.iter_mut().zip(bytes.chunks_exact(16)).for_each(|(half, chunk)| half.copy_from_slice(chunk));
-    halves
+/// Up to the next millisecond: finer, the time would tell how many references a subject has, and whether it has any.
+fn coarse(took: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(took.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
 }

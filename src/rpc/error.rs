@@ -49,6 +49,10 @@ pub enum Error {
     Case(#[from] CaseError),
     #[error("{0}")]
     Unknown(&'static str),
+    #[error("the server is going down: send what was not answered again, to another replica")]
+    Stopping,
+    #[error("the stream was silent for the greatest deadline")]
+    Silence,
     #[error("{0}")]
     Internal(&'static str),
 }
@@ -159,6 +163,7 @@ impl Error {
                 ReceiptError::Spent => row(FailedPrecondition, "RECEIPT_SPENT", text),
                 ReceiptError::OtherGallery => row(FailedPrecondition, "RECEIPT_OF_ANOTHER_GALLERY", text),
                 ReceiptError::OtherPurpose => row(FailedPrecondition, "RECEIPT_OF_ANOTHER_PURPOSE", text),
+                ReceiptError::SubjectErased => row(FailedPrecondition, "RECEIPT_OF_ERASED_SUBJECT", text),
                 ReceiptError::OtherModel => row(FailedPrecondition, "RECEIPT_OF_ANOTHER_MODEL", text),
             },
             Self::Store(error) => store_row(error),
@@ -188,6 +193,8 @@ impl Error {
                 CaseError::Exists { .. } => row(Internal, "INTERNAL", INTERNAL),
                 CaseError::Store(error) => store_row(error),
             },
+            Self::Stopping => row(Unavailable, "STOPPING", text),
+            Self::Silence => row(DeadlineExceeded, "DEADLINE", text),
             Self::Unknown(_) => row(NotFound, "NOT_FOUND", text),
             Self::Internal(_) => row(Internal, "INTERNAL", INTERNAL),
         }

@@ -1,17 +1,18 @@
 //! GalleryService: Enrol, EnrolStream, Erase, DescribeGallery.
 
-use std::{pin::Pin, time::Instant};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use tracing::{Instrument, Span};
 
-use super::{Service, error::Error, observe::note, pb, receive, respond};
+use super::{Service, error::Error, pb, receive, respond};
 use crate::{
     access::Right,
     domain::{ClientId, GalleryName, ReferenceId, SubjectId},
     gallery::Selector,
+    pipeline::Timings,
     telemetry::Metrics,
 };
 
@@ -59,18 +60,31 @@ impl Service {
         deadline: Instant,
     ) -> Result<pb::EnrolResponse, Error> {
         let started = Instant::now();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
-        let pass = self.0.access.authorise(&client, &[Right::Enrol], &context)?;
+        let (pass, context) = self.enter(&client, request.context, &[Right::Enrol])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let subject = receive::id("subject_id", SubjectId::new(&request.subject_id))?;
         let id = match request.reference_id.as_str() {
             "" => None,
             text => Some(receive::id("reference_id", ReferenceId::parse(text))?),
         };
-        pass.gallery(&name)?; // before any image byte is decoded
-        let image = receive::face("image", request.image)?;
         let pipeline = &self.0.pipeline;
+        // Before any image byte is decoded; and a reference that is there needs no second extraction.
+        let known = pass.gallery(&name)?;
+        if let (Some(gallery), Some(id)) = (&known, id)
+            && gallery.model() == pipeline.model()
+            && gallery.holds(&subject, id)
+        {
+            tracing::info!(reference_id = %id, repeated = true, "enrolled");
+            return Ok(pb::EnrolResponse {
+                reference_id: id.to_string(),
+                gallery_epoch: gallery.epoch(),
+                model_digest: pipeline.model().to_string(),
+                transaction_id: context.transaction_id.to_string(),
+                timings: Some(respond::timings(Timings::default(), started.elapsed())),
+                already_enrolled: true,
+            });
+        }
+        let image = receive::face("image", request.image)?;
         let (template, mut timings) = pipeline.extract_reference(image, deadline).await?;
         // Only a face that became a template makes a gallery.
         let gallery = pass.gallery_for_enrolment(&name, pipeline.model(), template.dimension()).await??;
@@ -84,22 +98,34 @@ impl Service {
             model_digest: pipeline.model().to_string(),
             transaction_id: context.transaction_id.to_string(),
             timings: Some(respond::timings(timings, started.elapsed())),
+            already_enrolled: enrolled.repeated,
         })
     }
 
-    /// Enrols what comes in, at most a window of items at a time: a sender that is faster waits, in its own flow control.
+    /// Enrols what comes in, at most a window of items at a time: a sender that is faster waits, in its own flow control. Ends with
+    /// the sender, after a silence of the greatest deadline, or when the server is told to stop.
     async fn enrol_items(
         self,
         client: ClientId,
         mut items: Streaming<pb::EnrolStreamRequest>,
         statuses: mpsc::Sender<Result<pb::EnrolStreamResponse, Status>>,
     ) {
-        let window = std::sync::Arc::new(tokio::sync::Semaphore::new(self.0.limits.enrol_stream_window));
+        let window = Arc::new(Semaphore::new(self.0.limits.enrol_stream_window));
+        let mut stopping = self.0.stopping.subscribe();
         loop {
-            let Ok(permit) = std::sync::Arc::clone(&window).acquire_owned().await else { return };
-            let request = match items.next().await {
+            let Ok(permit) = Arc::clone(&window).acquire_owned().await else { return };
+            let next = tokio::select! {
+                next = items.next() => next,
+                _ = stopping.wait_for(|stop| *stop) => Some(Err(Error::Stopping.into_status())),
+                () = tokio::time::sleep(self.0.limits.max_deadline) => Some(Err(Error::Silence.into_status())),
+            };
+            let request = match next {
                 Some(Ok(request)) => request,
                 Some(Err(status)) => {
+                    // What is being worked on is answered first.
+                    let all = u32::try_from(self.0.limits.enrol_stream_window).unwrap_or(u32::MAX);
+                    drop(permit);
+                    let _answered = window.acquire_many(all).await;
                     let _ = statuses.send(Err(status)).await; // the client has gone if nobody listens
                     return;
                 }
@@ -124,7 +150,7 @@ impl Service {
             let enrolment = request.enrolment.ok_or(Error::field("enrolment", "an EnrolRequest"))?;
             self.enrol_face(client, enrolment, deadline).await
         };
-        let outcome = match self.answer_when_free("EnrolStream", work).await {
+        let outcome = match self.answer_item("EnrolStream", work).await {
             Ok(enrolled) => Outcome::Enrolled(enrolled),
             Err(status) => Outcome::Refused(tonic_types::Status {
                 code: status.code() as i32,
@@ -138,9 +164,7 @@ impl Service {
     async fn erase_references(&self, request: Request<pb::EraseRequest>) -> Result<pb::EraseResponse, Error> {
         let client = receive::client(request.metadata())?;
         let request = request.into_inner();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
-        let pass = self.0.access.authorise(&client, &[Right::Erase], &context)?;
+        let (pass, context) = self.enter(&client, request.context, &[Right::Erase])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let selector = match request.selector {
             None => return Err(Error::field("selector", "subject_id or reference_id; nothing is never all")),
@@ -173,10 +197,8 @@ impl Service {
     ) -> Result<pb::DescribeGalleryResponse, Error> {
         let client = receive::client(request.metadata())?;
         let request = request.into_inner();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
         let rights = [Right::Admin, Right::Enrol, Right::Verify];
-        let pass = self.0.access.authorise(&client, &rights, &context)?;
+        let (pass, context) = self.enter(&client, request.context, &rights)?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let gallery = pass.gallery(&name)?.ok_or(Error::Unknown("there is no gallery of this name"))?;
         let description = gallery.describe();

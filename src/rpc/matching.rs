@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Service, error::Error, observe::note, pb, receive, respond};
+use super::{Service, error::Error, pb, receive, respond};
 use crate::{
     access::Right,
     domain::{Decision, GalleryName, SubjectId},
@@ -32,9 +32,7 @@ impl Service {
         let client = receive::client(request.metadata())?;
         let deadline = receive::deadline(request.metadata(), &self.0.limits);
         let request = request.into_inner();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
-        let pass = self.0.access.authorise(&client, &[Right::Verify], &context)?;
+        let (pass, context) = self.enter(&client, request.context, &[Right::Verify])?;
         let max_fmr = receive::max_fmr(request.max_fmr)?;
         let verified = match request.claim {
             None => return Err(Error::field("claim", "claimed_subject or inline_reference")),
@@ -95,9 +93,7 @@ impl Service {
         let started = Instant::now();
         let client = receive::client(request.metadata())?;
         let request = request.into_inner();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
-        let pass = self.0.access.authorise(&client, &[Right::Identify], &context)?;
+        let (pass, context) = self.enter(&client, request.context, &[Right::Identify])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let receipt = receive::receipt(&request.receipt)?;
         let max_candidates = receive::max_candidates(request.max_candidates)?;
@@ -127,9 +123,7 @@ impl Service {
         let client = receive::client(request.metadata())?;
         let deadline = receive::deadline(request.metadata(), &self.0.limits);
         let request = request.into_inner();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
-        self.0.access.authorise(&client, &[Right::Verify], &context)?;
+        let (_, context) = self.enter(&client, request.context, &[Right::Verify])?;
         let image = receive::face("image", request.image)?;
         let (assessment, timings): (_, Timings) = self.0.pipeline.assess(image, deadline).await?;
         tracing::info!(acceptable = assessment.acceptable(), "assessed");

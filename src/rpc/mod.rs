@@ -1,7 +1,9 @@
 //! The gRPC surface: assembly and limits, messages in, answers out, one table from error to status.
 
+mod admission;
 mod error;
 mod gallery;
+mod incoming;
 mod matching;
 mod observe;
 mod receive;
@@ -23,7 +25,7 @@ pub mod pb {
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{access::Access, pipeline::Pipeline};
 
@@ -37,12 +39,18 @@ pub struct Core {
     limits: Limits,
     /// A permit per request being answered.
     in_flight: Semaphore,
+    /// A permit per item of a stream being worked on.
+    stream_items: Semaphore,
+    /// True once the server is told to stop.
+    stopping: watch::Sender<bool>,
 }
 
 impl Core {
     pub fn new(access: Access, pipeline: Pipeline, alternative_route: String, limits: Limits) -> Self {
         let in_flight = Semaphore::new(limits.max_in_flight);
-        Self { access, pipeline, alternative_route, limits, in_flight }
+        let stream_items = Semaphore::new(limits.enrol_stream_window);
+        let stopping = watch::Sender::new(false);
+        Self { access, pipeline, alternative_route, limits, in_flight, stream_items, stopping }
     }
 }
 

@@ -2,73 +2,98 @@
 
 use std::{future::Future, time::Instant};
 
-use tokio::sync::SemaphorePermit;
 use tonic::{Code, Response, Status};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use super::{Service, error::Error};
+use super::{Service, error::Error, pb, receive};
 use crate::{
+    access::{Pass, Right},
     domain::{ClientId, RequestContext},
     telemetry::Metrics,
 };
 
 impl Service {
-    /// Answers one call of `rpc`. At most `max_in_flight` are answered at a time; more are refused at once.
+    /// Checks why the call is made and what the client may do with one of `rights`; who calls, and why, stands on every
+    /// later line of the log. Before anything else of a request is looked at.
+    pub(super) fn enter(
+        &self,
+        client: &ClientId,
+        context: Option<pb::RequestContext>,
+        rights: &[Right],
+    ) -> Result<(Pass, RequestContext), Error> {
+        let context = receive::context(context)?;
+        let span = Span::current();
+        span.record("client", client.as_str());
+        span.record("transaction_id", context.transaction_id.as_str());
+        span.record("purpose", context.purpose.as_str());
+        span.record("site", context.site.as_str());
+        let pass = self.0.access.authorise(client, rights, &context)?;
+        Ok((pass, context))
+    }
+
+    /// Answers one call of `rpc`, which the door has let in.
     pub(super) async fn answer<T>(
         &self,
         rpc: &'static str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Response<T>, Status> {
-        self.observe(rpc, async { self.0.in_flight.try_acquire().map_err(|_| Error::Busy) }, work)
-            .await
-            .map(Response::new)
+        observe(rpc, work).await.map(Response::new)
     }
 
-    /// As [`Self::answer`] for an item of a stream: waits for its turn, as the stream's flow control makes the client wait.
-    pub(super) async fn answer_when_free<T>(
+    /// Answers one item of a stream of `rpc`: waits for its turn, as the stream's flow control makes the client wait. Items have
+    /// permits of their own: streams keep no single call out.
+    pub(super) async fn answer_item<T>(
         &self,
         rpc: &'static str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Status> {
-        self.observe(rpc, async { self.0.in_flight.acquire().await.map_err(|_| Error::Busy) }, work).await
-    }
-
-    async fn observe<T>(
-        &self,
-        rpc: &'static str,
-        admission: impl Future<Output = Result<SemaphorePermit<'_>, Error>>,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Status> {
-        let span = info_span!("call", rpc, transaction_id = Empty, client = Empty, purpose = Empty, site = Empty);
-        let started = Instant::now();
-        let metrics = Metrics::get();
-        let result = async {
-            let _permit = admission.await?;
-            let _counted = InFlight::enter();
+        observe(rpc, async {
+            let _permit = self.0.stream_items.acquire().await.map_err(|_| Error::Busy)?;
             work.await
-        }
-        .instrument(span.clone())
-        .await;
-        let took = started.elapsed();
-        metrics.request_seconds.with_label_values(&[rpc]).observe(took.as_secs_f64());
-        let answer = result.map_err(|error| {
-            metrics.failures_total.with_label_values(&[rpc, error.reason()]).inc();
-            span.in_scope(|| tracing::info!(reason = error.reason(), detail = %error, "failed"));
-            error.into_status()
-        });
-        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        metrics.answers_total.with_label_values(&[rpc, code_name(code)]).inc();
-        answer
+        })
+        .await
     }
 }
 
-/// Writes who calls, and why, on every later line of the call.
-pub fn note(client: &ClientId, context: &RequestContext) {
-    let span = Span::current();
-    span.record("client", client.as_str());
-    span.record("transaction_id", context.transaction_id.as_str());
-    span.record("purpose", context.purpose.as_str());
-    span.record("site", context.site.as_str());
+/// Runs `work` in a span of its own; counts and times it.
+async fn observe<T>(rpc: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
+    let span = info_span!("call", rpc, transaction_id = Empty, client = Empty, purpose = Empty, site = Empty);
+    let started = Instant::now();
+    let result = async {
+        let _counted = InFlight::enter();
+        work.await
+    }
+    .instrument(span.clone())
+    .await;
+    Metrics::get().request_seconds.with_label_values(&[rpc]).observe(started.elapsed().as_secs_f64());
+    match result {
+        Ok(answer) => {
+            count_answer(rpc, Code::Ok);
+            Ok(answer)
+        }
+        Err(error) => Err(span.in_scope(|| refuse(rpc, error))),
+    }
+}
+
+/// The status of a failed call, logged and counted.
+pub fn refuse(rpc: &'static str, error: Error) -> Status {
+    Metrics::get().failures_total.with_label_values(&[rpc, error.reason()]).inc();
+    tracing::info!(reason = error.reason(), detail = %error, "failed");
+    let status = error.into_status();
+    count_answer(rpc, status.code());
+    status
+}
+
+fn count_answer(rpc: &'static str, code: Code) {
+    Metrics::get().answers_total.with_label_values(&[rpc, code_name(code)]).inc();
+}
+
+/// The method that a path names; one word for all that is none, so that labels stay few.
+pub fn rpc_name(path: &str) -> &'static str {
+    const RPCS: [&str; 8] =
+        ["Verify", "Identify", "Assess", "Enrol", "EnrolStream", "Erase", "DescribeGallery", "GetCase"];
+    let method = path.rsplit('/').next().unwrap_or_default();
+    RPCS.into_iter().find(|rpc| *rpc == method).unwrap_or("other")
 }
 
 /// Counts a call for as long as it is being answered, also when the client leaves.

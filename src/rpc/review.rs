@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Service, error::Error, observe::note, pb, receive, respond};
+use super::{Service, error::Error, pb, receive, respond};
 use crate::{access::Right, domain::CaseId};
 
 #[async_trait]
@@ -16,9 +16,7 @@ impl Service {
     async fn show_case(&self, request: Request<pb::GetCaseRequest>) -> Result<pb::GetCaseResponse, Error> {
         let client = receive::client(request.metadata())?;
         let request = request.into_inner();
-        let context = receive::context(request.context)?;
-        note(&client, &context);
-        let pass = self.0.access.authorise(&client, &[Right::Review], &context)?;
+        let (pass, context) = self.enter(&client, request.context, &[Right::Review])?;
         let id = receive::id("case_id", CaseId::parse(&request.case_id))?;
         let case = pass.case(id).await?.ok_or(Error::Unknown("there is no case of this id"))?;
         let shown = |candidate| respond::candidate(candidate, pass.shows_scores());

@@ -3,11 +3,13 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
 use super::{
     Core, Service,
+    admission::Admission,
+    incoming::accept,
     pb::{
         self, gallery_service_server::GalleryServiceServer, match_service_server::MatchServiceServer,
         review_service_server::ReviewServiceServer,
@@ -22,9 +24,13 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Requests answered at a time; more are refused with RESOURCE_EXHAUSTED.
     pub max_in_flight: usize,
+    /// Connections at a time; more wait in the system's backlog.
+    pub connections: usize,
+    /// How long a new connection may be silent.
+    pub first_byte: Duration,
     /// Streams on one connection.
     pub streams_per_connection: u32,
-    /// Items of one EnrolStream that are worked on at a time; the sender waits for more.
+    /// Items of EnrolStreams that are worked on at a time, of one and of all together; the senders wait for more.
     pub enrol_stream_window: usize,
     /// Bytes of a request's headers.
     pub header_bytes: u32,
@@ -43,7 +49,9 @@ impl Default for Limits {
         Self {
             message_bytes: 5 << 20,
             max_in_flight: 256,
-            streams_per_connection: 256,
+            connections: 1024,
+            first_byte: Duration::from_secs(10),
+            streams_per_connection: 128,
             enrol_stream_window: 64,
             header_bytes: 16 << 10,
             default_deadline: Duration::from_secs(10),
@@ -130,18 +138,19 @@ impl Serving {
             .http2_max_header_list_size(limits.header_bytes)
             .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
             .timeout(limits.max_deadline)
+            .layer(Admission(Arc::clone(&self.core)))
             .add_service(health_service)
             .add_optional_service(reflection)
             .add_service(MatchServiceServer::new(service()).max_decoding_message_size(sized))
             .add_service(GalleryServiceServer::new(service()).max_decoding_message_size(sized))
             .add_service(ReviewServiceServer::new(service()).max_decoding_message_size(sized));
 
-        let (stopping, stopped) = watch::channel(false);
+        let core = Arc::clone(&self.core);
+        let stopped = core.stopping.subscribe();
         let metrics = tokio::spawn(serve_metrics(self.metrics, stopped.clone()));
         let watcher = tokio::spawn(watch_health(Arc::clone(&self.core), health, stopped.clone()));
         let mut told = stopped.clone();
-        // Without it an answer can wait 40 ms for the client's delayed acknowledgement. The builder's own setting is for listeners of its own.
-        let connections = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let connections = accept(self.listener, limits.connections, limits.first_byte);
         let server = router.serve_with_incoming_shutdown(connections, async move {
             let _ = told.wait_for(|stop| *stop).await; // an error means that the sender is gone: stop as well
         });
@@ -149,7 +158,7 @@ impl Serving {
         let ended = tokio::select! {
             served = &mut server => served.map(|()| Ended::Drained)?,
             () = stop => {
-                stopping.send_replace(true);
+                core.stopping.send_replace(true);
                 tokio::select! {
                     served = &mut server => served.map(|()| Ended::Drained)?,
                     () = idle(&self.core) => Ended::Drained,
@@ -157,7 +166,7 @@ impl Serving {
                 }
             }
         };
-        stopping.send_replace(true);
+        core.stopping.send_replace(true);
         watcher.abort();
         metrics.abort();
         Ok(ended)
@@ -170,7 +179,9 @@ async fn idle(core: &Core) {
     let mut quiet = 0;
     while quiet < 10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        quiet = if core.in_flight.available_permits() == core.limits.max_in_flight { quiet + 1 } else { 0 };
+        let answering = core.in_flight.available_permits() < core.limits.max_in_flight
+            || core.stream_items.available_permits() < core.limits.enrol_stream_window;
+        quiet = if answering { 0 } else { quiet + 1 };
     }
 }
 

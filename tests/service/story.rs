@@ -5,7 +5,7 @@ use vultus::rpc::pb::{self, Decision, DecisionReason, IdentifyOutcome, erase_req
 
 use crate::{
     faces::PEOPLE,
-    requests::{case, describe, enrol, erase, identify, of, refusal, verify, verify_inline},
+    requests::{case, describe, enrol, erase, identify, of, raw, refusal, verify, verify_inline},
     server::Server,
 };
 
@@ -101,25 +101,48 @@ async fn an_unknown_subject_looks_like_a_non_match() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     let (mut gallery, mut matching) = (server.gallery().await, server.matching().await);
-    gallery.enrol(of("shop", enrol(GALLERY, "alice", PEOPLE[0].reference.clone()))).await.unwrap();
+    for _ in 0..5 {
+        gallery.enrol(of("shop", enrol(GALLERY, "alice", PEOPLE[0].reference.clone()))).await.unwrap();
+    }
+    let probe = PEOPLE[1].probe.clone();
+    let Some(pb::face_image::Content::Raw(image)) = probe.clone().unwrap().content else { panic!("raw") };
+    let mut rgb8 = image.rgb8.to_vec();
+    rgb8[0] ^= 4;
+    let nearly = raw(image.width, image.height, rgb8);
     let mut answers = Vec::new();
     for subject in ["alice", "no-such-subject"] {
-        let request = verify(GALLERY, subject, PEOPLE[1].probe.clone());
+        let request = verify(GALLERY, subject, probe.clone());
         let mut answer = matching.verify(of("shop", request)).await.unwrap().into_inner();
         assert!(answer.score.unwrap() < answer.threshold.unwrap());
+        // As with a reference: the same image has the same score, and nearly the same image nearly the same.
+        let request = verify(GALLERY, subject, probe.clone());
+        let again = matching.verify(of("shop", request)).await.unwrap().into_inner();
+        assert_eq!(answer.score, again.score, "{subject}: a score that wavers is telling");
+        let request = verify(GALLERY, subject, nearly.clone());
+        let moved = matching.verify(of("shop", request)).await.unwrap().into_inner().score.unwrap();
+        assert!((moved - answer.score.unwrap()).abs() < 0.02, "{subject}: a score that leaps is telling");
+        // Nor does the time of the comparison count references: whole milliseconds, one as long as nothing is in the way.
+        assert_eq!(answer.timings.unwrap().compare_us % 1000, 0);
         answer.timings = None;
-        answer.score = answer.score.map(|_| 0.0);
+        answer.score = None;
         answers.push(answer);
     }
     assert_eq!(answers[0], answers[1]);
-    let again = || verify(GALLERY, "no-such-subject", PEOPLE[1].probe.clone());
-    let first = matching.verify(of("shop", again())).await.unwrap().into_inner().score;
-    assert_eq!(
-        first,
-        matching.verify(of("shop", again())).await.unwrap().into_inner().score,
-        "a score that wavers is telling"
-    );
-    let other: pb::VerifyResponse =
-        matching.verify(of("shop", verify("staff", "alice", PEOPLE[1].probe.clone()))).await.unwrap().into_inner();
-    assert_eq!(other.decision(), Decision::NonMatch);
+    let request = verify("staff", "alice", probe);
+    let elsewhere = matching.verify(of("shop", request)).await.unwrap().into_inner();
+    assert_eq!(elsewhere.decision(), Decision::NonMatch);
+}
+
+#[tokio::test]
+async fn a_receipt_dies_with_its_subject() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let (mut gallery, mut matching) = (server.gallery().await, server.matching().await);
+    gallery.enrol(of("shop", enrol(GALLERY, "alice", PEOPLE[0].reference.clone()))).await.unwrap();
+    gallery.enrol(of("shop", enrol(GALLERY, "anna", PEOPLE[0].probe.clone()))).await.unwrap();
+    let request = verify(GALLERY, "alice", PEOPLE[0].probe.clone());
+    let answer = matching.verify(of("shop", request)).await.unwrap().into_inner();
+    gallery.erase(of("shop", erase(GALLERY, Some(Selector::SubjectId("alice".into()))))).await.unwrap();
+    let refused = refusal(matching.identify(of("shop", identify(GALLERY, answer.receipt))).await);
+    assert_eq!(refused, (Code::FailedPrecondition, "RECEIPT_OF_ERASED_SUBJECT".to_owned()));
 }

@@ -73,6 +73,43 @@ async fn one_bad_item_never_fails_the_stream() {
     assert_eq!((described.subjects, described.references), (2, 2));
 }
 
+/// More streams than there are permits for items, each with more items than fit a window.
+#[tokio::test]
+async fn streams_keep_no_verification_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut gallery = server.gallery().await;
+    gallery.enrol(of("shop", enrol(GALLERY, "alice", PEOPLE[0].reference.clone()))).await.unwrap();
+    let mut streams = Vec::new();
+    for stream in 0..6 {
+        let endless =
+            (0_u64..).map(move |n| item(n, enrol(GALLERY, &format!("s{stream}-{n}"), PEOPLE[1].reference.clone())));
+        let statuses = gallery.enrol_stream(of("shop", tokio_stream::iter(endless))).await.unwrap().into_inner();
+        streams.push(tokio::spawn(async move {
+            let mut statuses = statuses;
+            let mut enrolled = 0;
+            while let Some(Ok(_)) = statuses.next().await {
+                enrolled += 1;
+            }
+            enrolled
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut matching = server.matching().await;
+    for _ in 0..20 {
+        let request = verify(GALLERY, "alice", PEOPLE[0].probe.clone());
+        let answer = matching.verify(of("shop", request)).await.expect("verification goes first").into_inner();
+        assert_eq!(answer.decision(), Decision::Match);
+    }
+    // Told to stop, the server takes no further items, answers those it has, and ends well within its grace.
+    let started = Instant::now();
+    let ended = tokio::task::spawn_blocking(|| server.terminate()).await.unwrap();
+    assert!(ended.success() && started.elapsed() < Duration::from_secs(15), "{ended} after {:?}", started.elapsed());
+    for stream in streams {
+        assert!(stream.await.unwrap() > 0);
+    }
+}
+
 /// The gallery's own crash test kills it far more often; this one goes through the wire and the networks.
 #[tokio::test]
 async fn what_a_stream_acknowledged_survives_kill_9() {

@@ -4,7 +4,7 @@ mod plausible;
 
 use crate::domain::{Alignment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, Point, Rect, Region, Similarity};
 
-pub use plausible::{ImplausibleLandmarks, check_landmarks};
+pub use plausible::{ImplausibleLandmarks, check_agreement, check_landmarks};
 
 /// The landmarks at hand.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Are a caller's landmarks a face in this image?
 
-use crate::domain::{FiveLandmarks, Point};
+use crate::domain::{Assessment, FiveLandmarks, Point};
 
 /// What five points of a face are not. The message says what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,8 @@ pub enum ImplausibleLandmarks {
     Mouth,
     #[error("the nose tip must be between eyes and mouth")]
     Nose,
+    #[error("landmarks must be those of the face in the image, within {} % of the distance between its eyes", (MAX_APART * 100.0) as u32)]
+    Elsewhere,
 }
 
 /// Pixels between the eyes' centres.
@@ -26,6 +28,21 @@ const MIN_INTER_EYE: f32 = 4.0;
 const MAX_ROLL_DEGREES: u32 = 60;
 /// How far beyond the image's border a landmark may lie, in shares of the longer side: faces are cut off at crops' edges.
 const BEYOND: f32 = 0.1;
+
+/// How far apart two opinions on a landmark may be, in inter-eye distances. Detectors in use differ by less than half of it.
+const MAX_APART: f32 = 0.3;
+
+/// Checks that a caller's landmarks are those that the network `seen` in the image: a template must be of the face that was judged,
+/// not of whatever the caller points at.
+///
+/// # Errors
+/// [`ImplausibleLandmarks::Elsewhere`].
+pub fn check_agreement(caller: &FiveLandmarks, seen: &FiveLandmarks) -> Result<(), ImplausibleLandmarks> {
+    let least = MAX_APART * Assessment::inter_eye_distance(seen);
+    let apart = |(a, b): (Point, Point)| (a.x - b.x).hypot(a.y - b.y);
+    let near = caller.points().into_iter().zip(seen.points()).map(apart).all(|distance| distance <= least);
+    if near { Ok(()) } else { Err(ImplausibleLandmarks::Elsewhere) }
+}
 
 fn least_inter_eye() -> u32 {
     MIN_INTER_EYE as u32
