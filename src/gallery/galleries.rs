@@ -77,16 +77,18 @@ impl Galleries {
         let by_name = galleries.values().map(|g| (g.name.clone(), Arc::clone(g))).collect();
         let by_name: Map = Arc::new(RwLock::new(by_name));
         let has_failed = Arc::new(AtomicBool::new(false));
-        let writer = Writer::new(
+        let writer = Writer {
             store,
             reserve,
             galleries,
-            Arc::clone(&by_name),
-            root.clone(),
+            by_name: Arc::clone(&by_name),
+            root: root.clone(),
             settings,
-            queue.downgrade(),
-            Arc::clone(&has_failed),
-        );
+            queue: queue.downgrade(),
+            purged_at: None,
+            failed: None,
+            has_failed: Arc::clone(&has_failed),
+        };
         let thread = thread::Builder::new()
             .name("gallery-writer".into())
             .spawn(move || {
@@ -245,7 +247,7 @@ mod tests {
         let galleries = Galleries::open(dir.path(), &root, Settings::default()).unwrap();
         assert!(!galleries.has_failed());
         let queue = galleries.queue.lock().unwrap().clone().unwrap();
-        queue.send(Op::Panic).await.unwrap_or_else(|_| panic!("the writer is there"));
+        queue.send(Op::Call(|| panic!("as the test wishes"))).await.unwrap_or_else(|_| panic!("the writer is there"));
         queue.closed().await;
         drop(queue);
         galleries.close().await;

@@ -61,7 +61,7 @@ pub(super) enum Op {
         answer: Answer<Option<Case>, CaseError>,
     },
     #[cfg(test)]
-    Panic,
+    Call(fn()),
 }
 
 /// A reference that fits its gallery, sealed by the caller's thread.
@@ -83,18 +83,18 @@ pub(super) async fn ask<T, E: From<StoreError>>(
 }
 
 pub(super) struct Writer {
-    store: Store,
-    reserve: Reserve,
-    galleries: BTreeMap<i64, Arc<Gallery>>,
-    by_name: Map,
-    root: RootKey,
-    settings: Settings,
-    queue: mpsc::WeakSender<Op>,
-    purged_at: Option<Instant>,
+    pub store: Store,
+    pub reserve: Reserve,
+    pub galleries: BTreeMap<i64, Arc<Gallery>>,
+    pub by_name: Map,
+    pub root: RootKey,
+    pub settings: Settings,
+    pub queue: mpsc::WeakSender<Op>,
+    pub purged_at: Option<Instant>,
     /// Why nothing is written any more.
-    failed: Option<StoreError>,
+    pub failed: Option<StoreError>,
     /// Tells everyone else that it is so.
-    has_failed: Arc<AtomicBool>,
+    pub has_failed: Arc<AtomicBool>,
 }
 
 impl Drop for Writer {
@@ -106,19 +106,6 @@ impl Drop for Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
-        store: Store,
-        reserve: Reserve,
-        galleries: BTreeMap<i64, Arc<Gallery>>,
-        by_name: Map,
-        root: RootKey,
-        settings: Settings,
-        queue: mpsc::WeakSender<Op>,
-        has_failed: Arc<AtomicBool>,
-    ) -> Self {
-        Self { store, reserve, galleries, by_name, root, settings, queue, purged_at: None, failed: None, has_failed }
-    }
-
     /// Ends when every sender is gone and the queue is empty.
     pub(super) fn run(mut self, mut ops: mpsc::Receiver<Op>) {
         let most = self.settings.commit_batch_max.max(1);
@@ -228,7 +215,7 @@ impl Writer {
             Op::OpenCase { case, answer } => batch.step(answer, |batch| self.open_case(batch, &case)),
             Op::Case { id, answer } => batch.step(answer, |_| self.case(id)),
             #[cfg(test)]
-            Op::Panic => panic!("as a test wishes"),
+            Op::Call(work) => work(),
         }
     }
 
