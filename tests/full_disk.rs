@@ -7,7 +7,7 @@ mod common;
 use std::{env, fs, io::Write, path::Path, process::Command};
 
 use common::{enrol, gallery, name, root, subject, template};
-use vultus::gallery::{EnrolError, Galleries, NewReference, Selector, Settings, StoreError};
+use vultus::gallery::{EnrolError, Galleries, NewReference, Selector, Settings, StoreError, bench_enrol};
 
 const CHILD: &str = "VULTUS_FULL_DISK";
 
@@ -22,11 +22,12 @@ async fn child() {
     let galleries = Galleries::open(&store, &root(), settings.clone()).unwrap();
     let main = gallery(&galleries).await;
     enrol(&main, "who-leaves", template(1)).await;
+    bench_enrol(&main, 600, 60).await.unwrap(); // all in the log yet: the file has to grow by it
 
     let mut filler = fs::File::create(dir.join("filler")).unwrap();
     while filler.write_all(&[1; 4096]).is_ok() {}
     filler.set_len(filler.metadata().unwrap().len() - (400 << 10)).unwrap();
-    let mut enrolled = 1;
+    let mut enrolled = 601;
     let refusal = loop {
         let new = NewReference { id: None, subject: subject("stays"), template: template(enrolled) };
         match main.enrol(new).await {
@@ -35,12 +36,12 @@ async fn child() {
         }
     };
     assert!(matches!(refusal, EnrolError::Store(StoreError::Full)), "{refusal}");
+    while filler.write_all(&[1; 4096]).is_ok() {}
     galleries.close().await;
 
     let galleries = Galleries::open(&store, &root(), settings).expect("opens on a full disk");
     let main = galleries.get(&name("main")).unwrap();
     assert_eq!(main.describe().references, enrolled as usize);
-    while filler.write_all(&[1; 4096]).is_ok() {}
     // Both share a commit: the enrolment may fail for want of room, the erasure may not.
     let new = NewReference { id: None, subject: subject("stays"), template: template(0) };
     let (_, erased) = tokio::join!(main.enrol(new), main.erase(Selector::Subject(subject("who-leaves"))));
