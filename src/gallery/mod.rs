@@ -11,7 +11,8 @@
 //!    acknowledges nobody who shared it. After any failure but a full disk the writer refuses further changes until a
 //!    restart, since the file's state is then the disk's secret.
 //! 3. Erased means: out of the store, the index and every candidate list, overwritten in the file (`secure_delete`) and gone from the
-//!    write-ahead log, before the answer. A search that began earlier does not show it either.
+//!    write-ahead log, before the answer; a subject without references is claimed in no case. A search that began earlier
+//!    does not show it either. Room is kept on the disk so that erasing works when it is full.
 //! 4. A template reaches the disk only sealed, under a key of its gallery, bound to gallery, reference, subject and model:
 //!    rows cannot be swapped, edited or moved. One row that does not open stops the start. That rows are missing, or the
 //!    file is an older copy, is not detected.
