@@ -114,9 +114,14 @@ impl Writer {
         root: RootKey,
         settings: Settings,
         queue: mpsc::WeakSender<Op>,
-        has_failed: Arc<AtomicBool>,
     ) -> Self {
+        let has_failed = Arc::default();
         Self { store, reserve, galleries, by_name, root, settings, queue, purged_at: None, failed: None, has_failed }
+    }
+
+    /// True once nothing is written any more.
+    pub(super) fn has_failed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.has_failed)
     }
 
     /// Ends when every sender is gone and the queue is empty.
