@@ -91,6 +91,7 @@ struct RawPolicy {
 struct RawLimits {
     message_bytes: Option<usize>,
     max_in_flight: Option<usize>,
+    connections: Option<usize>,
     streams_per_connection: Option<u32>,
     enrol_stream_window: Option<usize>,
     default_deadline_ms: Option<u64>,
@@ -161,6 +162,7 @@ impl Config {
                     rpc.message_bytes,
                 ),
                 max_in_flight: faults.within("limits.max_in_flight", l.max_in_flight, 1..=65_536, rpc.max_in_flight),
+                connections: faults.within("limits.connections", l.connections, 1..=65_536, rpc.connections),
                 streams_per_connection: faults.within(
                     "limits.streams_per_connection",
                     l.streams_per_connection,

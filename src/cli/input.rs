@@ -120,7 +120,7 @@ mod tests {
         let (pipe, file) = (dir.path().join("pipe.png"), dir.path().join("file.png"));
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         fs::write(&file, [1; 9]).unwrap();
-        let (told, answer) = std::sync::mpsc::sync_channel(2);
+        let (told, answer) = std::sync::mpsc::sync_channel(1);
         let folder = dir.path().to_path_buf();
         std::thread::spawn(move || {
             for path in [folder, pipe] {

@@ -76,19 +76,9 @@ impl Galleries {
         })?;
         let by_name = galleries.values().map(|g| (g.name.clone(), Arc::clone(g))).collect();
         let by_name: Map = Arc::new(RwLock::new(by_name));
-        let has_failed = Arc::new(AtomicBool::new(false));
-        let writer = Writer {
-            store,
-            reserve,
-            galleries,
-            by_name: Arc::clone(&by_name),
-            root: root.clone(),
-            settings,
-            queue: queue.downgrade(),
-            purged_at: None,
-            failed: None,
-            has_failed: Arc::clone(&has_failed),
-        };
+        let writer =
+            Writer::new(store, reserve, galleries, Arc::clone(&by_name), root.clone(), settings, queue.downgrade());
+        let has_failed = writer.has_failed();
         let thread = thread::Builder::new()
             .name("gallery-writer".into())
             .spawn(move || {

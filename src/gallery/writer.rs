@@ -83,18 +83,18 @@ pub(super) async fn ask<T, E: From<StoreError>>(
 }
 
 pub(super) struct Writer {
-    pub store: Store,
-    pub reserve: Reserve,
-    pub galleries: BTreeMap<i64, Arc<Gallery>>,
-    pub by_name: Map,
-    pub root: RootKey,
-    pub settings: Settings,
-    pub queue: mpsc::WeakSender<Op>,
-    pub purged_at: Option<Instant>,
+    store: Store,
+    reserve: Reserve,
+    galleries: BTreeMap<i64, Arc<Gallery>>,
+    by_name: Map,
+    root: RootKey,
+    settings: Settings,
+    queue: mpsc::WeakSender<Op>,
+    purged_at: Option<Instant>,
     /// Why nothing is written any more.
-    pub failed: Option<StoreError>,
+    failed: Option<StoreError>,
     /// Tells everyone else that it is so.
-    pub has_failed: Arc<AtomicBool>,
+    has_failed: Arc<AtomicBool>,
 }
 
 impl Drop for Writer {
@@ -106,6 +106,24 @@ impl Drop for Writer {
 }
 
 impl Writer {
+    pub(super) fn new(
+        store: Store,
+        reserve: Reserve,
+        galleries: BTreeMap<i64, Arc<Gallery>>,
+        by_name: Map,
+        root: RootKey,
+        settings: Settings,
+        queue: mpsc::WeakSender<Op>,
+    ) -> Self {
+        let has_failed = Arc::default();
+        Self { store, reserve, galleries, by_name, root, settings, queue, purged_at: None, failed: None, has_failed }
+    }
+
+    /// True once nothing is written any more.
+    pub(super) fn has_failed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.has_failed)
+    }
+
     /// Ends when every sender is gone and the queue is empty.
     pub(super) fn run(mut self, mut ops: mpsc::Receiver<Op>) {
         let most = self.settings.commit_batch_max.max(1);
