@@ -111,6 +111,8 @@ pub enum CaseError {
     NoGallery { name: GalleryName },
     #[error("case {id} exists already")]
     Exists { id: CaseId },
+    #[error("case {id} is damaged in the store")]
+    Damaged { id: CaseId },
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -327,7 +327,7 @@ impl Writer {
     }
 
     fn case(&self, id: CaseId) -> Step<Option<Case>, CaseError> {
-        let damaged = || Ok(Err(StoreError::Failed(format!("case {id} is damaged").into()).into()));
+        let damaged = || Ok(Err(CaseError::Damaged { id }));
         let row = match self.store.case(id) {
             Ok(Some(row)) => row,
             Ok(None) => return Ok(Ok(None)),

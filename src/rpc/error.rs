@@ -119,8 +119,8 @@ fn row(code: Code, reason: &'static str, message: impl Into<String>) -> Row {
 impl Error {
     fn row(&self) -> Row {
         use Code::{
-            AlreadyExists, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, NotFound, PermissionDenied,
-            ResourceExhausted, Unauthenticated, Unavailable,
+            AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, NotFound,
+            PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable,
         };
         let text = self.to_string();
         match self {
@@ -191,6 +191,7 @@ impl Error {
             Self::Case(error) => match error {
                 CaseError::NoGallery { .. } => row(NotFound, "NOT_FOUND", text),
                 CaseError::Exists { .. } => row(Internal, "INTERNAL", INTERNAL),
+                CaseError::Damaged { .. } => row(DataLoss, "CASE_DAMAGED", text),
                 CaseError::Store(error) => store_row(error),
             },
             Self::Stopping => row(Unavailable, "STOPPING", text),
