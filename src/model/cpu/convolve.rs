@@ -151,6 +151,7 @@ impl Dense {
     }
 
     /// Bias, residual and activation of one block's pixels.
+    #[allow(clippy::too_many_arguments)] // a struct of them would be made and taken apart in the same loop
     fn finish(
         &self,
         level: Level,
@@ -328,4 +329,50 @@ fn pack(c: &Convolution, shape: Shape, interleaved: bool) -> Vec<Line> {
         }
     }
     packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::plan::Border;
+
+    #[test]
+    fn a_border_gives_each_class_of_pixels_its_bias() {
+        let (shape, channels) = (Shape::new(1, 5, 6), 40);
+        let class = |at: usize, size: usize| if at == 0 { 0 } else { 1 + usize::from(at + 1 == size) };
+        let classes = |size: usize| (0..size).map(|at| class(at, size) as u8).collect();
+        let convolution = Convolution {
+            weight: vec![0.0; channels * 9],
+            bias: vec![f32::NAN; channels],
+            border: Some(Border {
+                values: (0..9 * channels).map(|v| v as f32).collect(),
+                row_class: classes(5),
+                column_class: classes(6),
+                column_classes: 3,
+            }),
+            window: Window::square(3, 1),
+            padding: Edges::all(1),
+            groups: 1,
+            residual: false,
+            activation: Activation::Identity,
+        };
+        let out = Shape::new(channels, 5, 6);
+        let dense = Dense::new(convolution, shape, out, false);
+        let (x, images) = (vec![Line::ZERO; 60], 2);
+        for level in Level::available() {
+            let mut y = vec![Line::ZERO; 3 * 60];
+            let planes = y.chunks_exact_mut(60).collect();
+            let part = Part { x: &x, residual: &[], images, pixels: 0..60, panels: 0..dense.panels(), out: planes };
+            dense.run(level, &mut Scratch::default(), part);
+            for (at, line) in y.iter().enumerate() {
+                let (block, pixel) = (at / 60, at % 30);
+                let class = class(pixel / 6, 5) * 3 + class(pixel % 6, 6);
+                for (lane, &got) in line.0.iter().enumerate() {
+                    let channel = block * LANES + lane;
+                    let expected = if channel < channels { (class * channels + channel) as f32 } else { 0.0 };
+                    assert_eq!(got, expected, "channel {channel} of pixel {pixel}, class {class}, {level:?}");
+                }
+            }
+        }
+    }
 }
