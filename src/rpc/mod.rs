@@ -10,6 +10,7 @@ mod ledger;
 mod limits;
 mod matching;
 mod observe;
+mod pace;
 mod receive;
 mod redact;
 mod respond;
