@@ -101,6 +101,11 @@ impl Metrics {
         self.dropped_jobs_total.with_label_values(&[reason, waited_for, lane]).inc();
     }
 
+    /// Observes a wait that ended in work: for what, and whose.
+    pub fn queued(&self, waited_for: &str, lane: &str, waited: Duration) {
+        self.queue_seconds.with_label_values(&[waited_for, lane]).observe(waited.as_secs_f64());
+    }
+
     /// The text that Prometheus scrapes.
     pub fn exposition(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
@@ -118,7 +123,7 @@ impl Metrics {
             batch_images: list.histograms("batch_images", "Images in a batch.", &["role"], &images),
             queue_depth: list.gauges("queue_depth", "Jobs that wait for the device.", &["lane"]),
             search_queue_depth: list.gauge("search_queue_depth", "Probes that wait for a pass over an index."),
-            queue_seconds: list.histograms("queue_seconds", "Seconds of waiting.", &["lane"], &seconds),
+            queue_seconds: list.histograms("queue_seconds", "Seconds of waiting.", &["waited_for", "lane"], &seconds),
             dropped_jobs_total: list.counters(
                 "dropped_jobs_total",
                 "Work that was never begun.",

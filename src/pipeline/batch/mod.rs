@@ -228,7 +228,7 @@ fn run_batch(executor: &mut dyn Executor, batch: Vec<Job>) {
         Ok(outputs) if outputs.len() == batch.len() => {
             for (job, values) in batch.into_iter().zip(outputs) {
                 let queued = started - job.queued_at;
-                Metrics::get().queue_seconds.with_label_values(&[job.turn.lane.as_str()]).observe(queued.as_secs_f64());
+                Metrics::get().queued("device", job.turn.lane.as_str(), queued);
                 job.answer(Ok(Output { values, queued, ran }));
             }
         }
