@@ -19,6 +19,16 @@ pub enum Activation {
     PRelu(Vec<f32>),
 }
 
+/// A bias for each class of pixels: what a batch norm before a zero-padded convolution leaves of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Border {
+    /// Row class, column class, channel out.
+    pub values: Vec<f32>,
+    pub row_class: Vec<u8>,
+    pub column_class: Vec<u8>,
+    pub column_classes: usize,
+}
+
 /// A convolution and all that follows it in the same pass: `activation(convolve(x) + bias [+ residual])`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Convolution {
@@ -26,6 +36,8 @@ pub struct Convolution {
     pub weight: Vec<f32>,
     /// One for each channel out.
     pub bias: Vec<f32>,
+    /// In place of `bias`.
+    pub border: Option<Border>,
     pub window: Window,
     pub padding: Edges,
     pub groups: usize,
@@ -138,6 +150,7 @@ impl Planner<'_> {
                 let mut convolution = Convolution {
                     weight: weight.values().to_vec(),
                     bias,
+                    border: None,
                     window: *window,
                     padding: *padding,
                     groups: *groups,
@@ -156,6 +169,7 @@ impl Planner<'_> {
                 let mut convolution = Convolution {
                     weight: weight.values().to_vec(),
                     bias,
+                    border: None,
                     window: Window::square(1, 1),
                     padding: Edges::NONE,
                     groups: 1,

@@ -1,4 +1,4 @@
-//! Connections: as many as are allowed, and none that keeps its place without a request.
+//! Connections: as many as are allowed, none that keeps its place without a request, and none for ever.
 
 use std::{
     io,
@@ -32,11 +32,18 @@ pub struct Patience {
     pub handshake: Duration,
     /// For the first request.
     pub first_request: Duration,
+    /// For all: what is not done by then is broken off.
+    pub whole: Duration,
 }
 
 impl Patience {
     pub fn of(limits: &Limits) -> Self {
-        Self { handshake: limits.handshake_timeout, first_request: limits.first_request_timeout }
+        Self {
+            handshake: limits.handshake_timeout,
+            first_request: limits.first_request_timeout,
+            // Told to go at its age; tonic's own grace breaks off instead of telling first.
+            whole: limits.connection_age + limits.connection_age_grace,
+        }
     }
 }
 
@@ -57,11 +64,12 @@ impl Spoken {
 /// A connection that holds its place until it ends.
 pub struct Connection {
     stream: TcpStream,
-    /// Until the first request: when the wait for it, or for the greeting, ends.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// When the wait for the greeting ends, or then for the first request, or then the connection's life.
+    patience: Pin<Box<Sleep>>,
     /// Bytes of the greeting that are still to come.
     greeting: usize,
     first_request_by: Instant,
+    end: Instant,
     spoken: Spoken,
     _place: OwnedSemaphorePermit,
 }
@@ -69,31 +77,32 @@ pub struct Connection {
 impl Connection {
     fn new(stream: TcpStream, patience: Patience, place: OwnedSemaphorePermit) -> Self {
         let now = Instant::now();
-        let handshake = Box::pin(tokio::time::sleep_until(now + patience.handshake.min(patience.first_request)));
+        let first = patience.handshake.min(patience.first_request).min(patience.whole);
         Self {
             stream,
-            patience: Some(handshake),
+            patience: Box::pin(tokio::time::sleep_until(now + first)),
             greeting: GREETING_BYTES,
             first_request_by: now + patience.first_request,
+            end: now + patience.whole,
             spoken: Spoken::default(),
             _place: place,
         }
     }
 
-    /// An error once the wait is over. The timer is only reset when it fires or the greeting is whole: requests pay nothing.
+    /// An error once the present wait is over. Asked only when there is nothing to read: requests pay nothing.
     fn check_patience(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let Some(patience) = &mut self.patience else { return Ok(()) };
-        if self.spoken.is_noted() {
-            self.patience = None;
-            return Ok(());
+        let until = match () {
+            () if self.spoken.is_noted() => self.end,
+            () if self.greeting == 0 => self.first_request_by.min(self.end),
+            () => self.patience.deadline(),
+        };
+        if self.patience.deadline() != until {
+            self.patience.as_mut().reset(until);
         }
-        if self.greeting == 0 && patience.deadline() < self.first_request_by {
-            patience.as_mut().reset(self.first_request_by);
+        match self.patience.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
         }
-        if patience.as_mut().poll(context).is_ready() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        Ok(())
     }
 }
 
@@ -138,11 +147,9 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.patience.is_some() {
-            self.greeting = self.greeting.saturating_sub(buffer.filled().len() - before);
-            if let Err(error) = self.check_patience(context) {
-                return Poll::Ready(Err(error));
-            }
+        self.greeting = self.greeting.saturating_sub(buffer.filled().len() - before);
+        if read.is_pending() {
+            self.check_patience(context)?;
         }
         read
     }
@@ -201,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn half_a_greeting_does_not_keep_a_connection() {
-        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: LONG }).await;
+        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: LONG, whole: LONG }).await;
         client.write_all(&[0; GREETING_BYTES - 1]).await.unwrap();
         let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -209,7 +216,7 @@ mod tests {
 
     #[tokio::test]
     async fn nor_does_a_greeting_without_a_request() {
-        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: 2 * SHORT }).await;
+        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: 2 * SHORT, whole: LONG }).await;
         client.write_all(&[0; GREETING_BYTES]).await.unwrap();
         let started = Instant::now();
         let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
@@ -219,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_request_silence_is_no_fault() {
-        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: SHORT }).await;
+        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: SHORT, whole: LONG }).await;
         client.write_all(&[7; GREETING_BYTES + 1]).await.unwrap();
         served.read_exact(&mut [0; GREETING_BYTES]).await.unwrap();
         served.connect_info().note();
@@ -228,10 +235,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_connection_lives_for_ever() {
+        let (mut client, mut served) = pair(Patience { handshake: LONG, first_request: LONG, whole: SHORT }).await;
+        served.connect_info().note();
+        client.write_all(&[7; GREETING_BYTES]).await.unwrap();
+        let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
     async fn no_more_connections_than_places() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut incoming = accept(listener, 2, Patience { handshake: LONG, first_request: LONG });
+        let mut incoming = accept(listener, 2, Patience { handshake: LONG, first_request: LONG, whole: LONG });
         let mut clients = Vec::new();
         for _ in 0..3 {
             clients.push(TcpStream::connect(address).await.unwrap());

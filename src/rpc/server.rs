@@ -97,7 +97,6 @@ impl Serving {
             .http2_keepalive_interval(Some(limits.keepalive))
             .http2_keepalive_timeout(Some(limits.keepalive_timeout))
             .max_connection_age(limits.connection_age)
-            .max_connection_age_grace(limits.connection_age_grace)
             .timeout(limits.max_deadline)
             .layer(Admission(Arc::clone(&self.core)))
             .add_service(health_service)
