@@ -9,6 +9,7 @@ mod incoming;
 mod ledger;
 mod limits;
 mod matching;
+mod null;
 mod observe;
 mod receive;
 mod redact;
@@ -53,6 +54,8 @@ pub struct Core {
     stream_items: Arc<Semaphore>,
     /// True once the server is told to stop.
     stopping: watch::Sender<bool>,
+    /// Whether no face is ever looked at.
+    null_model: bool,
 }
 
 impl Core {
@@ -67,7 +70,17 @@ impl Core {
         let places = Places::new(Ledger::new(capacity));
         let stream_items = Arc::new(Semaphore::new(limits.enrol_stream_window));
         let (background, stopping) = (Background::start()?, watch::Sender::new(false));
-        Ok(Self { access, pipeline, alternative_route, limits, places, background, stream_items, stopping })
+        Ok(Self {
+            access,
+            pipeline,
+            alternative_route,
+            limits,
+            places,
+            background,
+            stream_items,
+            stopping,
+            null_model: false,
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
 use prost::bytes::Bytes;
 use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet};
 use tonic::Status;
+use tonic_types::StatusExt;
 
 use super::tally::{Outcome, Tally};
 use crate::cli::Failure;
@@ -61,7 +62,8 @@ pub async fn open_loop<S: Sender>(
                     lock(&tally).shed += 1;
                     continue;
                 };
-                let (sender, tally, last_sent_us) = (Arc::clone(&sender), Arc::clone(&tally), Arc::clone(&last_sent_us));
+                let (sender, tally, last_sent_us) =
+                    (Arc::clone(&sender), Arc::clone(&tally), Arc::clone(&last_sent_us));
                 runtime.spawn(async move {
                     let sent = Instant::now();
                     let since = u64::try_from((sent - start).as_micros()).unwrap_or(u64::MAX);
@@ -135,6 +137,7 @@ fn note<S: Sender>(
         Err(status) => {
             let outcome = Outcome::of(status.code());
             tally.note(outcome, took, within);
+            tally.unhinted += u64::from(outcome == Outcome::Refused && status.get_details_retry_info().is_none());
             if outcome == Outcome::Failed && tally.failure.is_none() {
                 tally.failure = Some(format!("{:?}: {}", status.code(), status.message()));
             }
@@ -172,6 +175,7 @@ mod tests {
         let (tally, took) = open_loop(&sender, poisson(200.0, 0.5, 5), WINDOW, 1000).await.unwrap();
         assert_eq!((tally.issued(), tally.shed, tally.changed), (100, 0, 1));
         assert_eq!((tally.ok.count(), tally.refused.count(), tally.failed.count()), (90, 10, 0));
+        assert_eq!(tally.unhinted, 10);
         assert!(tally.ok_within < 90, "the last were answered after the window");
         assert!(tally.ok.quantile_ms(0.5).unwrap() >= 200.0);
         assert!(took >= WINDOW);

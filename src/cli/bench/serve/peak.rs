@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     drive::{Sender, closed_loop},
-    target::Target,
+    target::{Target, own_usage},
 };
 use crate::cli::Failure;
 
@@ -28,6 +28,8 @@ pub struct Peak {
     pub callers: usize,
     /// Cores that the server used, where its process is known.
     pub server_cores: Option<f64>,
+    /// And the generator.
+    pub generator_cores: Option<f64>,
     /// Answers for each second of a core's time that the server used.
     pub answers_per_core_s: Option<f64>,
     pub failed: u64,
@@ -58,7 +60,7 @@ pub async fn at<S: Sender>(
     window: Duration,
 ) -> Result<Peak, Failure> {
     let (mut rates, mut answered, mut failed, mut changed) = (Vec::new(), 0, 0, 0);
-    let (before, started) = (target.usage(), std::time::Instant::now());
+    let (before, own_before, started) = (target.usage(), own_usage(), std::time::Instant::now());
     let mut failure = None;
     for _ in 0..windows.max(1) {
         let tally = closed_loop(sender, callers, window).await?;
@@ -73,11 +75,13 @@ pub async fn at<S: Sender>(
     }
     let took = started.elapsed().as_secs_f64();
     let cpu_s = before.zip(target.usage()).map(|(before, after)| after.cpu_s - before.cpu_s);
+    let own_cpu_s = own_before.zip(own_usage()).map(|(before, after)| after.cpu_s - before.cpu_s);
     Ok(Peak {
         answers_per_s: median(&rates),
         windows_per_s: rates,
         callers,
         server_cores: cpu_s.map(|cpu_s| cpu_s / took),
+        generator_cores: own_cpu_s.map(|cpu_s| cpu_s / took),
         answers_per_core_s: cpu_s.map(|cpu_s| answered as f64 / cpu_s.max(0.01)),
         failed,
         changed,

@@ -1,6 +1,6 @@
 //! The requests, made before the load: verifications of mated and non-mated probes in turn, as bytes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jpeg_encoder::{ColorType, Encoder};
 use prost::{Message, bytes::Bytes};
@@ -30,10 +30,22 @@ const VERIFY: &str = "/vultus.v1.MatchService/Verify";
 #[derive(Debug, Clone)]
 pub struct Prepared {
     message: Bytes,
-    /// The probe's file.
-    pub image: Bytes,
     /// As it was answered before the load.
-    decision: Option<Decision>,
+    answer: Option<Answer>,
+}
+
+/// What must not change under load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answer {
+    decision: Decision,
+    /// To the last bit, where the client may see it.
+    score: Option<u32>,
+}
+
+impl Prepared {
+    fn decision(&self) -> Option<Decision> {
+        self.answer.map(|answer| answer.decision)
+    }
 }
 
 /// Connections, each under a client's name, and what is sent over them.
@@ -62,9 +74,9 @@ impl Load {
     pub async fn settle(mut self) -> Result<Self, Failure> {
         for turn in 0..self.requests.len() {
             let answer = self.send_to(turn, turn).await.map_err(|status| format!("before the load: {status}"))?;
-            self.requests[turn].decision = decision(&answer);
+            self.requests[turn].answer = self::answer(&answer);
         }
-        self.requests.retain(|r| matches!(r.decision, Some(Decision::Match | Decision::NonMatch)));
+        self.requests.retain(|r| matches!(r.decision(), Some(Decision::Match | Decision::NonMatch)));
         if self.requests.is_empty() {
             return Err("none of the verifications is decided: nothing to load a server with".into());
         }
@@ -75,12 +87,8 @@ impl Load {
     pub fn describe(&self) -> (usize, usize, usize) {
         let mut sizes: Vec<usize> = self.requests.iter().map(|r| r.message.len()).collect();
         sizes.sort_unstable();
-        let mated = self.requests.iter().filter(|r| r.decision == Some(Decision::Match)).count();
+        let mated = self.requests.iter().filter(|r| r.decision() == Some(Decision::Match)).count();
         (sizes.len(), mated, sizes.get(sizes.len() / 2).copied().unwrap_or_default())
-    }
-
-    pub fn images(&self) -> impl Iterator<Item = &Bytes> {
-        self.requests.iter().map(|r| &r.image)
     }
 
     async fn send_to(&self, connection: usize, request: usize) -> Result<Bytes, Status> {
@@ -107,12 +115,13 @@ impl Sender for Load {
     }
 
     fn as_before(&self, turn: usize, answer: &Bytes) -> bool {
-        self.requests.get(self.request_of(turn)).is_some_and(|r| r.decision == decision(answer))
+        self.requests.get(self.request_of(turn)).is_some_and(|r| r.answer == self::answer(answer))
     }
 }
 
-fn decision(answer: &Bytes) -> Option<Decision> {
-    Some(pb::VerifyResponse::decode(answer.clone()).ok()?.decision())
+fn answer(message: &Bytes) -> Option<Answer> {
+    let answer = pb::VerifyResponse::decode(message.clone()).ok()?;
+    Some(Answer { decision: answer.decision(), score: answer.score.map(f32::to_bits) })
 }
 
 /// Enrols everyone, and makes verifications of whoever was enrolled: as themselves, by every probe, and as the next.
@@ -164,14 +173,14 @@ fn verification(gallery: &str, subject: &str, image: Bytes) -> Prepared {
     let claimed = pb::ClaimedSubject { gallery: gallery.into(), subject_id: subject.into() };
     let request = pb::VerifyRequest {
         context: context(),
-        probe: Some(face(image.clone())),
+        probe: Some(face(image)),
         claim: Some(Claim::ClaimedSubject(claimed)),
         max_fmr: 0.0,
     };
-    Prepared { message: request.encode_to_vec().into(), image, decision: None }
+    Prepared { message: request.encode_to_vec().into(), answer: None }
 }
 
-fn context() -> Option<pb::RequestContext> {
+pub fn context() -> Option<pb::RequestContext> {
     Some(pb::RequestContext {
         purpose: pb::Purpose::SimActivation.into(),
         consent_reference: "bench-consent".into(),
@@ -190,6 +199,3 @@ fn jpeg(pixels: &Pixels) -> Result<Bytes, Failure> {
     Encoder::new(&mut file, QUALITY).encode(pixels.rgb8(), width, height, ColorType::Rgb)?;
     Ok(file.into())
 }
-
-/// As the driver holds it.
-pub type Shared = Arc<Load>;

@@ -76,6 +76,8 @@ pub struct Tally {
     pub ok_within: u64,
     /// Answered otherwise than the same request was before the load.
     pub changed: u64,
+    /// Refused without a word on when to try again.
+    pub unhinted: u64,
     /// Not sent: as many were outstanding as the generator holds.
     pub shed: u64,
     /// What one failure was, for a person to start from.
@@ -93,6 +95,7 @@ impl Tally {
             lag: none(),
             ok_within: 0,
             changed: 0,
+            unhinted: 0,
             shed: 0,
             failure: None,
         }

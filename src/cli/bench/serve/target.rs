@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
+use super::{cores::ServerCores, flood};
 use crate::cli::{Failure, Shared, scratch::Scratch};
 
 /// The gallery of a server that is started here.
@@ -51,16 +52,16 @@ pub fn client(connection: usize) -> String {
     format!("counter-{}", connection + 1)
 }
 
-/// Everyone may verify and enrol. Thresholds as the demonstration has them: people who look alike to the default model are told apart.
+/// Verifying clients, and those of a flood. Thresholds as the demonstration has them for verification: people who look alike to the
+/// default model are told apart. For searches they let a gallery be large.
 fn config(clients: usize) -> String {
-    let client = |connection: usize| {
-        format!(
-            "[clients.{}]\nrights = [\"verify\", \"enrol\"]\npurposes = [\"sim_activation\"]\ngalleries = [\"{GALLERY}\"]\n",
-            client(connection)
-        )
+    let known = |name: String, rights: &str| {
+        format!("[clients.{name}]\nrights = [{rights}]\npurposes = [\"sim_activation\"]\ngalleries = [\"{GALLERY}\"]\n")
     };
-    let policy = "[policy]\nmax_fmr = 0.001\nmax_fpir = 0.01\nextrapolated_thresholds = true\n";
-    policy.to_owned() + &(0..clients).map(client).collect::<String>()
+    let verify = (0..clients).map(|connection| known(client(connection), r#""verify", "enrol", "scores""#));
+    let identify = flood::clients().map(|name| known(name, r#""identify""#));
+    let policy = "[policy]\nmax_fmr = 0.001\nmax_fpir = 0.5\nextrapolated_thresholds = true\n";
+    policy.to_owned() + &verify.chain(identify).collect::<String>()
 }
 
 impl Target {
@@ -69,12 +70,18 @@ impl Target {
         Self { address, pid, own: None }
     }
 
-    /// Starts this program's `command` (`serve`, or the null model) as a server over a data directory that goes afterwards.
-    pub async fn start(command: &[&str], clients: usize, shared: &Shared) -> Result<Self, Failure> {
-        let home = Scratch::new_in(&std::env::temp_dir())?;
+    /// Starts this program's `command` (`serve`, or the null model) as a server over `home`, which goes afterwards.
+    pub async fn start(
+        command: &[&str],
+        home: Scratch,
+        clients: usize,
+        cores: &ServerCores,
+        shared: &Shared,
+    ) -> Result<Self, Failure> {
         let (file, log) = (home.path().join("config.toml"), home.path().join("server.log"));
         fs::write(&file, config(clients))?;
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut server = Command::new(std::env::current_exe()?);
+        server
             .args(command)
             .args(["--insecure", "--json", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
             .args(["--model", &shared.model, "--device", &shared.device])
@@ -82,8 +89,8 @@ impl Target {
             .args(["--config".as_ref(), file.as_os_str()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(fs::File::create(&log)?)
-            .spawn()?;
+            .stderr(fs::File::create(&log)?);
+        let mut child = cores.run(|| server.spawn())??;
         let mut line = String::new();
         if let Some(out) = child.stdout.as_mut() {
             BufReader::new(out).read_line(&mut line)?;
@@ -118,13 +125,23 @@ impl Target {
         Err(format!("the server does not serve after {} s", PATIENCE.as_secs()).into())
     }
 
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
     /// `None` where the process is not known, or has gone.
     pub fn usage(&self) -> Option<Usage> {
         usage(self.pid?)
     }
 }
 
-fn usage(pid: u32) -> Option<Usage> {
+/// This process's.
+pub fn own_usage() -> Option<Usage> {
+    usage(std::process::id())
+}
+
+/// A process's.
+pub fn usage(pid: u32) -> Option<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in brackets, may hold anything.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -166,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_servers_configuration_is_one() {
-        assert_eq!(Config::parse(&config(3)).unwrap().clients.len(), 3);
+        assert_eq!(Config::parse(&config(3)).unwrap().clients.len(), 7);
     }
 
     #[test]
