@@ -1,6 +1,6 @@
 //! What the networks do without a server around them, measured in turn with the server: what else goes on at the machine then meets both.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -24,8 +24,8 @@ const WINDOW: Duration = Duration::from_secs(2);
 pub struct Bare {
     /// Each face through detector, landmark and face network, in batches as large as the server's.
     pub bare_faces_per_s: f64,
-    /// Through the face network alone.
-    pub bare_embeddings_per_s: f64,
+    /// Images a second through each of the networks alone.
+    pub bare_by_network: BTreeMap<&'static str, f64>,
     pub server_faces_per_s: f64,
     /// The server's faces over the bare loop's.
     pub ratio: f64,
@@ -49,18 +49,21 @@ pub async fn compare<S: Sender>(
     let (set, device) = (shared.model_set()?, shared.device_choice()?);
     let batch = BatchLimits::default().batch_images.try_into()?;
     let mut bare = cores.run(|| BareLoop::new(&set, device, batch, cores.count()))??;
-    let (mut bares, mut embeddings, mut servers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bares, mut alone, mut servers) = (Vec::new(), BTreeMap::<_, Vec<f64>>::new(), Vec::new());
     let (mut server_cores, mut generator_cores) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let (ran, faces_per_s, embeddings_per_s) = tokio::task::spawn_blocking(move || {
+        let (ran, faces_per_s, each) = tokio::task::spawn_blocking(move || {
             let faces = bare.faces_per_s(&Role::ALL, WINDOW)?;
-            let embedded = bare.faces_per_s(&[Role::Embed], WINDOW / 4)?;
-            Ok::<_, Failure>((bare, faces, embedded))
+            let mut each = Vec::new();
+            for role in Role::ALL {
+                each.push((role.as_str(), bare.faces_per_s(&[role], WINDOW / 4)?));
+            }
+            Ok::<_, Failure>((bare, faces, each))
         })
         .await??;
         bare = ran;
         bares.push(faces_per_s);
-        embeddings.push(embeddings_per_s);
+        each.into_iter().for_each(|(role, rate)| alone.entry(role).or_default().push(rate));
         let served = peak::at(sender, target, callers, 1, WINDOW).await?;
         servers.push(served.answers_per_s);
         server_cores.extend(served.server_cores);
@@ -70,7 +73,7 @@ pub async fn compare<S: Sender>(
     let (bare_faces_per_s, server_faces_per_s) = (median(&bares), median(&servers));
     Ok(Bare {
         bare_faces_per_s,
-        bare_embeddings_per_s: median(&embeddings),
+        bare_by_network: alone.into_iter().map(|(role, rates)| (role, median(&rates))).collect(),
         server_faces_per_s,
         ratio: server_faces_per_s / bare_faces_per_s,
         bare_rounds: bares,

@@ -78,6 +78,9 @@ pub struct Options {
     /// Gives the server the first half of the cores, and the generator the others. By default they share all.
     #[arg(long, conflicts_with = "target")]
     apart: bool,
+    /// Takes the peak with so many callers that wait for their answers; by default more and more are tried.
+    #[arg(long)]
+    callers: Option<NonZeroUsize>,
     /// How often the saturated server and the bare networks are measured in turn; 0 leaves it out.
     #[arg(long, default_value_t = 0)]
     rounds: usize,
@@ -126,7 +129,7 @@ async fn measure(options: &Options, cores: &ServerCores, shared: &Shared) -> Res
     drop(people);
 
     let found = options.rate.iter().any(|rate| rate.is_of_peak()) || options.rounds > 0;
-    let peak = if found { Some(peak::find(&load, &target).await?) } else { None };
+    let peak = if found { Some(peak::find(&load, &target, options.callers).await?) } else { None };
     let callers = peak.as_ref().map_or(0, |peak: &Peak| peak.callers);
     let bare = match options.rounds {
         0 => None,

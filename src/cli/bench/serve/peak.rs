@@ -1,6 +1,6 @@
 //! The most that a server answers: callers in a closed loop, more and more of them, until more of them bring no more.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -38,8 +38,11 @@ pub struct Peak {
 
 /// # Errors
 /// When nothing is answered.
-pub async fn find<S: Sender>(sender: &Arc<S>, target: &Target) -> Result<Peak, Failure> {
+pub async fn find<S: Sender>(sender: &Arc<S>, target: &Target, callers: Option<NonZeroUsize>) -> Result<Peak, Failure> {
     closed_loop(sender, 8, TRY).await?; // warms up
+    if let Some(callers) = callers {
+        return at(sender, target, callers.get(), WINDOWS, 2 * TRY).await;
+    }
     let (mut callers, mut best) = (0, 0.0);
     for level in CALLERS {
         let rate = closed_loop(sender, level, TRY).await?.ok_within as f64 / TRY.as_secs_f64();

@@ -89,10 +89,15 @@ fn peak(peak: &Peak) -> String {
 
 fn bare(bare: &Bare) -> [String; 2] {
     let cores = |cores: Option<f64>| cores.map_or_else(|| "-".into(), |cores| format!("{cores:.2}"));
+    let alone: Vec<String> =
+        bare.bare_by_network.iter().map(|(network, rate)| format!("{network} {rate:.1}")).collect();
     [
         format!(
-            "bare networks {:.1} faces/s (the face network alone {:.1}), the saturated server {:.1}: {:.3} of the bare loop",
-            bare.bare_faces_per_s, bare.bare_embeddings_per_s, bare.server_faces_per_s, bare.ratio
+            "bare networks {:.1} faces/s (alone: {}), the saturated server {:.1}: {:.3} of the bare loop",
+            bare.bare_faces_per_s,
+            alone.join(", "),
+            bare.server_faces_per_s,
+            bare.ratio
         ),
         format!(
             "  medians of {} rounds in turn; the server used {} cores, the generator {}",

@@ -29,7 +29,7 @@ pub struct Target {
     /// The process that answers, where it is known.
     pid: Option<u32>,
     /// Ends with this.
-    own: Option<Own>,
+    _own: Option<Own>,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ fn config(clients: usize) -> String {
 impl Target {
     /// One that runs already.
     pub fn running(address: String, pid: Option<u32>) -> Self {
-        Self { address, pid, own: None }
+        Self { address, pid, _own: None }
     }
 
     /// Starts this program's `command` (`serve`, or the null model) as a server over `home`, which goes afterwards.
@@ -101,7 +101,7 @@ impl Target {
             own.end();
             return Err(format!("the server did not start:\n{}", fs::read_to_string(&log).unwrap_or_default()).into());
         };
-        let target = Self { address: address.into(), pid: Some(own.child.id()), own: Some(own) };
+        let target = Self { address: address.into(), pid: Some(own.child.id()), _own: Some(own) };
         target.wait_until_serving().await?;
         Ok(target)
     }
