@@ -13,7 +13,7 @@ KILLS ?= 1000
 FUZZ_CASES ?= 1000000
 PROPERTY_CASES ?= 10000
 
-.PHONY: help setup build model demo test test-python test-rust lint crash fuzz bench clean-data
+.PHONY: help setup build model demo test test-python test-rust lint crash fuzz load clean-data
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -49,8 +49,8 @@ crash: model ## Kill the server KILLS times (1000) while it enrols, and look for
 fuzz: model ## FUZZ_CASES mutated images (1000000), and PROPERTY_CASES of every property (10000); takes hours.
 	VULTUS_FUZZ_CASES=$(FUZZ_CASES) PROPTEST_CASES=$(PROPERTY_CASES) cargo test $(CARGO_FLAGS) -- --nocapture
 
-bench: model ## Load Verify and Identify with ghz, on loopback.
-	benches/ghz/run.sh
+load: model ## Load a server on loopback with ghz: constant, step, spike, mixed lanes; SCENARIOS=... for some.
+	benches/ghz/run.sh $(SCENARIOS)
 
 clean-data: ## Remove data/: the demo's galleries, keys and the fetched model.
 	rm -rf data

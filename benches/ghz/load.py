@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Starts a server with its own data, prepares requests, and lets ghz send them. Called by run.sh.
+"""Starts a server with its own data, prepares requests, and lets ghz send them, in an open loop. Called by run.sh.
 
-Requests are written to a temporary folder as ghz's data: an array that it sends in turn. A receipt works once, so
-Identify gets as many as it sends.
+A scenario is a folder here: each of its files is one run of ghz, and all of them go at once. Requests are written to
+a temporary folder as ghz's data: an array that it sends in turn. A receipt works once, and a subject holds few
+references, so identifications and enrolments get as many requests as they send.
 """
 
 import argparse
@@ -10,10 +11,12 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "clients/python"), str(ROOT / "tests/python")]
 
 import faces
@@ -23,57 +26,128 @@ from vultus_client import Vultus, face, v1
 
 VULTUS = ROOT / "target/release/vultus"
 GALLERY = "subscribers"
-EARNERS = 8  # clients that earn receipts side by side
+EARNERS = 8  # that earn receipts side by side
+
+SCENARIOS = ["constant", "step", "spike", "mixed"]
+STARTS_AFTER_S = {"spike/burst": 8}  # the others begin with their scenario
+
+# Thresholds as the demonstration has them, for the gallery grows beyond what the default model's card measured.
+POLICY = """
+[clients.counters]
+rights = ["verify", "identify"]
+purposes = ["sim_activation"]
+galleries = ["subscribers"]
+
+[clients.campaign]
+rights = ["verify"]
+purposes = ["sim_activation"]
+galleries = ["subscribers"]
+
+[clients.back-office]
+rights = ["enrol"]
+purposes = ["sim_activation"]
+galleries = ["subscribers"]
+
+[policy]
+max_fmr = 0.001
+max_fpir = 0.01
+extrapolated_thresholds = true
+"""
 
 
-def verify_requests(vultus: Vultus, people: list[faces.Person]) -> list:
-    """Everyone's probe against everyone's reference."""
-    return [
-        v1.VerifyRequest(
-            context=vultus.context(v1.PURPOSE_SIM_ACTIVATION),
-            probe=face(person.probe),
-            claimed_subject=v1.ClaimedSubject(gallery=GALLERY, subject_id=f"subject-{claimed}"),
-        )
-        for person in people
-        for claimed in range(len(people))
-    ]
+class Requests:
+    """What each call sends; made from real faces."""
+
+    def __init__(self, counters: Vultus, people: list[faces.Person]):
+        self._counters, self._people = counters, people
+        self._context = lambda: counters.context(v1.PURPOSE_SIM_ACTIVATION)
+
+    def of(self, config: dict) -> list:
+        call = config["call"].rsplit(".", 1)[1]
+        number = config["rps"] * int(config["duration"].removesuffix("s")) if "rps" in config else 0
+        return {"Verify": self._verify, "Identify": self._identify, "Enrol": self._enrol}[call](number)
+
+    def _verify(self, _: int) -> list:
+        """Everyone's probe against everyone's reference: mated and non-mated."""
+        claimed = [v1.ClaimedSubject(gallery=GALLERY, subject_id=f"subject-{n}") for n in range(len(self._people))]
+        probes = [face(person.probe) for person in self._people]
+        return [
+            v1.VerifyRequest(context=self._context(), probe=probe, claimed_subject=subject)
+            for probe in probes
+            for subject in claimed
+        ]
+
+    def _identify(self, number: int) -> list:
+        """Each with a receipt of its own."""
+
+        def earn(turn: int):
+            subject = turn % len(self._people)
+            receipt = self._counters.verify(GALLERY, f"subject-{subject}", self._people[subject].probe).receipt
+            return v1.IdentifyRequest(context=self._context(), gallery=GALLERY, receipt=receipt)
+
+        with ThreadPoolExecutor(EARNERS) as pool:
+            return list(pool.map(earn, range(number)))
+
+    def _enrol(self, number: int) -> list:
+        """Each a subject of its own."""
+        return [
+            v1.EnrolRequest(
+                context=self._context(),
+                gallery=GALLERY,
+                subject_id=f"newcomer-{turn}",
+                image=face(self._people[turn % len(self._people)].reference),
+            )
+            for turn in range(number)
+        ]
 
 
-def identify_requests(vultus: Vultus, people: list[faces.Person], number: int) -> list:
-    """Each with a receipt of its own."""
+def scenario(name: str, address: str, requests: Requests, flags: list[str], scratch: Path) -> bool:
+    """Runs every file of the scenario at once, and prints what each ghz said. Returns whether all of them ended well."""
+    runs = sorted((HERE / name).glob("*.json"))
+    print(f"\n== {name}: preparing", flush=True)
+    data = {}
+    for run in runs:
+        data[run] = scratch / f"{name}-{run.name}"
+        messages = requests.of(json.loads(run.read_text()))
+        as_json = [json_format.MessageToDict(m, preserving_proto_field_name=True) for m in messages]
+        data[run].write_text(json.dumps(as_json))
 
-    def earn(turn: int):
-        subject = turn % len(people)
-        receipt = vultus.verify(GALLERY, f"subject-{subject}", people[subject].probe).receipt
-        context = vultus.context(v1.PURPOSE_SIM_ACTIVATION)
-        return v1.IdentifyRequest(context=context, gallery=GALLERY, receipt=receipt)
+    def ghz(run: Path) -> subprocess.CompletedProcess:
+        time.sleep(STARTS_AFTER_S.get(f"{name}/{run.stem}", 0))
+        command = ["ghz", "--config", run, "--data-file", data[run], *flags, address]
+        return subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
-    with ThreadPoolExecutor(EARNERS) as pool:
-        return list(pool.map(earn, range(number)))
-
-
-def ghz(scenario: str, address: str, requests: list, flags: list[str]) -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="vultus-ghz-") as data:
-        json.dump([json_format.MessageToDict(r, preserving_proto_field_name=True) for r in requests], data)
-        data.flush()
-        command = ["ghz", "--config", f"benches/ghz/{scenario}.json", "--data-file", data.name, *flags, address]
-        print(f"\n{' '.join(command)}", flush=True)
-        subprocess.run(command, check=True, cwd=ROOT)
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for run, done in zip(runs, pool.map(ghz, runs)):
+            shown = " ".join(["ghz", "--config", str(run.relative_to(ROOT)), *flags])
+            print(f"\n$ {shown}\n{done.stdout}", flush=True)
+            if done.returncode != 0:
+                return False
+    return True
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--receipts", type=int, default=200, help="how many Identify requests (%(default)s)")
-    parser.add_argument("flags", nargs="*", help="flags of ghz for Verify, after --")
-    asked = parser.parse_args()
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; all by default")
+    own, flags = sys.argv[1:], []
+    if "--" in own:
+        own, flags = own[: own.index("--")], own[own.index("--") + 1 :]
+    names = parser.parse_args(own).scenarios or SCENARIOS
+    for name in names:
+        if name not in SCENARIOS:
+            parser.error(f"{name}: expected one of {', '.join(SCENARIOS)}")
     people = faces.people()
-    with Server(VULTUS, ROOT / "data/models") as server, Vultus(server.address, "shop") as vultus:
+    with (
+        tempfile.TemporaryDirectory(prefix="vultus-ghz-") as scratch,
+        Server(VULTUS, ROOT / "data/models", POLICY) as server,
+        Vultus(server.address, "counters") as counters,
+        Vultus(server.address, "back-office") as back_office,
+    ):
         for number, person in enumerate(people):
-            vultus.enrol(GALLERY, f"subject-{number}", person.reference)
-        ghz("verify", server.address, verify_requests(vultus, people), asked.flags)
-        print(f"\nearning {asked.receipts} receipts")
-        ghz("identify", server.address, identify_requests(vultus, people, asked.receipts), ["--total", str(asked.receipts)])
-    return 0
+            back_office.enrol(GALLERY, f"subject-{number}", person.reference)
+        requests = Requests(counters, people)
+        good = [scenario(name, server.address, requests, flags, Path(scratch)) for name in names]
+    return 0 if all(good) else 1
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ mod context;
 mod decision;
 mod ids;
 mod image;
+mod in_turn;
 mod quality;
 mod template;
 mod turn;
@@ -33,6 +34,7 @@ pub use ids::{CaseId, ClientId, ConsentReference, GalleryName, IdError, Referenc
 pub use image::{
     FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect, Region, Similarity, UprightFace,
 };
+pub use in_turn::{InTurn, Waits};
 pub use quality::{Assessment, Measure, MeasureName, QualityThresholds};
 pub use template::{ModelDigest, ModelMismatch, Reference, Score, Template, TemplateError, Threshold, compare};
 pub use turn::{Lane, Turn};

@@ -1,7 +1,6 @@
 //! Searches that wait together share one pass over the index: the rows are read from memory once for all of them.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -10,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{Gallery, SearchError};
 use crate::{
-    domain::{CandidateList, ClientId, ModelMismatch, SubjectId, Template, Turn, compare},
+    domain::{CandidateList, InTurn, ModelMismatch, SubjectId, Template, Turn, Waits, compare},
     index::IndexError,
     telemetry::Metrics,
 };
@@ -33,7 +32,7 @@ pub(super) struct Searches {
 }
 
 struct Queue {
-    asks: VecDeque<Ask>,
+    asks: InTurn<Ask>,
     passes: usize,
 }
 
@@ -46,9 +45,18 @@ struct Ask {
     answer: oneshot::Sender<Found>,
 }
 
+impl Waits for Ask {
+    fn turn(&self) -> &Turn {
+        &self.turn
+    }
+    fn gone(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
 impl Searches {
     pub(super) fn new(most: usize) -> Self {
-        Self { queue: Mutex::new(Queue { asks: VecDeque::new(), passes: 0 }), most: most.max(1) }
+        Self { queue: Mutex::new(Queue { asks: InTurn::default(), passes: 0 }), most: most.max(1) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -58,7 +66,7 @@ impl Searches {
     /// Queues; the place of a new pass, where there is one.
     fn push(self: &Arc<Self>, ask: Ask) -> Option<Pass> {
         let mut queue = self.lock();
-        queue.asks.push_back(ask);
+        queue.asks.push(ask);
         Metrics::get().search_queue_depth.inc();
         if queue.passes >= self.most {
             return None; // a pass that runs will take it
@@ -85,7 +93,7 @@ impl Pass {
                 self.held = false;
                 return None;
             }
-            let asks = take(&mut queue.asks, PASS_PROBES);
+            let asks = queue.asks.take(PASS_PROBES, |_| true);
             Metrics::get().search_queue_depth.sub(i64::try_from(asks.len()).unwrap_or(0));
             drop(queue);
             let asks = without_dead(asks, Instant::now());
@@ -103,30 +111,11 @@ impl Drop for Pass {
     }
 }
 
-/// Clients take turns; each one's oldest first.
-fn take(asks: &mut VecDeque<Ask>, most: usize) -> Vec<Ask> {
-    let mut taken = Vec::with_capacity(most.min(asks.len()));
-    while taken.len() < most && !asks.is_empty() {
-        let mut round: Vec<Option<Arc<ClientId>>> = Vec::new();
-        let mut left = VecDeque::with_capacity(asks.len());
-        for ask in asks.drain(..) {
-            if taken.len() < most && !round.contains(&ask.turn.client) {
-                round.push(ask.turn.client.clone());
-                taken.push(ask);
-            } else {
-                left.push_back(ask);
-            }
-        }
-        *asks = left;
-    }
-    taken
-}
-
 fn without_dead(asks: Vec<Ask>, now: Instant) -> Vec<Ask> {
     let mut alive = Vec::with_capacity(asks.len());
     for ask in asks {
         let lane = ask.turn.lane;
-        if ask.answer.is_closed() {
+        if ask.gone() {
             Metrics::get().dropped("gone", "search", lane.as_str());
         } else if ask.turn.deadline <= now {
             Metrics::get().dropped("late", "search", lane.as_str());
@@ -218,7 +207,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::{Lane, ModelDigest};
+    use crate::domain::{ClientId, Lane, ModelDigest};
 
     fn ask(client: &str, subject: &str) -> (Ask, oneshot::Receiver<Found>) {
         let turn =
@@ -229,18 +218,6 @@ mod tests {
             Ask { probe, exclude: SubjectId::new(subject).unwrap(), most: 1, turn, queued_at: Instant::now(), answer },
             found,
         )
-    }
-
-    #[test]
-    fn clients_take_turns_in_a_pass() {
-        let (mut asks, _found): (VecDeque<_>, Vec<_>) =
-            [("flood", "1"), ("flood", "2"), ("flood", "3"), ("shop", "4"), ("flood", "5")]
-                .map(|(c, s)| ask(c, s))
-                .into_iter()
-                .unzip();
-        let subjects = |taken: Vec<Ask>| taken.iter().map(|a| a.exclude.as_str().to_owned()).collect::<Vec<_>>();
-        assert_eq!(subjects(take(&mut asks, 3)), ["1", "4", "2"]);
-        assert_eq!(subjects(take(&mut asks, 3)), ["3", "5"]);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use super::{
     Pipeline,
     align::{self, ImplausibleLandmarks},
     batch::DeviceError,
-    decode::{self, DecodeError, DecodeLimits},
+    cores::Late,
+    decode::{self, DecodeError},
     locate::{self, Chosen, Framing, View},
     quality,
 };
@@ -40,14 +41,6 @@ pub enum ImageInput {
 }
 
 impl ImageInput {
-    /// Bytes of pixels that decoding may give, at most.
-    fn most_pixel_bytes(&self, limits: &DecodeLimits) -> u64 {
-        match self {
-            Self::Encoded(_) => limits.max_pixels.saturating_mul(3),
-            Self::Rgb8 { rgb8, .. } => rgb8.len() as u64,
-        }
-    }
-
     pub(super) fn source(&self) -> decode::Source<'_> {
         match self {
             Self::Encoded(file) => decode::Source::Encoded(file),
@@ -184,7 +177,7 @@ impl Pipeline {
         let FaceInput { image, landmarks } = face;
         let limits = self.decode;
         let started = Instant::now();
-        let mut held = self.room_for_pixels(image.most_pixel_bytes(&limits), turn).await?;
+        let mut held = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
         let pixels = self
             .on_a_core(turn, move || -> Result<_, ExtractError> {
                 let pixels = decode::decode(image.source(), &limits)?;
@@ -194,7 +187,7 @@ impl Pipeline {
                 Ok(Arc::new(pixels))
             })
             .await??;
-        // Most images are far smaller than they may be.
+        // Where the header said nothing, an image is far smaller than it might have been.
         drop(held.split(held.num_permits().saturating_sub(kib(pixels.rgb8().len() as u64))));
         let mut timings = Timings { decode: started.elapsed(), ..Timings::default() };
         Metrics::get().stage("decode", timings.decode);
@@ -283,7 +276,7 @@ impl Pipeline {
     }
 
     /// Runs work on pixels on a thread of its own, at most one per core and lane: enrolments that wait keep no verification waiting.
-    /// The rest wait their turn, and leave when nobody waits for them or their deadline passes.
+    /// The rest wait, clients in turn, and leave when nobody waits for them or their deadline passes.
     pub(super) async fn on_a_core<T: Send + 'static>(
         &self,
         turn: &Turn,
@@ -293,16 +286,9 @@ impl Pipeline {
             Lane::Verification | Lane::Identification => &self.cores,
             Lane::Enrolment => &self.enrolment_cores,
         };
-        let waiting = Waiting::new(turn.lane);
-        let permit = tokio::time::timeout_at(turn.deadline.into(), Arc::clone(cores).acquire_owned()).await;
-        waiting.over();
-        let Ok(permit) = permit else {
-            Metrics::get().dropped("late", "core", turn.lane.as_str());
-            return Err(ExtractError::Late);
-        };
-        let permit = permit.map_err(|_| ExtractError::Internal("the cores' permits are never closed"))?;
+        let core = cores.acquire(turn).await.map_err(|Late| ExtractError::Late)?;
         let worked = tokio::task::spawn_blocking(move || {
-            let _permit = permit; // held until the work is done, also when nobody waits any more
+            let _core = core; // held until the work is done, also when nobody waits any more
             work()
         });
         worked.await.map_err(|_| ExtractError::Internal("work on an image panicked"))
@@ -312,25 +298,4 @@ impl Pipeline {
 /// The room that so many bytes take, in its unit.
 const fn kib(bytes: u64) -> usize {
     bytes.div_ceil(1 << 10) as usize
-}
-
-/// Counts who leaves while waiting for a core: dropped before it is over, nobody waits any more.
-struct Waiting(Option<Lane>);
-
-impl Waiting {
-    fn new(lane: Lane) -> Self {
-        Self(Some(lane))
-    }
-
-    fn over(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(lane) = self.0 {
-            Metrics::get().dropped("gone", "core", lane.as_str());
-        }
-    }
 }

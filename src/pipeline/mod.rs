@@ -2,7 +2,7 @@
 //!
 //! | lines | stages |
 //! | --- | --- |
-//! | `extract`, `assess` | `decode`, `locate`, `quality`, `align`, `batch` |
+//! | `extract`, `assess` | `decode`, `locate`, `quality`, `align`, `cores`, `batch` |
 //! | `photo` | `locate`, once for every face of a photo; and an image that is all face |
 //! | `verify` | `extract`, then `stranger`, `decide` and `receipt` |
 //! | `identify` | `receipt` and `decide`, around a search of the gallery |
@@ -13,6 +13,7 @@ pub mod align;
 mod assess;
 mod batch;
 mod canary;
+mod cores;
 mod decide;
 pub mod decode;
 mod enrol;
@@ -47,6 +48,7 @@ use crate::{
     seal::RootKey,
 };
 use batch::Device;
+use cores::Cores;
 
 /// What the operator sets.
 #[derive(Debug, Clone)]
@@ -68,10 +70,10 @@ pub struct Pipeline {
     device: Device,
     decode: DecodeLimits,
     rates: RatePolicy,
-    /// A permit per core for work on pixels.
-    cores: Arc<Semaphore>,
-    /// As many again for enrolments, at half the number.
-    enrolment_cores: Arc<Semaphore>,
+    /// For work on pixels.
+    cores: Cores,
+    /// For enrolments' work on pixels: half as many.
+    enrolment_cores: Cores,
     /// Room for decoded images, KiB.
     pixels: Arc<Semaphore>,
     /// All of it.
@@ -103,8 +105,8 @@ impl Pipeline {
             device: Device::start(executor, settings.batch)?,
             decode: settings.decode,
             rates: settings.rates,
-            cores: Arc::new(Semaphore::new(settings.decoders.get())),
-            enrolment_cores: Arc::new(Semaphore::new(settings.decoders.get().div_ceil(2))),
+            cores: Cores::new(settings.decoders.get()),
+            enrolment_cores: Cores::new(settings.decoders.get().div_ceil(2)),
             pixels: Arc::new(Semaphore::new(pixel_room as usize)),
             pixel_room,
             receipts: Receipts::new(&root),

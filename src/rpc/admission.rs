@@ -5,8 +5,12 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
+    time::Instant,
 };
 
 use tonic::{
@@ -92,12 +96,11 @@ where
         let answer = self.inner.call(request);
         match self.core.background.of(lane) {
             None => Box::pin(async move {
-                let _place = place; // held until the answer is there
-                answer.await
+                // Held until the answer is there.
+                place.answered_by(answer.await)
             }),
             Some(background) => background.run(async move {
-                let _place = place; // as above
-                answer.await
+                place.answered_by(answer.await) // as above
             }),
         }
     }
@@ -144,9 +147,9 @@ impl Places {
     fn enter(&self, turn: &Turn) -> Result<Place, Error> {
         let Some(client) = turn.client.clone() else { return Err(Error::Internal("a request without its client")) };
         let lane = turn.lane;
-        self.lock().enter(lane, &client).map_err(|none| no_room(none, lane))?;
+        self.lock().enter(lane, &client, turn.arrived, turn.deadline).map_err(|none| no_room(none, lane))?;
         Metrics::get().requests_in_flight.with_label_values(&[lane.as_str()]).inc();
-        Ok(Place { places: self.clone(), lane, client, bytes: Mutex::new(0) })
+        Ok(Place { places: self.clone(), lane, client, bytes: Mutex::new(0), answered: AtomicBool::new(false) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -166,9 +169,19 @@ struct Place {
     lane: Lane,
     client: Arc<ClientId>,
     bytes: Mutex<usize>,
+    /// True once its work is done, and not refused.
+    answered: AtomicBool,
 }
 
 impl Place {
+    /// Passes the answer on; notes whether it is one.
+    fn answered_by<E>(&self, answer: Result<http::Response<Body>, E>) -> Result<http::Response<Body>, E> {
+        // A status among the headers is an error: that of an answer follows its message.
+        let is_one = answer.as_ref().is_ok_and(|answer| !answer.headers().contains_key(Status::GRPC_STATUS));
+        self.answered.store(is_one, Ordering::Relaxed);
+        answer
+    }
+
     fn hold(&self, bytes: usize) -> Result<(), Error> {
         let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ledger = self.places.lock();
@@ -183,7 +196,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let bytes = *self.bytes.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut ledger = self.places.lock();
-        ledger.leave(self.lane, &self.client, bytes);
+        let answered = self.answered.load(Ordering::Relaxed).then(Instant::now);
+        ledger.leave(self.lane, &self.client, bytes, answered);
         Metrics::get().request_bytes.set(super::gauge(ledger.bytes()));
         Metrics::get().requests_in_flight.with_label_values(&[self.lane.as_str()]).dec();
     }

@@ -1,8 +1,9 @@
-//! Who holds how much of the server: requests being answered and bytes held, in all, by lane and by client. Pure; every call takes
-//! well under a microsecond, so that a refusal costs next to nothing.
+//! Who holds how much of the server: requests being answered and bytes held, in all, by lane and by client. Pure; a call takes a
+//! microsecond or two, so that a refusal costs next to nothing.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
+use super::pace::Pace;
 use crate::domain::{ClientId, Lane};
 
 /// What may be held at a time.
@@ -29,6 +30,8 @@ pub enum NoRoom {
     Lane,
     #[error("as many requests of the client as are allowed are being answered")]
     Client,
+    #[error("its deadline would pass before its turn comes")]
+    Time,
     #[error("as many bytes of requests as are allowed are held")]
     Bytes,
     #[error("as many bytes of the client's requests as are allowed are held")]
@@ -42,6 +45,7 @@ impl NoRoom {
             Self::Requests => "requests",
             Self::Lane => "lane",
             Self::Client => "client",
+            Self::Time => "time",
             Self::Bytes => "bytes",
             Self::ClientBytes => "client_bytes",
         }
@@ -59,6 +63,7 @@ pub struct Ledger {
     capacity: Capacity,
     requests: usize,
     by_lane: [usize; Lane::ALL.len()],
+    pace: [Pace; Lane::ALL.len()],
     bytes: usize,
     /// Only clients that hold something, which the policy all knows.
     clients: HashMap<ClientId, Held>,
@@ -66,28 +71,52 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Held {
-    requests: usize,
+    by_lane: [usize; Lane::ALL.len()],
     bytes: usize,
+}
+
+impl Held {
+    fn requests(&self) -> usize {
+        self.by_lane.iter().sum()
+    }
 }
 
 impl Ledger {
     pub fn new(capacity: Capacity) -> Self {
-        Self { capacity, requests: 0, by_lane: [0; Lane::ALL.len()], bytes: 0, clients: HashMap::new() }
+        let (by_lane, pace) = ([0; Lane::ALL.len()], Default::default());
+        Self { capacity, requests: 0, by_lane, pace, bytes: 0, clients: HashMap::new() }
     }
 
-    /// Takes a place for a request; [`Self::leave`] gives it back.
-    pub fn enter(&mut self, lane: Lane, client: &ClientId) -> Result<(), NoRoom> {
-        let held = self.clients.get(client).map_or(0, |held| held.requests);
+    /// Takes a place for a request that came `now`; [`Self::leave`] gives it back.
+    pub fn enter(&mut self, lane: Lane, client: &ClientId, now: Instant, deadline: Instant) -> Result<(), NoRoom> {
+        let (at, held) = (lane as usize, self.clients.get(client).map_or(0, Held::requests));
         match () {
             () if held >= self.capacity.by_client => return Err(NoRoom::Client),
-            () if self.by_lane[lane as usize] >= self.capacity.by_lane[lane as usize] => return Err(NoRoom::Lane),
+            () if self.by_lane[at] >= self.capacity.by_lane[at] => return Err(NoRoom::Lane),
             () if self.requests >= self.capacity.requests => return Err(NoRoom::Requests),
+            () if !self.is_in_time(lane, client, now, deadline) => return Err(NoRoom::Time),
             () => {}
         }
+        if self.by_lane[at] == 0 {
+            self.pace[at].begin(now);
+        }
         self.requests += 1;
-        self.by_lane[lane as usize] += 1;
-        self.clients.entry(client.clone()).or_default().requests += 1;
+        self.by_lane[at] += 1;
+        self.clients.entry(client.clone()).or_default().by_lane[at] += 1;
         Ok(())
+    }
+
+    /// Whether the request's turn comes before its deadline, as fast as the lane answers. A client's only request always may try:
+    /// so a lane that has become fast is found out.
+    fn is_in_time(&self, lane: Lane, client: &ClientId, now: Instant, deadline: Instant) -> bool {
+        // The back office is in no hurry, and its calls are too different for one pace.
+        if lane == Lane::Enrolment {
+            return true;
+        }
+        let own = self.clients.get(client).map_or(0, |held| held.by_lane[lane as usize]);
+        // Clients take turns: nobody's backlog beyond as many as its own goes before it.
+        let until_own = self.clients.values().map(|held| held.by_lane[lane as usize].min(own + 1)).sum();
+        own == 0 || now + self.pace[lane as usize].time_for(until_own) <= deadline
     }
 
     /// Holds more bytes for a request that has a place.
@@ -104,15 +133,22 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives back a place and all bytes that were held for it.
-    pub fn leave(&mut self, lane: Lane, client: &ClientId, bytes: usize) {
+    /// Gives back a place and all bytes that were held for it; `answered` is when, where it was.
+    pub fn leave(&mut self, lane: Lane, client: &ClientId, bytes: usize, answered: Option<Instant>) {
+        let at = lane as usize;
         self.requests = self.requests.saturating_sub(1);
-        self.by_lane[lane as usize] = self.by_lane[lane as usize].saturating_sub(1);
+        self.by_lane[at] = self.by_lane[at].saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(now) = answered {
+            self.pace[at].answered(now);
+        }
+        if self.by_lane[at] == 0 {
+            self.pace[at].end();
+        }
         if let Some(held) = self.clients.get_mut(client) {
-            held.requests = held.requests.saturating_sub(1);
+            held.by_lane[at] = held.by_lane[at].saturating_sub(1);
             held.bytes = held.bytes.saturating_sub(bytes);
-            if held.requests == 0 {
+            if held.requests() == 0 {
                 self.clients.remove(client);
             }
         }
@@ -131,6 +167,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use Lane::{Enrolment as E, Identification as I, Verification as V};
 
@@ -140,43 +178,78 @@ mod tests {
         ClientId::new(name).unwrap()
     }
 
+    impl Ledger {
+        /// Someone who has time.
+        fn enters(&mut self, lane: Lane, client: &ClientId) -> Result<(), NoRoom> {
+            let now = Instant::now();
+            self.enter(lane, client, now, now + Duration::from_secs(3600))
+        }
+
+        fn leaves(&mut self, lane: Lane, client: &ClientId, bytes: usize) {
+            self.leave(lane, client, bytes, None);
+        }
+    }
+
     #[test]
     fn a_lane_a_client_and_all_together_have_their_limits() {
         let (mut ledger, a, b) = (Ledger::new(CAPACITY), client("a"), client("b"));
-        ledger.enter(I, &a).unwrap();
-        ledger.enter(I, &a).unwrap();
-        assert_eq!(ledger.enter(I, &b), Err(NoRoom::Lane), "a flood of identifications leaves room for the rest");
-        ledger.enter(V, &a).unwrap();
-        assert_eq!(ledger.enter(V, &a), Err(NoRoom::Client));
-        ledger.enter(E, &b).unwrap();
-        assert_eq!(ledger.enter(V, &b), Err(NoRoom::Requests));
-        ledger.leave(I, &a, 0);
-        ledger.enter(V, &b).unwrap();
+        ledger.enters(I, &a).unwrap();
+        ledger.enters(I, &a).unwrap();
+        assert_eq!(ledger.enters(I, &b), Err(NoRoom::Lane), "a flood of identifications leaves room for the rest");
+        ledger.enters(V, &a).unwrap();
+        assert_eq!(ledger.enters(V, &a), Err(NoRoom::Client));
+        ledger.enters(E, &b).unwrap();
+        assert_eq!(ledger.enters(V, &b), Err(NoRoom::Requests));
+        ledger.leaves(I, &a, 0);
+        ledger.enters(V, &b).unwrap();
         assert_eq!(ledger.requests(), 4);
     }
 
     #[test]
     fn bytes_are_bounded_and_come_back() {
         let (mut ledger, a, b) = (Ledger::new(CAPACITY), client("a"), client("b"));
-        ledger.enter(V, &a).unwrap();
-        ledger.enter(V, &b).unwrap();
+        ledger.enters(V, &a).unwrap();
+        ledger.enters(V, &b).unwrap();
         ledger.hold(&a, 60).unwrap();
         assert_eq!(ledger.hold(&a, 1), Err(NoRoom::ClientBytes));
         ledger.hold(&b, 40).unwrap();
         assert_eq!(ledger.hold(&b, 1), Err(NoRoom::Bytes));
         assert_eq!(ledger.hold(&b, usize::MAX), Err(NoRoom::ClientBytes));
-        ledger.leave(V, &a, 60);
+        ledger.leaves(V, &a, 60);
         ledger.hold(&b, 20).unwrap();
-        ledger.leave(V, &b, 60);
+        ledger.leaves(V, &b, 60);
         assert_eq!((ledger.bytes(), ledger.requests(), ledger.clients.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_would_wait_beyond_the_deadline_is_refused_at_once() {
+        let capacity = Capacity { requests: 1000, by_lane: [1000; 3], by_client: 1000, ..CAPACITY };
+        let (mut ledger, flood, shop, start) = (Ledger::new(capacity), client("flood"), client("shop"), Instant::now());
+        let second = Duration::from_secs(1);
+        // One answer every 10 ms, and 100 more come than go.
+        (0..100).for_each(|_| ledger.enter(V, &flood, start, start + second).unwrap());
+        for i in 1..=100 {
+            let now = start + Duration::from_millis(10 * i);
+            ledger.leave(V, &flood, 0, Some(now));
+            ledger.enter(V, &flood, now, now + 60 * second).unwrap();
+        }
+        let now = start + second;
+        assert_eq!(ledger.enter(V, &flood, now, now + second / 2), Err(NoRoom::Time));
+        assert_eq!(ledger.enter(V, &flood, now, now + 2 * second), Ok(()));
+        // Clients take turns: the flood is not before the shop.
+        (0..20).for_each(|i| assert_eq!(ledger.enter(V, &shop, now, now + second / 2), Ok(()), "{i}"));
+        assert_eq!(ledger.enter(E, &flood, now, now + second / 2), Ok(()), "the back office has no pace");
+        (0..20).for_each(|_| ledger.leave(V, &shop, 0, None));
+        assert_eq!(ledger.enter(V, &shop, now, now), Ok(()), "one may always try");
+        assert_eq!(ledger.enter(V, &shop, now, now), Err(NoRoom::Time));
     }
 
     #[test]
     fn a_refusal_costs_less_than_microseconds() {
         let (mut ledger, a) = (Ledger::new(CAPACITY), client("a"));
-        (0..3).for_each(|_| ledger.enter(V, &a).unwrap());
+        (0..3).for_each(|_| ledger.enters(V, &a).unwrap());
         let started = std::time::Instant::now();
-        let refused = (0..100_000).filter(|_| ledger.enter(V, &a) == Err(NoRoom::Client)).count();
+        let refused = (0..100_000).filter(|_| ledger.enters(V, &a) == Err(NoRoom::Client)).count();
         assert_eq!(refused, 100_000);
         assert!(started.elapsed().as_millis() < 1000, "{:?} for 100000 refusals", started.elapsed());
     }

@@ -11,6 +11,7 @@ mod limits;
 mod matching;
 mod null;
 mod observe;
+mod pace;
 mod receive;
 mod redact;
 mod respond;

@@ -32,10 +32,10 @@ alternative_route = "Ask for a second ID document and call the back office."
 class Server:
     """Runs while a `with` lasts; `address` and `metrics` are set then."""
 
-    def __init__(self, vultus: Path, models: Path):
+    def __init__(self, vultus: Path, models: Path, policy: str = POLICY):
         self._folder = tempfile.TemporaryDirectory(prefix="vultus-test-")
         folder = Path(self._folder.name)
-        (folder / "vultus.toml").write_text(POLICY)
+        (folder / "vultus.toml").write_text(policy)
         self._command = [vultus, "serve", "--insecure", "--json", "--config", folder / "vultus.toml"]
         self._command += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
         self._command += ["--data", folder / "data", "--models", models]

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use state::{Entry, State, Taken};
 
 use crate::{
-    domain::{Lane, Pixels, Turn},
+    domain::{Lane, Pixels, Turn, Waits},
     model::{Executor, InputSize, Role},
     telemetry::Metrics,
 };
@@ -76,6 +76,9 @@ impl Entry for Job {
     fn role(&self) -> Role {
         self.role
     }
+}
+
+impl Waits for Job {
     fn turn(&self) -> &Turn {
         &self.turn
     }

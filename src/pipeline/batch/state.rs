@@ -1,31 +1,25 @@
 //! The brain of the queue: what waits, what the next batch is, who has left and who is late. No threads, no clock.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::time::Instant;
 
 use crate::{
-    domain::{ClientId, Lane, Turn},
+    domain::{InTurn, Lane, Waits},
     model::Role,
 };
 
 use super::BatchLimits;
 
 /// What the state needs to know of a job.
-pub trait Entry {
+pub trait Entry: Waits {
     fn role(&self) -> Role;
-    fn turn(&self) -> &Turn;
-    /// True if nobody waits for the outputs any more.
-    fn gone(&self) -> bool;
 }
 
 /// Which jobs wait, and which of them are the next batch.
 pub struct State<J> {
-    lanes: [Waiting<J>; Lane::ALL.len()],
+    lanes: [InTurn<J>; Lane::ALL.len()],
     limits: BatchLimits,
     batches: u32,
 }
-
-/// One lane: clients in the order of their turns, each with its jobs, oldest request first. No client is without jobs.
-struct Waiting<J>(VecDeque<(Option<Arc<ClientId>>, VecDeque<J>)>);
 
 /// What [`State::take`] took.
 pub struct Taken<J> {
@@ -38,7 +32,7 @@ pub struct Taken<J> {
 
 impl<J: Entry> State<J> {
     pub fn new(limits: BatchLimits) -> Self {
-        Self { lanes: std::array::from_fn(|_| Waiting(VecDeque::new())), limits, batches: 0 }
+        Self { lanes: std::array::from_fn(|_| InTurn::default()), limits, batches: 0 }
     }
 
     /// Jobs that wait, all lanes together.
@@ -48,7 +42,7 @@ impl<J: Entry> State<J> {
 
     /// Jobs that wait, lane by lane.
     pub fn depths(&self) -> [usize; Lane::ALL.len()] {
-        self.lanes.each_ref().map(Waiting::len)
+        self.lanes.each_ref().map(InTurn::len)
     }
 
     /// Gives the job back when the queue is full.
@@ -65,14 +59,15 @@ impl<J: Entry> State<J> {
     pub fn take(&mut self, now: Instant) -> Taken<J> {
         let mut taken = Taken { batch: Vec::new(), late: Vec::new(), gone: Vec::new() };
         for lane in &mut self.lanes {
-            lane.sweep(now, &mut taken);
+            lane.sweep(now, &mut taken.late, &mut taken.gone);
         }
         let first = self.first_lane();
-        let mut order: Vec<&mut Waiting<J>> = self.lanes.iter_mut().collect();
+        let mut order: Vec<&mut InTurn<J>> = self.lanes.iter_mut().collect();
         order[..=first].rotate_right(1);
-        let Some(role) = order.iter().find_map(|lane| lane.next_role()) else { return taken };
+        let Some(role) = order.iter().find_map(|lane| lane.first()).map(J::role) else { return taken };
         for lane in order {
-            lane.fill(role, self.limits.batch_images, &mut taken.batch);
+            let room = self.limits.batch_images - taken.batch.len();
+            taken.batch.extend(lane.take(room, |job| job.role() == role));
         }
         self.batches = self.batches.wrapping_add(1);
         taken
@@ -80,7 +75,7 @@ impl<J: Entry> State<J> {
 
     /// All that waits, when there will be no more batches.
     pub fn into_jobs(self) -> impl Iterator<Item = J> {
-        self.lanes.into_iter().flat_map(|lane| lane.0.into_iter().flat_map(|(_, jobs)| jobs))
+        self.lanes.into_iter().flat_map(InTurn::into_jobs)
     }
 
     /// The lane that goes first now: verification, but every `yield_every`th batch one of the others, in turn, so that none starves.
@@ -93,73 +88,18 @@ impl<J: Entry> State<J> {
         let preferred = (self.batches / every) as usize % lower + 1;
         // An empty lane has no use for its turn.
         let candidates = (0..lower).map(|i| (preferred - 1 + i) % lower + 1);
-        candidates.into_iter().find(|&lane| self.lanes[lane].len() > 0).unwrap_or(0)
-    }
-}
-
-impl<J: Entry> Waiting<J> {
-    fn len(&self) -> usize {
-        self.0.iter().map(|(_, jobs)| jobs.len()).sum()
-    }
-
-    fn push(&mut self, job: J) {
-        let Turn { client, arrived, .. } = job.turn();
-        match self.0.iter_mut().find(|(waiting, _)| waiting == client) {
-            Some((_, jobs)) => {
-                // A request that comes back for its next network stands before younger ones.
-                let at = jobs.partition_point(|other| other.turn().arrived <= *arrived);
-                jobs.insert(at, job);
-            }
-            None => self.0.push_back((client.clone(), VecDeque::from([job]))),
-        }
-    }
-
-    fn sweep(&mut self, now: Instant, taken: &mut Taken<J>) {
-        for (_, jobs) in &mut self.0 {
-            for job in std::mem::take(jobs) {
-                match () {
-                    () if job.gone() => taken.gone.push(job),
-                    () if job.turn().deadline <= now => taken.late.push(job),
-                    () => jobs.push_back(job),
-                }
-            }
-        }
-        self.0.retain(|(_, jobs)| !jobs.is_empty());
-    }
-
-    /// That of the oldest request of the client whose turn it is.
-    fn next_role(&self) -> Option<Role> {
-        self.0.front().and_then(|(_, jobs)| jobs.front()).map(J::role)
-    }
-
-    /// One job of `role` from each client in turn, and again, until the batch is full or there are none. Who was served stands
-    /// behind who was not at the next batch.
-    fn fill(&mut self, role: Role, most: usize, batch: &mut Vec<J>) {
-        let mut round: VecDeque<usize> = (0..self.0.len()).collect();
-        let mut served = vec![false; self.0.len()];
-        while batch.len() < most
-            && let Some(at) = round.pop_front()
-        {
-            let jobs = &mut self.0[at].1;
-            if let Some(job) = jobs.iter().position(|job| job.role() == role).and_then(|i| jobs.remove(i)) {
-                batch.push(job);
-                served[at] = true;
-                round.push_back(at);
-            }
-        }
-        let (served, waiting): (Vec<_>, Vec<_>) = self.0.drain(..).zip(served).partition(|(_, served)| *served);
-        let in_turn = waiting.into_iter().chain(served).map(|(client, _)| client);
-        self.0 = in_turn.filter(|(_, jobs)| !jobs.is_empty()).collect();
+        candidates.into_iter().find(|&lane| !self.lanes[lane].is_empty()).unwrap_or(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::{ClientId, Turn};
 
     #[derive(Debug, Clone)]
     struct Fake {
@@ -173,6 +113,9 @@ mod tests {
         fn role(&self) -> Role {
             self.role
         }
+    }
+
+    impl Waits for Fake {
         fn turn(&self) -> &Turn {
             &self.turn
         }

@@ -100,6 +100,8 @@ fn mutated_files_end_in_pixels_or_a_refusal() {
             accepted += 1;
             let area = u64::from(image.width()) * u64::from(image.height());
             assert!(area <= limits.max_pixels, "case {case}: {image:?}");
+            let stated = most_pixel_bytes(Source::Encoded(&file), &limits);
+            assert!(area * 3 <= stated, "case {case}: {image:?} in room for {stated} bytes");
         }
     }
     println!("{accepted} accepted, the longest took {longest:?}");

@@ -23,6 +23,23 @@ pub(super) fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, Deco
     Ok(Decoded { width: survey.width, height: survey.height, rgb8, orientation: survey.orientation })
 }
 
+/// The frame's size, without a look at what follows it.
+pub(super) fn stated_size(file: &[u8], limits: &DecodeLimits) -> Result<(u32, u32), DecodeError> {
+    let mut at = 2; // after SOI
+    loop {
+        let marker = marker_at(file, &mut at)?;
+        match marker {
+            0x01 | 0xd0..=0xd7 => continue,
+            0x00 | 0xd8..=0xda => return Err(MALFORMED),
+            _ => {}
+        }
+        let segment = segment_at(file, &mut at)?;
+        if matches!(marker, 0xc0..=0xc2) {
+            return frame_size(segment, limits);
+        }
+    }
+}
+
 /// What the chain of segments says, from SOI to EOI.
 struct Survey<'a> {
     width: u32,

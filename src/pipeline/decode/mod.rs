@@ -180,12 +180,37 @@ fn decode_file(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, DecodeErro
     if file.len() > limits.max_bytes {
         return Err(DecodeError::Bytes { bytes: file.len(), most: limits.max_bytes });
     }
-    match file {
-        [0xff, 0xd8, 0xff, ..] => jpeg::decode(file, limits),
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => png::decode(file, limits),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp::decode(file, limits),
-        _ => Err(DecodeError::Format),
+    match format(file).ok_or(DecodeError::Format)? {
+        Format::Jpeg => jpeg::decode(file, limits),
+        Format::Png => png::decode(file, limits),
+        Format::WebP => webp::decode(file, limits),
     }
+}
+
+fn format(file: &[u8]) -> Option<Format> {
+    match file {
+        [0xff, 0xd8, 0xff, ..] => Some(Format::Jpeg),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Format::Png),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::WebP),
+        _ => None,
+    }
+}
+
+/// Bytes of the pixels that [`decode`] may give, at most: by the image's header, which takes microseconds to read; by the limits
+/// where that says nothing.
+pub fn most_pixel_bytes(source: Source<'_>, limits: &DecodeLimits) -> u64 {
+    let file = match source {
+        Source::Encoded(file) => file,
+        Source::Rgb8 { rgb8, .. } => return rgb8.len() as u64,
+    };
+    let stated = match format(file) {
+        Some(Format::Jpeg) => jpeg::stated_size(file, limits),
+        Some(Format::Png) => png::stated_size(file, limits),
+        Some(Format::WebP) => webp::stated_size(file, limits),
+        None => Err(DecodeError::Format),
+    };
+    let pixels = stated.map_or(limits.max_pixels, |(width, height)| u64::from(width) * u64::from(height));
+    pixels.saturating_mul(3)
 }
 
 fn pixels(width: u32, height: u32, rgb8: Vec<u8>) -> Result<Pixels, DecodeError> {

@@ -40,6 +40,17 @@ pub(super) fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, Deco
     Ok(Decoded { width, height, rgb8: to_rgb(colour, samples)?, orientation })
 }
 
+/// The size in the first chunk, IHDR.
+pub(super) fn stated_size(file: &[u8], limits: &DecodeLimits) -> Result<(u32, u32), DecodeError> {
+    let [_, _, _, _, b'I', b'H', b'D', b'R', w3, w2, w1, w0, h3, h2, h1, h0, ..] = *file.get(8..).unwrap_or_default()
+    else {
+        return Err(MALFORMED);
+    };
+    let (width, height) = (u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]));
+    limits.check_size(width, height)?;
+    Ok((width, height))
+}
+
 fn to_rgb(colour: ColorType, mut samples: Vec<u8>) -> Result<Vec<u8>, DecodeError> {
     match colour {
         ColorType::Rgb => Ok(samples),

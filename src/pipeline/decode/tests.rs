@@ -239,6 +239,17 @@ fn sizes_are_checked_before_anything_is_allocated() {
 }
 
 #[test]
+fn the_header_says_how_much_room_pixels_take() {
+    let limits = DecodeLimits::default();
+    for (kind, file) in corpus() {
+        let decoded = decoded(&file).unwrap();
+        assert_eq!(most_pixel_bytes(Source::Encoded(&file), &limits), decoded.rgb8().len() as u64, "{kind}");
+    }
+    assert_eq!(most_pixel_bytes(Source::Encoded(b"GIF89a"), &limits), limits.max_pixels * 3, "nothing is known");
+    assert_eq!(most_pixel_bytes(Source::Rgb8 { rgb8: &[0; 7], width: 9, height: 9 }, &limits), 7);
+}
+
+#[test]
 fn a_webp_whose_canvas_and_picture_disagree_is_refused() {
     let mut file = LOSSY_ALPHA_WEBP.to_vec();
     let vp8 = file.windows(4).position(|w| w == b"VP8 ").unwrap();

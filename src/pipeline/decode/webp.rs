@@ -23,6 +23,11 @@ pub(super) fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, Deco
     Ok(Decoded { width: survey.width, height: survey.height, rgb8: samples, orientation: survey.orientation })
 }
 
+/// The size that all chunks agree on.
+pub(super) fn stated_size(file: &[u8], limits: &DecodeLimits) -> Result<(u32, u32), DecodeError> {
+    Survey::of(file, limits).map(|survey| (survey.width, survey.height))
+}
+
 /// What the chain of RIFF chunks says. The canvas and the bitstream each state a size, and the decoder allocates for the
 /// bitstream's before it compares the two: so all of them are read here.
 struct Survey<'a> {
