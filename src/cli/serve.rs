@@ -1,8 +1,8 @@
 //! `vultus serve`: open, serve, drain, say how it ended.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, Outcome, Shared};
 use crate::{
@@ -32,43 +32,73 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
-    if !options.insecure {
-        return Err("there is no mutual TLS yet: expected --insecure, which serves plaintext on loopback alone".into());
-    }
-    let mut config = Config::load(options.config.as_deref())?;
-    config.listen = options.listen.unwrap_or(config.listen);
-    config.metrics_listen = options.metrics_listen.unwrap_or(config.metrics_listen);
+    options.check()?;
+    let config = options.load()?;
     telemetry::log_to_stderr(config.log_format);
-    super::runtime()?.block_on(serve(&config, shared))
+    super::runtime()?.block_on(async {
+        let signals = Signals::listen()?;
+        let (serving, galleries) = open(&config, shared).await?;
+        signals.serve(serving, &galleries, shared.json).await
+    })
 }
 
-async fn serve(config: &Config, shared: &Shared) -> Result<Outcome, Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (serving, galleries) = open(config, shared).await?;
-    announce(&serving, shared.json)?;
-
-    let (told, stop) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::info!("told to stop; answering what is in flight");
-        let _ = told.send(()); // the server may have ended by itself
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::warn!("told to stop again; stopping at once");
-        #[expect(clippy::disallowed_methods, reason = "at once means without unwinding what still works")]
-        std::process::exit(SECOND_SIGNAL);
-    });
-    let ended = serving
-        .until(async {
-            let _ = stop.await; // an error means that nobody can tell any more: stop as well
-        })
-        .await?;
-    galleries.close().await;
-    match ended {
-        Ended::Drained => tracing::info!("stopped; every request was answered"),
-        Ended::BrokenOff => tracing::warn!("stopped; the grace was over before every request was answered"),
+impl Options {
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if !self.insecure {
+            return Err(
+                "there is no mutual TLS yet: expected --insecure, which serves plaintext on loopback alone".into()
+            );
+        }
+        Ok(())
     }
-    Ok(if ended == Ended::Drained { Outcome::Good } else { Outcome::Negative })
+
+    /// The configuration, with what the command line says over it.
+    pub(super) fn load(&self) -> Result<Config, Failure> {
+        let mut config = Config::load(self.config.as_deref())?;
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.metrics_listen = self.metrics_listen.unwrap_or(config.metrics_listen);
+        Ok(config)
+    }
+}
+
+/// What tells a server to stop; listened to before it is opened, which takes a while.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Says where the server is, and serves until a signal; a second one ends it at once.
+    pub(super) async fn serve(self, serving: Serving, galleries: &Galleries, json: bool) -> Result<Outcome, Failure> {
+        let Self { mut terminate, mut interrupt } = self;
+        announce(&serving, json)?;
+
+        let (told, stop) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("told to stop; answering what is in flight");
+            let _ = told.send(()); // the server may have ended by itself
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::warn!("told to stop again; stopping at once");
+            #[expect(clippy::disallowed_methods, reason = "at once means without unwinding what still works")]
+            std::process::exit(SECOND_SIGNAL);
+        });
+        let ended = serving
+            .until(async {
+                let _ = stop.await; // an error means that nobody can tell any more: stop as well
+            })
+            .await?;
+        galleries.close().await;
+        match ended {
+            Ended::Drained => tracing::info!("stopped; every request was answered"),
+            Ended::BrokenOff => tracing::warn!("stopped; the grace was over before every request was answered"),
+        }
+        Ok(if ended == Ended::Drained { Outcome::Good } else { Outcome::Negative })
+    }
 }
 
 /// Exit code after a second signal: nothing was lost that was acknowledged.
@@ -76,6 +106,13 @@ const SECOND_SIGNAL: i32 = 130;
 
 /// Opens everything and binds the ports.
 pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, Arc<Galleries>), Failure> {
+    let (core, galleries) = core(config, shared)?;
+    let serving = rpc::bind(core, config.listen, config.metrics_listen, config.reflection).await?;
+    Ok((serving, galleries))
+}
+
+/// Opens everything that a server answers from.
+pub(super) fn core(config: &Config, shared: &Shared) -> Result<(Core, Arc<Galleries>), Failure> {
     let root = shared.root_key()?;
     let pipeline = shared.tested_pipeline(&root, config)?;
     check_policy(pipeline.calibration(), config)?;
@@ -87,8 +124,7 @@ pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, A
     }
     let access = Access::new(config.clients.clone(), Arc::clone(&galleries));
     let core = Core::new(access, pipeline, config.alternative_route.clone(), config.limits.clone())?;
-    let serving = rpc::bind(core, config.listen, config.metrics_listen, config.reflection).await?;
-    Ok((serving, galleries))
+    Ok((core, galleries))
 }
 
 /// A policy that no request could be decided by is refused now, not at the first request.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     device::DeviceChoice,
-    executor::{ExecuteError, Role},
+    executor::{ExecuteError, Executor, Role},
     set::{ModelSet, OpenError},
 };
 use crate::domain::Pixels;
@@ -61,16 +61,56 @@ pub fn images_per_s(
     threads: NonZeroUsize,
     duration: Duration,
 ) -> Result<f64, BenchError> {
-    let mut executor = set.executor(device, threads)?;
-    let size = executor.input_size(role);
-    let images: Vec<Pixels> = (0..batch.get()).filter_map(|seed| noise(size.width, size.height, seed as u32)).collect();
-    let images: Vec<&Pixels> = images.iter().collect();
-    executor.run(role, &images)?;
-    let (start, mut done) = (Instant::now(), 0usize);
-    while done == 0 || start.elapsed() < duration {
-        done += executor.run(role, &images)?.len();
+    Ok(BareLoop::new(set, device, batch, threads)?.faces_per_s(&[role], duration)?)
+}
+
+/// Networks and nothing else: one batch after the other, without queue, decoding or alignment.
+pub struct BareLoop {
+    executor: Box<dyn Executor>,
+    /// A batch for each role, in [`Role::ALL`]'s order.
+    images: [Vec<Pixels>; Role::ALL.len()],
+}
+
+impl BareLoop {
+    pub fn new(
+        set: &ModelSet,
+        device: DeviceChoice,
+        batch: NonZeroUsize,
+        threads: NonZeroUsize,
+    ) -> Result<Self, OpenError> {
+        let executor = set.executor(device, threads)?;
+        let images = Role::ALL.map(|role| {
+            let size = executor.input_size(role);
+            (0..batch.get()).filter_map(|seed| noise(size.width, size.height, seed as u32)).collect()
+        });
+        Ok(Self { executor, images })
     }
-    Ok(done as f64 / start.elapsed().as_secs_f64())
+
+    /// Faces a second, each through the networks of all `roles`, for at least `duration` after a batch that warms up.
+    pub fn faces_per_s(&mut self, roles: &[Role], duration: Duration) -> Result<f64, ExecuteError> {
+        self.batch(roles)?;
+        let (start, mut done) = (Instant::now(), 0usize);
+        while done == 0 || start.elapsed() < duration {
+            done += self.batch(roles)?;
+        }
+        Ok(done as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// The number of faces.
+    fn batch(&mut self, roles: &[Role]) -> Result<usize, ExecuteError> {
+        let mut faces = 0;
+        for role in roles {
+            let images: Vec<&Pixels> = self.images[*role as usize].iter().collect();
+            faces = self.executor.run(*role, &images)?.len();
+        }
+        Ok(faces)
+    }
+}
+
+impl std::fmt::Debug for BareLoop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BareLoop").field("batch", &self.images[0].len()).finish_non_exhaustive()
+    }
 }
 
 fn noise(width: u32, height: u32, seed: u32) -> Option<Pixels> {

@@ -9,6 +9,7 @@ mod incoming;
 mod ledger;
 mod limits;
 mod matching;
+mod null;
 mod observe;
 mod pace;
 mod receive;
@@ -54,6 +55,8 @@ pub struct Core {
     stream_items: Arc<Semaphore>,
     /// True once the server is told to stop.
     stopping: watch::Sender<bool>,
+    /// Whether no face is ever looked at.
+    null_model: bool,
 }
 
 impl Core {
@@ -68,7 +71,17 @@ impl Core {
         let places = Places::new(Ledger::new(capacity));
         let stream_items = Arc::new(Semaphore::new(limits.enrol_stream_window));
         let (background, stopping) = (Background::start()?, watch::Sender::new(false));
-        Ok(Self { access, pipeline, alternative_route, limits, places, background, stream_items, stopping })
+        Ok(Self {
+            access,
+            pipeline,
+            alternative_route,
+            limits,
+            places,
+            background,
+            stream_items,
+            stopping,
+            null_model: false,
+        })
     }
 }
 

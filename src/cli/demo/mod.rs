@@ -2,7 +2,7 @@
 //! that call it over the wire.
 
 mod client;
-mod faces;
+pub(super) mod faces;
 mod story;
 mod table;
 

@@ -1,5 +1,7 @@
 //! `vultus bench`: figures of this machine.
 
+mod serve;
+
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
@@ -59,6 +61,11 @@ pub enum Options {
         #[arg(long)]
         folder: Option<PathBuf>,
     },
+    /// Answers a second of a whole server, and their latencies at given rates of requests.
+    Serve(serve::Options),
+    /// The server of `bench serve --null-model`: it verifies nobody.
+    #[command(hide = true)]
+    NullServer(super::serve::Options),
 }
 
 /// Bytes of made-up vectors at most.
@@ -78,6 +85,8 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
             }
             print(&bench_search(*size, *dim, *queries, *batch, index)?, shared.json)
         }
+        Options::Serve(options) => serve::run(options, shared),
+        Options::NullServer(options) => serve::null::run(options, shared),
         Options::Enrol { references, concurrency, dim, folder } => {
             let scratch = Scratch::new_in(folder.as_deref().unwrap_or(&shared.data))?;
             let settings = Config::load(None)?.galleries;

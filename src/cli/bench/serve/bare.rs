@@ -1,0 +1,84 @@
+//! What the networks do without a server around them, measured in turn with the server: what else goes on at the machine then meets both.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+use super::{
+    cores::ServerCores,
+    drive::Sender,
+    peak::{self, median},
+    target::Target,
+};
+use crate::{
+    cli::{Failure, Shared},
+    model::{Role, bench::BareLoop},
+    pipeline::BatchLimits,
+};
+
+/// How long each is measured at a time.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// Faces a second of the bare networks and of the saturated server; medians of the rounds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Bare {
+    /// Each face through detector, landmark and face network, in batches as large as the server's.
+    pub bare_faces_per_s: f64,
+    /// Images a second through each of the networks alone.
+    pub bare_by_network: BTreeMap<&'static str, f64>,
+    pub server_faces_per_s: f64,
+    /// The server's faces over the bare loop's.
+    pub ratio: f64,
+    pub bare_rounds: Vec<f64>,
+    pub server_rounds: Vec<f64>,
+    /// Cores that the saturated server used, and the generator beside it.
+    pub server_cores: Option<f64>,
+    pub generator_cores: Option<f64>,
+}
+
+/// Measures the bare loop and the server, which `callers` saturate, in turn. A request is taken for one face: a probe against an
+/// enrolled subject.
+pub async fn compare<S: Sender>(
+    sender: &Arc<S>,
+    target: &Target,
+    callers: usize,
+    rounds: usize,
+    cores: &ServerCores,
+    shared: &Shared,
+) -> Result<Bare, Failure> {
+    let (set, device) = (shared.model_set()?, shared.device_choice()?);
+    let batch = BatchLimits::default().batch_images.try_into()?;
+    let mut bare = cores.run(|| BareLoop::new(&set, device, batch, cores.count()))??;
+    let (mut bares, mut alone, mut servers) = (Vec::new(), BTreeMap::<_, Vec<f64>>::new(), Vec::new());
+    let (mut server_cores, mut generator_cores) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let (ran, faces_per_s, each) = tokio::task::spawn_blocking(move || {
+            let faces = bare.faces_per_s(&Role::ALL, WINDOW)?;
+            let mut each = Vec::new();
+            for role in Role::ALL {
+                each.push((role.as_str(), bare.faces_per_s(&[role], WINDOW / 4)?));
+            }
+            Ok::<_, Failure>((bare, faces, each))
+        })
+        .await??;
+        bare = ran;
+        bares.push(faces_per_s);
+        each.into_iter().for_each(|(role, rate)| alone.entry(role).or_default().push(rate));
+        let served = peak::at(sender, target, callers, 1, WINDOW).await?;
+        servers.push(served.answers_per_s);
+        server_cores.extend(served.server_cores);
+        generator_cores.extend(served.generator_cores);
+    }
+    let some_median = |values: &[f64]| (!values.is_empty()).then(|| median(values));
+    let (bare_faces_per_s, server_faces_per_s) = (median(&bares), median(&servers));
+    Ok(Bare {
+        bare_faces_per_s,
+        bare_by_network: alone.into_iter().map(|(role, rates)| (role, median(&rates))).collect(),
+        server_faces_per_s,
+        ratio: server_faces_per_s / bare_faces_per_s,
+        bare_rounds: bares,
+        server_rounds: servers,
+        server_cores: some_median(&server_cores),
+        generator_cores: some_median(&generator_cores),
+    })
+}

@@ -1,0 +1,202 @@
+//! What is loaded: a server of its own process, so that its share of the machine can be told from the generator's, or one that
+//! runs somewhere already.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, sleep};
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::{cores::ServerCores, flood};
+use crate::cli::{Failure, Shared, scratch::Scratch};
+
+/// The gallery of a server that is started here.
+pub const GALLERY: &str = "bench";
+
+/// How long a server may take until it serves, and how long to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where requests go, and whose time is measured.
+#[derive(Debug)]
+pub struct Target {
+    pub address: String,
+    /// The process that answers, where it is known.
+    pid: Option<u32>,
+    /// Ends with this.
+    _own: Option<Own>,
+}
+
+#[derive(Debug)]
+struct Own {
+    child: Child,
+    /// Its data and its log; goes after it.
+    _home: Scratch,
+}
+
+/// What a process has used so far, and holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// User's and system's time of all its threads, seconds; counted in ticks of 10 ms.
+    pub cpu_s: f64,
+    pub rss_mib: f64,
+}
+
+/// A client per connection, as counters are many: one alone may not take all the room that a server has.
+pub fn client(connection: usize) -> String {
+    format!("counter-{}", connection + 1)
+}
+
+/// Verifying clients, and those of a flood. Thresholds as the demonstration has them for verification: people who look alike to the
+/// default model are told apart. For searches they let a gallery be large.
+fn config(clients: usize) -> String {
+    let known = |name: String, rights: &str| {
+        format!("[clients.{name}]\nrights = [{rights}]\npurposes = [\"sim_activation\"]\ngalleries = [\"{GALLERY}\"]\n")
+    };
+    let verify = (0..clients).map(|connection| known(client(connection), r#""verify", "enrol", "scores""#));
+    let identify = flood::clients().map(|name| known(name, r#""identify""#));
+    let policy = "[policy]\nmax_fmr = 0.001\nmax_fpir = 0.5\nextrapolated_thresholds = true\n";
+    policy.to_owned() + &verify.chain(identify).collect::<String>()
+}
+
+impl Target {
+    /// One that runs already.
+    pub fn running(address: String, pid: Option<u32>) -> Self {
+        Self { address, pid, _own: None }
+    }
+
+    /// Starts this program's `command` (`serve`, or the null model) as a server over `home`, which goes afterwards.
+    pub async fn start(
+        command: &[&str],
+        home: Scratch,
+        clients: usize,
+        cores: &ServerCores,
+        shared: &Shared,
+    ) -> Result<Self, Failure> {
+        let (file, log) = (home.path().join("config.toml"), home.path().join("server.log"));
+        fs::write(&file, config(clients))?;
+        let mut server = Command::new(std::env::current_exe()?);
+        server
+            .args(command)
+            .args(["--insecure", "--json", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
+            .args(["--model", &shared.model, "--device", &shared.device])
+            .args(["--data".as_ref(), home.path().as_os_str(), "--models".as_ref(), shared.models_dir().as_os_str()])
+            .args(["--config".as_ref(), file.as_os_str()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log)?);
+        let mut child = cores.run(|| server.spawn())??;
+        let mut line = String::new();
+        if let Some(out) = child.stdout.as_mut() {
+            BufReader::new(out).read_line(&mut line)?;
+        }
+        let mut own = Own { child, _home: home };
+        let said: Option<serde_json::Value> = serde_json::from_str(&line).ok();
+        let Some(address) = said.as_ref().and_then(|said| said["listening"].as_str()) else {
+            own.end();
+            return Err(format!("the server did not start:\n{}", fs::read_to_string(&log).unwrap_or_default()).into());
+        };
+        let target = Self { address: address.into(), pid: Some(own.child.id()), _own: Some(own) };
+        target.wait_until_serving().await?;
+        Ok(target)
+    }
+
+    pub async fn connect(&self) -> Result<Channel, Failure> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))?;
+        Ok(endpoint.connect().await.map_err(|e| format!("connecting to {}: {e}", self.address))?)
+    }
+
+    /// Its self-test would take part in the first figures.
+    async fn wait_until_serving(&self) -> Result<(), Failure> {
+        let mut health = HealthClient::new(self.connect().await?);
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let answer = health.check(HealthCheckRequest { service: String::new() }).await?.into_inner();
+            if answer.status() == ServingStatus::Serving {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Err(format!("the server does not serve after {} s", PATIENCE.as_secs()).into())
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// `None` where the process is not known, or has gone.
+    pub fn usage(&self) -> Option<Usage> {
+        usage(self.pid?)
+    }
+}
+
+/// This process's.
+pub fn own_usage() -> Option<Usage> {
+    usage(std::process::id())
+}
+
+/// A process's.
+pub fn usage(pid: u32) -> Option<Usage> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let cpu_s = (ticks(11)? + ticks(12)?) as f64 / rustix::param::clock_ticks_per_second() as f64;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = rss.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(Usage { cpu_s, rss_mib: kib / 1024.0 })
+}
+
+impl Own {
+    fn end(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM); // it may have ended
+        }
+        let end = std::time::Instant::now() + Duration::from_secs(5);
+        while std::time::Instant::now() < end {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill(); // as above
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_servers_configuration_is_one() {
+        assert_eq!(Config::parse(&config(3)).unwrap().clients.len(), 7);
+    }
+
+    #[test]
+    fn a_process_is_measured() {
+        let before = usage(std::process::id()).unwrap();
+        let held = vec![1u8; 64 << 20];
+        let started = std::time::Instant::now();
+        let mut sum = 0u64;
+        while started.elapsed() < Duration::from_millis(300) {
+            sum += held.iter().step_by(4096).map(|v| u64::from(*v)).sum::<u64>();
+        }
+        let after = usage(std::process::id()).unwrap();
+        assert!(sum > 0 && after.cpu_s > before.cpu_s && after.rss_mib > before.rss_mib + 32.0, "{before:?} {after:?}");
+        assert!(usage(u32::MAX).is_none());
+    }
+}
