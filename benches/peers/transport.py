@@ -3,13 +3,15 @@
 
     benches/peers/transport.py [--rounds 5]
 
-`vultus bench serve --null-model` loads both, in a closed loop, with the same 20 KB requests. What counts is answers for
-each second of processor time that the server's process used, so that the generator on the same cores takes no part in it.
+`vultus bench serve --null-model` loads both, in a closed loop, with the same 20 KB requests. Each server has the first half
+of the cores to itself, the generator the others: on two cores one each, as asyncio uses one. What counts is answers for each
+second of processor time that the server's process used.
 Prints a line per round, then the medians and their ratio as one JSON object. Needs `make build` and scripts/setup.sh.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,13 +21,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VULTUS = ROOT / "target/release/vultus"
 CALLERS = 32
+CORES = sorted(os.sched_getaffinity(0))
+OF_SERVER, OF_GENERATOR = CORES[: max(len(CORES) // 2, 1)], CORES[len(CORES) // 2 :]
 START_WITHIN_S = 30
 
 
-def peak(*flags: str) -> dict:
-    """One closed loop's figures."""
+def peak(cores: list[int], *flags: str) -> dict:
+    """One closed loop's figures; the generator runs on `cores`."""
     command = [VULTUS, "--json", "bench", "serve", "--null-model", "--rate", "10%", "--seconds", "0.5", *flags]
-    done = subprocess.run([*command, "--callers", str(CALLERS)], cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [*command, "--callers", str(CALLERS)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
     if not done.stdout:
         raise RuntimeError(f"the generator failed: {' '.join(map(str, command))}")
     found = json.loads(done.stdout)["peak"]
@@ -37,7 +47,10 @@ def peak(*flags: str) -> dict:
 @contextmanager
 def peer():
     process = subprocess.Popen(
-        [sys.executable, ROOT / "benches/peers/grpcio_null.py"], text=True, stdout=subprocess.PIPE
+        [sys.executable, ROOT / "benches/peers/grpcio_null.py"],
+        text=True,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, OF_SERVER),
     )
     try:
         yield json.loads(process.stdout.readline())
@@ -54,8 +67,8 @@ def main() -> int:
     for _ in range(rounds):
         with peer() as started:
             figures = {
-                "vultus": peak(),
-                "grpcio": peak("--target", started["listening"], "--pid", str(started["pid"])),
+                "vultus": peak(CORES, "--apart"),
+                "grpcio": peak(OF_GENERATOR, "--target", started["listening"], "--pid", str(started["pid"])),
             }
         for name, found in figures.items():
             per_core_s[name].append(found["answers_per_core_s"])
