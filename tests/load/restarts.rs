@@ -74,6 +74,13 @@ async fn started(data: &Path) -> Server {
     server
 }
 
+/// UNAVAILABLE; or never sent, as its connection was going: that is this client's own "operation was canceled", with the
+/// transport's error behind it, where other clients say UNAVAILABLE.
+fn is_unavailable(status: &Status) -> bool {
+    let never_sent = status.code() == Code::Cancelled && std::error::Error::source(status).is_some();
+    status.code() == Code::Unavailable || never_sent
+}
+
 /// One call, tried again at the other instance where one is unavailable.
 async fn call(instances: &Instances, counts: &Counts, turn: usize) -> Result<(), Status> {
     let people = PEOPLE.len();
@@ -89,7 +96,7 @@ async fn call(instances: &Instances, counts: &Counts, turn: usize) -> Result<(),
                 counts.retried.fetch_add(usize::from(attempt > 0), Relaxed);
                 return Ok(());
             }
-            Err(status) if status.code() == Code::Unavailable => last = status,
+            Err(status) if is_unavailable(&status) => last = status,
             Err(status) => return Err(status),
         }
         if attempt > 0 {
