@@ -13,7 +13,7 @@ KILLS ?= 1000
 FUZZ_CASES ?= 1000000
 PROPERTY_CASES ?= 10000
 
-.PHONY: help setup build model demo test test-python test-rust lint crash fuzz load clean-data
+.PHONY: help setup build model demo test test-python test-rust lint crash fuzz load load-long clean-data
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,11 @@ fuzz: model ## FUZZ_CASES mutated images (1000000), and PROPERTY_CASES of every 
 
 load: model ## Load a server on loopback with ghz: constant, step, spike, mixed lanes; SCENARIOS=... for some.
 	benches/ghz/run.sh $(SCENARIOS)
+
+load-long: model ## Overload for a minute, a flood, 50 rolling restarts, 100000 mixed requests: figures, in a quarter of an hour.
+	VULTUS_OVERLOAD_S=60 VULTUS_FLOOD_S=10 VULTUS_FLOOD_ROUNDS=3 VULTUS_RESTARTS=50 \
+		cargo test $(CARGO_FLAGS) --test load -- --nocapture
+	VULTUS_REQUESTS=100000 cargo test $(CARGO_FLAGS) --test service mixup -- --nocapture
 
 clean-data: ## Remove data/: the demo's galleries, keys and the fetched model.
 	rm -rf data

@@ -55,11 +55,17 @@ impl Server {
     }
 
     pub fn start_with(data: &Path, config: &str) -> Self {
+        Self::start_as(&["serve"], data, config)
+    }
+
+    /// The subcommand that serves.
+    pub fn start_as(command: &[&str], data: &Path, config: &str) -> Self {
         let path = data.join("config.toml");
         fs::write(&path, config).unwrap();
         let log = data.join("server.log");
         let mut child = Command::new(env!("CARGO_BIN_EXE_vultus"))
-            .args(["serve", "--insecure", "--json", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
+            .args(command)
+            .args(["--insecure", "--json", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
             .args(["--data".as_ref(), data.as_os_str(), "--models".as_ref(), models().as_os_str()])
             .args(["--config".as_ref(), path.as_os_str()])
             .stdout(Stdio::piped())

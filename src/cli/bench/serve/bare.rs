@@ -9,6 +9,7 @@ use super::{
     drive::Sender,
     peak::{self, median},
     target::Target,
+    usage::Used,
 };
 use crate::{
     cli::{Failure, Shared},
@@ -31,9 +32,9 @@ pub struct Bare {
     pub ratio: f64,
     pub bare_rounds: Vec<f64>,
     pub server_rounds: Vec<f64>,
-    /// Cores that the saturated server used, and the generator beside it.
-    pub server_cores: Option<f64>,
-    pub generator_cores: Option<f64>,
+    /// While the server was saturated; means of the rounds.
+    #[serde(flatten)]
+    pub used: Used,
 }
 
 /// Measures the bare loop and the server, which `callers` saturate, in turn. A request is taken for one face: a probe against an
@@ -50,7 +51,7 @@ pub async fn compare<S: Sender>(
     let batch = BatchLimits::default().batch_images.try_into()?;
     let mut bare = cores.run(|| BareLoop::new(&set, device, batch, cores.count()))??;
     let (mut bares, mut alone, mut servers) = (Vec::new(), BTreeMap::<_, Vec<f64>>::new(), Vec::new());
-    let (mut server_cores, mut generator_cores) = (Vec::new(), Vec::new());
+    let mut used = Vec::new();
     for _ in 0..rounds {
         let (ran, faces_per_s, each) = tokio::task::spawn_blocking(move || {
             let faces = bare.faces_per_s(&Role::ALL, WINDOW)?;
@@ -66,10 +67,8 @@ pub async fn compare<S: Sender>(
         each.into_iter().for_each(|(role, rate)| alone.entry(role).or_default().push(rate));
         let served = peak::at(sender, target, callers, 1, WINDOW).await?;
         servers.push(served.answers_per_s);
-        server_cores.extend(served.server_cores);
-        generator_cores.extend(served.generator_cores);
+        used.push(served.used);
     }
-    let some_median = |values: &[f64]| (!values.is_empty()).then(|| median(values));
     let (bare_faces_per_s, server_faces_per_s) = (median(&bares), median(&servers));
     Ok(Bare {
         bare_faces_per_s,
@@ -78,7 +77,6 @@ pub async fn compare<S: Sender>(
         ratio: server_faces_per_s / bare_faces_per_s,
         bare_rounds: bares,
         server_rounds: servers,
-        server_cores: some_median(&server_cores),
-        generator_cores: some_median(&generator_cores),
+        used: Used::mean(&used),
     })
 }

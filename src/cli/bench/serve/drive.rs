@@ -91,34 +91,53 @@ pub async fn open_loop<S: Sender>(
     Ok((tally, took))
 }
 
-/// `callers` send one request after the other for `window`. Returns the counts; latencies count from the sending.
-///
-/// # Errors
-/// When a caller panicked.
-pub async fn closed_loop<S: Sender>(sender: &Arc<S>, callers: usize, window: Duration) -> Result<Tally, Failure> {
-    let tally = Arc::new(Mutex::new(Tally::new()));
-    let next = Arc::new(AtomicUsize::new(0));
-    let end = Instant::now() + window;
-    let mut tasks = JoinSet::new();
-    for _ in 0..callers {
-        let (sender, tally, next) = (Arc::clone(sender), Arc::clone(&tally), Arc::clone(&next));
-        tasks.spawn(async move {
-            while Instant::now() < end {
-                let turn = next.fetch_add(1, Ordering::Relaxed);
-                let sent = Instant::now();
-                let answer = sender.send(turn).await;
-                let done = Instant::now();
-                let mut tally = lock(&tally);
-                tally.note_lag(Duration::ZERO);
-                note(&mut tally, sender.as_ref(), turn, &answer, done - sent, done <= end);
-            }
-        });
+/// A closed loop: so many callers, each sends one request after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Closed {
+    pub callers: usize,
+    /// Before the first window: until the first answers are back, nothing is at its pace.
+    pub ramp: Duration,
+    /// One after the other; the callers do not rest between them.
+    pub windows: usize,
+    pub window: Duration,
+}
+
+impl Closed {
+    /// Returns the counts of all, and the answers that came in each window; latencies count from the sending.
+    ///
+    /// # Errors
+    /// When a caller panicked.
+    pub async fn run<S: Sender>(self, sender: &Arc<S>) -> Result<(Tally, Vec<u64>), Failure> {
+        let counts = Arc::new(Mutex::new((Tally::new(), vec![0u64; self.windows])));
+        let next = Arc::new(AtomicUsize::new(0));
+        let start = Instant::now() + self.ramp;
+        let windows = u32::try_from(self.windows)?;
+        let end = start + self.window * windows;
+        let mut tasks = JoinSet::new();
+        for _ in 0..self.callers {
+            let (sender, counts, next) = (Arc::clone(sender), Arc::clone(&counts), Arc::clone(&next));
+            tasks.spawn(async move {
+                while Instant::now() < end {
+                    let turn = next.fetch_add(1, Ordering::Relaxed);
+                    let sent = Instant::now();
+                    let answer = sender.send(turn).await;
+                    let done = Instant::now();
+                    let window = done.checked_duration_since(start).map(|after| after.div_duration_f64(self.window));
+                    let (tally, answers) = &mut *lock(&counts);
+                    tally.note_lag(Duration::ZERO);
+                    note(tally, sender.as_ref(), turn, &answer, done - sent, window.is_some());
+                    if let Some(count) = window.and_then(|at| answers.get_mut(at as usize)) {
+                        *count += u64::from(answer.is_ok());
+                    }
+                }
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended?;
+        }
+        let counts = lock(&counts).clone();
+        Ok(counts)
     }
-    while let Some(ended) = tasks.join_next().await {
-        ended?;
-    }
-    let tally = lock(&tally).clone();
-    Ok(tally)
 }
 
 fn note<S: Sender>(
@@ -145,8 +164,8 @@ fn note<S: Sender>(
     }
 }
 
-fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
-    tally.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(counts: &Mutex<T>) -> MutexGuard<'_, T> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -191,8 +210,11 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_closed_loop_has_as_many_outstanding_as_callers() {
         let sender = Arc::new(Slow(Duration::from_millis(100)));
-        let tally = closed_loop(&sender, 3, WINDOW).await.unwrap();
-        assert!((6..=18).contains(&tally.issued()), "{}", tally.issued());
+        let closed = Closed { callers: 3, ramp: WINDOW, windows: 2, window: WINDOW };
+        let (tally, answers) = closed.run(&sender).await.unwrap();
+        assert!((9..=48).contains(&tally.issued()), "{}", tally.issued());
+        assert_eq!(answers.len(), 2);
+        assert!(answers.iter().all(|count| (1..=18).contains(count)), "{answers:?}");
         assert_eq!(tally.ok.count() + tally.refused.count(), tally.issued());
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Instant, SystemTime},
@@ -56,12 +56,14 @@ pub struct Issuer {
 }
 
 /// What became of a flood.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Flooded {
     pub callers: usize,
     pub searched_per_s: f64,
     pub refused_per_s: f64,
     pub failed: u64,
+    /// What one failure was, for a person to start from.
+    pub failure: Option<String>,
 }
 
 impl Issuer {
@@ -110,6 +112,7 @@ struct Counts {
     searched: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
+    failure: OnceLock<String>,
 }
 
 impl Flood {
@@ -137,7 +140,10 @@ impl Flood {
                     let counter = match service.identify(issuer.request(&client)?).await {
                         Ok(_) => &counts.searched,
                         Err(status) if status.code() == Code::ResourceExhausted => &counts.refused,
-                        Err(_) => &counts.failed,
+                        Err(status) => {
+                            counts.failure.get_or_init(|| format!("{:?}: {status}", status.code()));
+                            &counts.failed
+                        }
                     };
                     counter.fetch_add(1, Relaxed);
                 }
@@ -157,6 +163,7 @@ impl Flood {
             ended??;
         }
         self.runtime.shutdown_background();
-        Ok(Flooded { callers, searched_per_s, refused_per_s, failed: self.counts.failed.load(Relaxed) })
+        let (failed, failure) = (self.counts.failed.load(Relaxed), self.counts.failure.get().cloned());
+        Ok(Flooded { callers, searched_per_s, refused_per_s, failed, failure })
     }
 }

@@ -14,6 +14,7 @@ mod requests;
 mod table;
 mod tally;
 mod target;
+mod usage;
 mod window;
 
 use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};

@@ -3,17 +3,20 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use serde::Serialize;
+use tokio::time::sleep;
 
 use super::{
-    drive::{Sender, closed_loop},
-    target::{Target, own_usage},
+    drive::{Closed, Sender},
+    target::Target,
+    usage::Used,
 };
 use crate::cli::Failure;
 
 /// Callers at a time. The last is half of what a server lets in by default.
 const CALLERS: [usize; 5] = [8, 16, 32, 64, 128];
-/// One level is tried for so long; the windows at the best are twice as long.
-const TRY: Duration = Duration::from_secs(1);
+/// Until a level is at its pace, and how long it is tried then.
+const RAMP: Duration = Duration::from_secs(1);
+const TRY: Duration = Duration::from_secs(2);
 /// Windows at the best level, whose median counts.
 const WINDOWS: usize = 3;
 /// More callers have to bring so much more.
@@ -26,35 +29,35 @@ pub struct Peak {
     pub answers_per_s: f64,
     pub windows_per_s: Vec<f64>,
     pub callers: usize,
-    /// Cores that the server used, where its process is known.
-    pub server_cores: Option<f64>,
-    /// And the generator.
-    pub generator_cores: Option<f64>,
+    #[serde(flatten)]
+    pub used: Used,
     /// Answers for each second of a core's time that the server used.
     pub answers_per_core_s: Option<f64>,
     pub failed: u64,
     pub changed: u64,
 }
 
+/// With `callers`, or as many as bring more than fewer do.
+///
 /// # Errors
 /// When nothing is answered.
 pub async fn find<S: Sender>(sender: &Arc<S>, target: &Target, callers: Option<NonZeroUsize>) -> Result<Peak, Failure> {
-    closed_loop(sender, 8, TRY).await?; // warms up
-    if let Some(callers) = callers {
-        return at(sender, target, callers.get(), WINDOWS, 2 * TRY).await;
-    }
-    let (mut callers, mut best) = (0, 0.0);
-    for level in CALLERS {
-        let rate = closed_loop(sender, level, TRY).await?.ok_within as f64 / TRY.as_secs_f64();
-        if rate < best * WORTH {
+    let (mut best, mut best_rate) = (callers.map_or(0, NonZeroUsize::get), 0.0);
+    for level in CALLERS.into_iter().filter(|_| callers.is_none()) {
+        let (_, answers) = Closed { callers: level, ramp: RAMP, windows: 1, window: TRY }.run(sender).await?;
+        let rate = answers.iter().sum::<u64>() as f64;
+        if rate < best_rate * WORTH {
             break;
         }
-        (callers, best) = (level, rate);
+        (best, best_rate) = (level, rate);
     }
-    at(sender, target, callers.max(1), WINDOWS, 2 * TRY).await
+    at(sender, target, best.max(1), WINDOWS, TRY).await
 }
 
 /// Windows at a known level.
+///
+/// # Errors
+/// When nothing is answered.
 pub async fn at<S: Sender>(
     sender: &Arc<S>,
     target: &Target,
@@ -62,32 +65,28 @@ pub async fn at<S: Sender>(
     windows: usize,
     window: Duration,
 ) -> Result<Peak, Failure> {
-    let (mut rates, mut answered, mut failed, mut changed) = (Vec::new(), 0, 0, 0);
-    let (before, own_before, started) = (target.usage(), own_usage(), std::time::Instant::now());
-    let mut failure = None;
-    for _ in 0..windows.max(1) {
-        let tally = closed_loop(sender, callers, window).await?;
-        rates.push(tally.ok_within as f64 / window.as_secs_f64());
-        answered += tally.ok.count();
-        failed += tally.failed.count() + tally.late.count() + tally.refused.count();
-        changed += tally.changed;
-        failure = failure.or(tally.failure);
-    }
+    let closed = Closed { callers, ramp: RAMP, windows, window };
+    let within = async {
+        sleep(RAMP).await;
+        let before = target.snapshot();
+        sleep(window * u32::try_from(windows)?).await;
+        Ok::<_, Failure>(before.until(&target.snapshot()))
+    };
+    let (ran, used) = tokio::join!(closed.run(sender), within);
+    let ((tally, answers), used) = (ran?, used?);
+    let answered: u64 = answers.iter().sum();
     if answered == 0 {
-        return Err(format!("nothing was answered: {}", failure.unwrap_or_default()).into());
+        return Err(format!("nothing was answered: {}", tally.failure.unwrap_or_default()).into());
     }
-    let took = started.elapsed().as_secs_f64();
-    let cpu_s = before.zip(target.usage()).map(|(before, after)| after.cpu_s - before.cpu_s);
-    let own_cpu_s = own_before.zip(own_usage()).map(|(before, after)| after.cpu_s - before.cpu_s);
+    let rates: Vec<f64> = answers.iter().map(|count| *count as f64 / window.as_secs_f64()).collect();
     Ok(Peak {
         answers_per_s: median(&rates),
         windows_per_s: rates,
         callers,
-        server_cores: cpu_s.map(|cpu_s| cpu_s / took),
-        generator_cores: own_cpu_s.map(|cpu_s| cpu_s / took),
-        answers_per_core_s: cpu_s.map(|cpu_s| answered as f64 / cpu_s.max(0.01)),
-        failed,
-        changed,
+        used,
+        answers_per_core_s: used.server_cpu_s.map(|cpu_s| answered as f64 / cpu_s.max(0.01)),
+        failed: tally.failed.count() + tally.late.count() + tally.refused.count(),
+        changed: tally.changed,
     })
 }
 

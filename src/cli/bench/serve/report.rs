@@ -73,14 +73,8 @@ impl Report {
 }
 
 fn peak(peak: &Peak) -> String {
-    let cores = |cores: Option<f64>| cores.map_or_else(|| "-".into(), |cores| format!("{cores:.2}"));
-    let mut line = format!(
-        "peak {:.1} answers/s with {} callers; the server used {} cores, the generator {}",
-        peak.answers_per_s,
-        peak.callers,
-        cores(peak.server_cores),
-        cores(peak.generator_cores)
-    );
+    let mut line =
+        format!("peak {:.1} answers/s with {} callers; {}", peak.answers_per_s, peak.callers, peak.used.text());
     if let Some(answers) = peak.answers_per_core_s {
         line += &format!("; {answers:.1} answers for each core-second of the server");
     }
@@ -88,7 +82,6 @@ fn peak(peak: &Peak) -> String {
 }
 
 fn bare(bare: &Bare) -> [String; 2] {
-    let cores = |cores: Option<f64>| cores.map_or_else(|| "-".into(), |cores| format!("{cores:.2}"));
     let alone: Vec<String> =
         bare.bare_by_network.iter().map(|(network, rate)| format!("{network} {rate:.1}")).collect();
     [
@@ -99,11 +92,6 @@ fn bare(bare: &Bare) -> [String; 2] {
             bare.server_faces_per_s,
             bare.ratio
         ),
-        format!(
-            "  medians of {} rounds in turn; the server used {} cores, the generator {}",
-            bare.bare_rounds.len(),
-            cores(bare.server_cores),
-            cores(bare.generator_cores)
-        ),
+        format!("  medians of {} rounds in turn; at the server's, {}", bare.bare_rounds.len(), bare.used.text()),
     ]
 }

@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{flood::Flooded, tally::Tally, target::Usage};
+use super::{
+    flood::Flooded,
+    tally::Tally,
+    usage::{Snapshot, Used},
+};
 
 /// An issued rate that is further off the intended one is marked: the window shows the generator, not the server.
 const MOST_OFF: f64 = 0.01;
 
-/// How long a window was, the time until its last request was sent, and until its last answer.
+/// How long a window was, and the time until its last request was sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
     pub window: Duration,
     pub took: Duration,
-    pub elapsed: Duration,
 }
 
 /// One window of the open loop. Latencies are milliseconds from the moment that a request was due.
@@ -43,8 +46,9 @@ pub struct Row {
     pub refusals_p99_ms: Option<f64>,
     /// How late the generator was to send.
     pub send_lag_p99_ms: Option<f64>,
-    pub server_cores: Option<f64>,
-    pub generator_cores: Option<f64>,
+    /// From the start until the last answer.
+    #[serde(flatten)]
+    pub used: Used,
     pub server_rss_before_mib: Option<f64>,
     /// The most that was seen.
     pub server_rss_most_mib: Option<f64>,
@@ -62,13 +66,13 @@ impl Row {
     pub fn new(
         name: String,
         scheduled: usize,
-        Times { window, took, elapsed }: Times,
+        Times { window, took }: Times,
         tally: Tally,
-        (before, after): (Option<Usage>, Option<Usage>),
+        (before, after): (Snapshot, Snapshot),
     ) -> Self {
         let intended_per_s = scheduled as f64 / window.as_secs_f64();
         let issued_per_s = tally.issued() as f64 / took.as_secs_f64();
-        let cpu_s = before.zip(after).map(|(before, after)| after.cpu_s - before.cpu_s);
+        let (used, answered) = (before.until(&after), tally.ok.count() + tally.refused.count());
         Self {
             name,
             intended_per_s,
@@ -88,13 +92,12 @@ impl Row {
             max_ms: tally.ok.max_ms(),
             refusals_p99_ms: tally.refused.quantile_ms(0.99),
             send_lag_p99_ms: tally.lag.quantile_ms(0.99),
-            server_cores: cpu_s.map(|cpu_s| cpu_s / elapsed.as_secs_f64()),
-            generator_cores: None,
-            requests_per_core_s: cpu_s.map(|cpu_s| (tally.ok.count() + tally.refused.count()) as f64 / cpu_s.max(0.01)),
+            used,
+            requests_per_core_s: used.server_cpu_s.map(|cpu_s| answered as f64 / cpu_s.max(0.01)),
             flood: None,
-            server_rss_before_mib: before.map(|usage| usage.rss_mib),
+            server_rss_before_mib: before.server.map(|usage| usage.rss_mib),
             server_rss_most_mib: None,
-            server_rss_after_mib: after.map(|usage| usage.rss_mib),
+            server_rss_after_mib: after.server.map(|usage| usage.rss_mib),
             off: (issued_per_s / intended_per_s - 1.0).abs() > MOST_OFF || tally.shed > 0,
             failure: tally.failure,
         }
@@ -110,7 +113,7 @@ pub fn lines(rows: &[Row]) -> Vec<String> {
     let number = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.1}"));
     let cores = |cores: Option<f64>| cores.map_or_else(|| "-".into(), |cores| format!("{cores:.2}"));
     let head = format!(
-        "{:>9} {:>8} {:>8} {:>8} {:>6} {:>7} {:>5} {:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>5} {:>5} {:>15}",
+        "{:>9} {:>8} {:>8} {:>8} {:>6} {:>7} {:>5} {:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>5} {:>5} {:>6} {:>15}",
         "rate",
         "intended",
         "issued",
@@ -128,6 +131,7 @@ pub fn lines(rows: &[Row]) -> Vec<String> {
         "lag p99",
         "cores",
         "gen.",
+        "others",
         "RSS MiB",
     );
     let line = |row: &Row| {
@@ -136,7 +140,7 @@ pub fn lines(rows: &[Row]) -> Vec<String> {
             _ => "-".into(),
         };
         let mut line = format!(
-            "{:>9} {:>8.1} {:>8.1} {:>8.1} {:>6} {:>7} {:>5} {:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>5} {:>5} {:>15}",
+            "{:>9} {:>8.1} {:>8.1} {:>8.1} {:>6} {:>7} {:>5} {:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>5} {:>5} {:>6} {:>15}",
             row.name,
             row.intended_per_s,
             row.issued_per_s,
@@ -152,8 +156,9 @@ pub fn lines(rows: &[Row]) -> Vec<String> {
             number(row.max_ms),
             number(row.refusals_p99_ms),
             number(row.send_lag_p99_ms),
-            cores(row.server_cores),
-            cores(row.generator_cores),
+            cores(row.used.server_cores),
+            cores(row.used.generator_cores),
+            cores(row.used.other_cores),
             rss,
         );
         if row.off {
@@ -175,6 +180,8 @@ pub fn lines(rows: &[Row]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::{super::tally::Outcome, *};
 
     fn row(issued: usize, took_s: f64) -> Row {
@@ -184,10 +191,10 @@ mod tests {
             tally.note(Outcome::Ok, Duration::from_millis(12), true);
         }
         tally.shed = 100 - issued as u64;
-        let usage = |cpu_s, rss_mib| Some(Usage { cpu_s, rss_mib });
-        let elapsed = Duration::from_secs(4);
-        let times = Times { window: Duration::from_secs(2), took: Duration::from_secs_f64(took_s), elapsed };
-        let row = Row::new("80%".into(), 100, times, tally, (usage(1.0, 100.0), usage(3.0, 104.0)));
+        let (start, end) = (Instant::now(), Instant::now() + Duration::from_secs(4));
+        let snapshots = (Snapshot::of_server(start, 1.0, 100.0), Snapshot::of_server(end, 3.0, 104.0));
+        let times = Times { window: Duration::from_secs(2), took: Duration::from_secs_f64(took_s) };
+        let row = Row::new("80%".into(), 100, times, tally, snapshots);
         Row { server_rss_most_mib: Some(107.0), ..row }
     }
 
@@ -195,7 +202,8 @@ mod tests {
     fn a_row_says_what_was_measured() {
         let row = row(100, 2.0);
         assert_eq!((row.intended_per_s, row.issued_per_s, row.goodput_per_s), (50.0, 50.0, 50.0));
-        assert_eq!((row.server_cores, row.requests_per_core_s, row.off), (Some(0.5), Some(50.0), false));
+        assert_eq!((row.requests_per_core_s, row.off), (Some(50.0), false));
+        assert!(row.used.server_cores.is_some_and(|cores| (cores - 0.5).abs() < 0.01), "{:?}", row.used);
         assert_eq!(row.p99_9_over_p50(), Some(1.0));
         let lines = lines(&[row]);
         assert_eq!(lines.len(), 2);

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::{cores::ServerCores, flood};
+use super::{cores::ServerCores, flood, usage::Snapshot};
 use crate::cli::{Failure, Shared, scratch::Scratch};
 
 /// The gallery of a server that is started here.
@@ -37,14 +37,6 @@ struct Own {
     child: Child,
     /// Its data and its log; goes after it.
     _home: Scratch,
-}
-
-/// What a process has used so far, and holds.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Usage {
-    /// User's and system's time of all its threads, seconds; counted in ticks of 10 ms.
-    pub cpu_s: f64,
-    pub rss_mib: f64,
 }
 
 /// A client per connection, as counters are many: one alone may not take all the room that a server has.
@@ -129,28 +121,10 @@ impl Target {
         self.pid
     }
 
-    /// `None` where the process is not known, or has gone.
-    pub fn usage(&self) -> Option<Usage> {
-        usage(self.pid?)
+    /// What it and everyone else have used so far.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(self.pid)
     }
-}
-
-/// This process's.
-pub fn own_usage() -> Option<Usage> {
-    usage(std::process::id())
-}
-
-/// A process's.
-pub fn usage(pid: u32) -> Option<Usage> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    let cpu_s = (ticks(11)? + ticks(12)?) as f64 / rustix::param::clock_ticks_per_second() as f64;
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = rss.trim().trim_end_matches(" kB").parse().ok()?;
-    Some(Usage { cpu_s, rss_mib: kib / 1024.0 })
 }
 
 impl Own {
@@ -184,19 +158,5 @@ mod tests {
     #[test]
     fn the_servers_configuration_is_one() {
         assert_eq!(Config::parse(&config(3)).unwrap().clients.len(), 7);
-    }
-
-    #[test]
-    fn a_process_is_measured() {
-        let before = usage(std::process::id()).unwrap();
-        let held = vec![1u8; 64 << 20];
-        let started = std::time::Instant::now();
-        let mut sum = 0u64;
-        while started.elapsed() < Duration::from_millis(300) {
-            sum += held.iter().step_by(4096).map(|v| u64::from(*v)).sum::<u64>();
-        }
-        let after = usage(std::process::id()).unwrap();
-        assert!(sum > 0 && after.cpu_s > before.cpu_s && after.rss_mib > before.rss_mib + 32.0, "{before:?} {after:?}");
-        assert!(usage(u32::MAX).is_none());
     }
 }

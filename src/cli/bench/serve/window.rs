@@ -5,14 +5,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
     arrivals::{MOST_ARRIVALS, poisson},
     drive::{MOST_OUTSTANDING, Sender, open_loop},
     table::{Row, Times},
-    target::{self, Target},
+    target::Target,
+    usage::usage,
 };
 use crate::cli::Failure;
 
@@ -35,18 +36,15 @@ impl<S: Sender> Windows<'_, S> {
             return Err(format!("--rate {name}: {scheduled:.0} requests are more than a window holds").into());
         }
         let schedule = poisson(per_s, self.seconds.as_secs_f64(), self.seed.wrapping_add(number));
-        let (scheduled, started) = (schedule.len(), Instant::now());
-        let (before, own_before) = (self.target.usage(), target::own_usage());
+        let (scheduled, before) = (schedule.len(), self.target.snapshot());
         let most_mib = Arc::new(AtomicU64::new(0));
         let looking = tokio::spawn(look(self.target.pid(), Arc::clone(&most_mib)));
         let driven = open_loop(self.sender, schedule, self.seconds, MOST_OUTSTANDING).await;
         looking.abort();
         let (tally, took) = driven?;
-        let times = Times { window: self.seconds, took, elapsed: started.elapsed() };
-        let mut row = Row::new(name, scheduled, times, tally, (before, self.target.usage()));
-        let own_cpu_s = own_before.zip(target::own_usage()).map(|(before, after)| after.cpu_s - before.cpu_s);
-        row.generator_cores = own_cpu_s.map(|cpu_s| cpu_s / times.elapsed.as_secs_f64());
-        row.server_rss_most_mib = before.map(|before| before.rss_mib.max(most_mib.load(Relaxed) as f64));
+        let times = Times { window: self.seconds, took };
+        let mut row = Row::new(name, scheduled, times, tally, (before, self.target.snapshot()));
+        row.server_rss_most_mib = before.server.map(|before| before.rss_mib.max(most_mib.load(Relaxed) as f64));
         Ok(row)
     }
 }
@@ -55,7 +53,7 @@ impl<S: Sender> Windows<'_, S> {
 async fn look(pid: Option<u32>, most_mib: Arc<AtomicU64>) {
     let Some(pid) = pid else { return };
     loop {
-        if let Some(usage) = target::usage(pid) {
+        if let Some(usage) = usage(pid) {
             most_mib.fetch_max(usage.rss_mib.ceil() as u64, Relaxed);
         }
         tokio::time::sleep(LOOK).await;

@@ -1,0 +1,32 @@
+//! The whole service under load: too much of it, a flood beside it, restarts in the middle of it. Short by default; `make load-long`
+//! takes the time that the figures need. What is asserted holds on any machine; figures are printed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+mod bench;
+#[allow(dead_code)]
+#[path = "../service/faces.rs"]
+mod faces;
+mod flood;
+mod null;
+mod overload;
+#[allow(dead_code)]
+#[path = "../service/requests.rs"]
+mod requests;
+mod restarts;
+#[allow(dead_code)]
+#[path = "../service/server.rs"]
+mod server;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Tests that load the machine take turns: each has it alone.
+fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A length that the environment may set.
+fn set(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
