@@ -4,12 +4,13 @@
 //! run over lines of channels in, then places of the kernel, then channels: in the same order for every tile.
 
 use super::{
+    epilogue::{Epilogue, activate, add},
     kernels::{Chunk, Level, PANEL, TILE, Tile, vectorised},
-    layout::{LANES, Line, area, blocks, floats, floats_mut, per_channel},
+    layout::{LANES, Line, area, blocks, floats, floats_mut},
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
-    plan::{Activation, Convolution},
+    plan::Convolution,
 };
 use std::ops::Range;
 
@@ -30,25 +31,15 @@ pub struct Dense {
     interleaved: bool,
     /// Panel, chunk, step, line out.
     weights: Vec<Line>,
-    /// Class, block.
-    bias: Vec<Line>,
-    border: Option<Classes>,
-    slope: Vec<Line>,
-    residual: bool,
-}
-
-struct Classes {
-    row: Vec<u8>,
-    column: Vec<u8>,
-    columns: usize,
+    epilogue: Epilogue,
 }
 
 /// What one thread needs besides, kept from run to run.
 #[derive(Default)]
 pub struct Scratch {
-    chunks: Vec<Chunk>,
-    gathered: Vec<Line>,
-    sums: Vec<Line>,
+    pub chunks: Vec<Chunk>,
+    pub gathered: Vec<Line>,
+    pub sums: Vec<Line>,
     patch: Vec<f32>,
 }
 
@@ -66,18 +57,8 @@ pub struct Part<'a> {
 impl Dense {
     pub fn new(c: Convolution, shape: Shape, out: Shape, interleaved: bool) -> Self {
         let weights = pack(&c, shape, interleaved);
-        let each = c.bias.len();
-        let (bias, border) = match c.border {
-            None => (per_channel(&c.bias), None),
-            Some(border) => {
-                let classes =
-                    Classes { row: border.row_class, column: border.column_class, columns: border.column_classes };
-                (border.values.chunks_exact(each).flat_map(per_channel).collect(), Some(classes))
-            }
-        };
-        let (window, padding, residual) = (c.window, c.padding, c.residual);
-        let slope = slopes(&c.activation, each);
-        Self { shape, out, window, padding, interleaved, weights, bias, border, slope, residual }
+        let (window, padding) = (c.window, c.padding);
+        Self { shape, out, window, padding, interleaved, weights, epilogue: Epilogue::new(&c) }
     }
 
     pub fn panels(&self) -> usize {
@@ -162,22 +143,22 @@ impl Dense {
         part: &mut Part<'_>,
         out: usize,
     ) {
-        let blocks = blocks(self.out.channels);
         let y = &mut part.out[out][pixels.start - part.pixels.start..][..pixels.len()];
         let sums = sums.iter().step_by(width);
-        let (bias, slope) = (&self.bias[block], &self.slope[block]);
-        let residual = match self.residual {
+        let (epilogue, slope) = (&self.epilogue, self.epilogue.slope(block));
+        let residual = match epilogue.residual {
             true => &part.residual[block * part.images * area(self.out)..][pixels.clone()],
             false => &[],
         };
-        vectorised(level, || match (&self.border, self.residual) {
-            (None, false) => y.iter_mut().zip(sums).for_each(|(y, x)| *y = activate(add(x, bias), slope)),
-            (None, true) => (y.iter_mut().zip(sums).zip(residual))
+        let bias = epilogue.bias(block, 0, 0);
+        vectorised(level, || match (epilogue.uniform(), epilogue.residual) {
+            (true, false) => y.iter_mut().zip(sums).for_each(|(y, x)| *y = activate(add(x, bias), slope)),
+            (true, true) => (y.iter_mut().zip(sums).zip(residual))
                 .for_each(|((y, x), r)| *y = activate(add(&add(x, bias), r), slope)),
-            (Some(classes), _) => {
+            (false, _) => {
                 for (((y, x), pixel), at) in y.iter_mut().zip(sums).zip(pixels).zip(0..) {
-                    let class = classes.of(pixel % area(self.out), self.out.width);
-                    let x = add(x, &self.bias[class * blocks + block]);
+                    let pixel = pixel % area(self.out);
+                    let x = add(x, epilogue.bias(block, pixel / self.out.width, pixel % self.out.width));
                     let x = residual.get(at).map_or(x, |r: &Line| add(&x, r));
                     *y = activate(x, slope);
                 }
@@ -268,39 +249,6 @@ impl Dense {
     }
 }
 
-impl Classes {
-    fn of(&self, pixel: usize, width: usize) -> usize {
-        usize::from(self.row[pixel / width]) * self.columns + usize::from(self.column[pixel % width])
-    }
-}
-
-/// Negative values are multiplied by it, which says every activation.
-pub fn slopes(activation: &Activation, channels: usize) -> Vec<Line> {
-    match activation {
-        Activation::Identity => per_channel(&vec![1.0; channels]),
-        Activation::Relu => per_channel(&vec![0.0; channels]),
-        Activation::Leaky(slope) => per_channel(&vec![*slope; channels]),
-        Activation::PRelu(slopes) => per_channel(slopes),
-    }
-}
-
-#[inline(always)]
-pub fn add(a: &Line, b: &Line) -> Line {
-    let mut y = *a;
-    for (y, b) in y.0.iter_mut().zip(&b.0) {
-        *y += b;
-    }
-    y
-}
-
-#[inline(always)]
-pub fn activate(mut x: Line, slope: &Line) -> Line {
-    for (x, slope) in x.0.iter_mut().zip(&slope.0) {
-        *x = if *x > 0.0 { *x } else { slope * *x };
-    }
-    x
-}
-
 /// The places of a window of `kernel` that lie inside of `size`, when it starts at `start` of the padded image.
 pub fn within(start: usize, padding: usize, kernel: usize, size: usize) -> Range<usize> {
     let from = padding.saturating_sub(start).min(kernel);
@@ -334,7 +282,7 @@ fn pack(c: &Convolution, shape: Shape, interleaved: bool) -> Vec<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::plan::Border;
+    use crate::model::plan::{Activation, Border};
 
     #[test]
     fn a_border_gives_each_class_of_pixels_its_bias() {

@@ -5,10 +5,12 @@
 //! an image alone and among others gives the same bits.
 
 mod convolve;
+mod epilogue;
 mod kernels;
 mod layout;
 mod network;
 mod ops;
+mod winograd;
 
 use std::{fmt, num::NonZeroUsize};
 

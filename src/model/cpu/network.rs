@@ -5,10 +5,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    convolve::{Dense, Part, Scratch, slopes},
+    convolve::{Dense, Part, Scratch},
+    epilogue::slopes,
     kernels::{Level, TILE, vectorised},
     layout::{Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
     ops::{self, Depthwise, Slide},
+    winograd::Winograd,
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
@@ -23,6 +25,7 @@ const MAX_TOGETHER: usize = 64;
 /// What a layer does.
 enum Layer {
     Dense(Dense),
+    Winograd(Winograd),
     Depthwise(Depthwise),
     Affine { scale: Vec<Line>, shift: Vec<Line> },
     Add { slope: Vec<Line> },
@@ -84,7 +87,11 @@ impl Network {
             let slide = |window, padding| Slide { shape, out, window, padding };
             let layer = match step.action {
                 Action::Convolution(c) if c.groups == 1 => {
-                    Layer::Dense(Dense::new(c, shape, out, interleaved && step.inputs[0] == 0))
+                    let interleaved = interleaved && step.inputs[0] == 0;
+                    match Winograd::pays(&c, out).filter(|_| !interleaved) {
+                        Some(side) => Layer::Winograd(Winograd::new(&c, shape, out, side)),
+                        None => Layer::Dense(Dense::new(c, shape, out, interleaved)),
+                    }
                 }
                 Action::Convolution(c) if c.groups == shape.channels && c.bias.len() == shape.channels => {
                     Layer::Depthwise(Depthwise::new(c, shape, out))
@@ -147,8 +154,10 @@ impl Network {
 impl Placed {
     fn run(&self, level: Level, scratch: &mut [Scratch], [x, z]: [&[Line]; 2], n: usize, y: &mut [Line]) {
         let (before, after) = (area(self.shape) * n, area(self.out) * n);
-        if let Layer::Dense(dense) = &self.layer {
-            return share(dense, level, scratch, x, z, n, after, y);
+        match &self.layer {
+            Layer::Dense(dense) => return share(dense, level, scratch, x, z, n, after, y),
+            Layer::Winograd(winograd) => return share(winograd, level, scratch, x, z, n, after, y),
+            _ => {}
         }
         if let Layer::Flatten = self.layer {
             return ops::flatten(x, self.shape, n, y);
@@ -166,7 +175,7 @@ impl Placed {
                 Layer::MaxPool(slide) => slide.max_pool(x, y),
                 Layer::AveragePool(slide) => slide.average_pool(x, y),
                 Layer::Pad(slide) => slide.pad(x, y),
-                Layer::Dense(_) | Layer::Flatten => {}
+                Layer::Dense(_) | Layer::Winograd(_) | Layer::Flatten => {}
             });
         };
         if scratch.len() > 1 {
@@ -177,10 +186,66 @@ impl Placed {
     }
 }
 
-/// Cuts a convolution into parts: by pixels as long as there are tiles for everyone, else by channels out.
+/// A convolution that threads share.
+trait Shared: Sync {
+    fn panels(&self) -> usize;
+    /// Lines out of a panel.
+    fn width(&self, panel: usize) -> usize;
+    /// Pieces that its pixels can be cut into, and how many a thread should have at least.
+    fn pieces(&self, pixels: usize, images: usize) -> (usize, usize);
+    /// The first pixel of a piece.
+    fn pixel(&self, piece: usize) -> usize;
+    fn run(&self, level: Level, scratch: &mut Scratch, part: Part<'_>);
+}
+
+impl Shared for Dense {
+    fn panels(&self) -> usize {
+        self.panels()
+    }
+
+    fn width(&self, panel: usize) -> usize {
+        self.width(panel)
+    }
+
+    fn pieces(&self, pixels: usize, _: usize) -> (usize, usize) {
+        (pixels, 2 * TILE)
+    }
+
+    fn pixel(&self, piece: usize) -> usize {
+        piece
+    }
+
+    fn run(&self, level: Level, scratch: &mut Scratch, part: Part<'_>) {
+        self.run(level, scratch, part);
+    }
+}
+
+impl Shared for Winograd {
+    fn panels(&self) -> usize {
+        self.panels()
+    }
+
+    fn width(&self, panel: usize) -> usize {
+        self.width(panel)
+    }
+
+    fn pieces(&self, _: usize, images: usize) -> (usize, usize) {
+        (images * self.rows(), 4)
+    }
+
+    fn pixel(&self, piece: usize) -> usize {
+        self.pixel(piece)
+    }
+
+    fn run(&self, level: Level, scratch: &mut Scratch, part: Part<'_>) {
+        self.run(level, scratch, part);
+    }
+}
+
+/// Cuts a convolution into parts: by pixels as long as there are enough for everyone, else by channels out.
 #[allow(clippy::too_many_arguments)] // they are one layer's operands
 fn share(
-    dense: &Dense,
+    layer: &impl Shared,
     level: Level,
     scratch: &mut [Scratch],
     x: &[Line],
@@ -189,30 +254,35 @@ fn share(
     pixels: usize,
     y: &mut [Line],
 ) {
-    let threads = scratch.len();
-    let across = (dense.panels() >= threads * 8 || pixels < 2 * TILE * threads).then_some(threads.min(dense.panels()));
-    let (rows, columns) = across.map_or((threads, 1), |columns| ((threads / columns).clamp(1, pixels), columns));
+    let (threads, panels) = (scratch.len(), layer.panels());
+    let (pieces, least) = layer.pieces(pixels, images);
+    let across = (threads > 1 && (panels >= threads * 8 || pieces < least * threads)).then_some(threads.min(panels));
+    let (rows, columns) = across.map_or((threads, 1), |columns| ((threads / columns).clamp(1, pieces), columns));
     let cut = |total: usize, parts: usize, i: usize| total * i / parts..total * (i + 1) / parts;
+    let pixels_of = |row: usize| {
+        let pieces = cut(pieces, rows, row);
+        layer.pixel(pieces.start)..layer.pixel(pieces.end)
+    };
     let mut parts: Vec<Part<'_>> = Vec::with_capacity(rows * columns);
     for i in 0..rows * columns {
-        let (pixels, panels) = (cut(pixels, rows, i / columns), cut(dense.panels(), columns, i % columns));
+        let (pixels, panels) = (pixels_of(i / columns), cut(panels, columns, i % columns));
         parts.push(Part { x, residual, images, pixels, panels, out: Vec::new() });
     }
     let mut planes = y.chunks_exact_mut(pixels);
     for column in 0..columns {
-        let panels: Range<usize> = cut(dense.panels(), columns, column);
-        for mut plane in planes.by_ref().take(panels.map(|panel| dense.width(panel)).sum()) {
+        let panels: Range<usize> = cut(panels, columns, column);
+        for mut plane in planes.by_ref().take(panels.map(|panel| layer.width(panel)).sum()) {
             for row in 0..rows {
-                let (part, rest) = plane.split_at_mut(cut(pixels, rows, row).len());
+                let (part, rest) = plane.split_at_mut(pixels_of(row).len());
                 parts[row * columns + column].out.push(part);
                 plane = rest;
             }
         }
     }
     if threads == 1 {
-        parts.into_iter().zip(scratch).for_each(|(part, scratch)| dense.run(level, scratch, part));
+        parts.into_iter().zip(scratch).for_each(|(part, scratch)| layer.run(level, scratch, part));
     } else {
-        parts.into_par_iter().zip(scratch.par_iter_mut()).for_each(|(part, scratch)| dense.run(level, scratch, part));
+        parts.into_par_iter().zip(scratch.par_iter_mut()).for_each(|(part, scratch)| layer.run(level, scratch, part));
     }
 }
 

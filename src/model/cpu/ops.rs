@@ -3,7 +3,8 @@
 //! `x` and `y` are one block's lines of n images, one after the other; shapes were checked when the graph was.
 
 use super::{
-    convolve::{activate as activated, add, slopes, within},
+    convolve::within,
+    epilogue::{activate as activated, add, slopes},
     layout::{LANES, Line, area, blocks, per_channel},
 };
 use crate::model::{

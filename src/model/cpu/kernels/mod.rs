@@ -9,6 +9,9 @@
 mod avx2;
 mod avx512;
 mod portable;
+mod vector;
+
+pub use self::vector::{Pass, Vector};
 
 use super::layout::Line;
 
@@ -19,10 +22,10 @@ pub const PANEL: usize = 2;
 
 /// An instruction set that this machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level(Set);
+pub struct Level(LevelSet);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Set {
+enum LevelSet {
     Portable,
     Avx2,
     Avx512,
@@ -36,13 +39,13 @@ impl Level {
         {
             let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
             if wide && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
-                levels.push(Self(Set::Avx512));
+                levels.push(Self(LevelSet::Avx512));
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                levels.push(Self(Set::Avx2));
+                levels.push(Self(LevelSet::Avx2));
             }
         }
-        levels.push(Self(Set::Portable));
+        levels.push(Self(LevelSet::Portable));
         levels
     }
 
@@ -92,10 +95,10 @@ impl Tile<'_> {
             // SAFETY: a `Level` names what the machine has. The assertions say that every chunk's pixels lie inside of its
             // source, that there are weights for every step and sums for every pixel and line.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => unsafe { avx512::accumulate(self, sums) },
+            LevelSet::Avx512 => unsafe { avx512::accumulate(self, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => unsafe { avx2::accumulate(self, sums) },
+            LevelSet::Avx2 => unsafe { avx2::accumulate(self, sums) },
             _ => portable::accumulate(self, sums),
         }
     }
@@ -107,10 +110,10 @@ pub fn vectorised<R>(level: Level, f: impl FnOnce() -> R) -> R {
     match level.0 {
         // SAFETY: a `Level` names what the machine has.
         #[cfg(target_arch = "x86_64")]
-        Set::Avx512 => unsafe { avx512::call(f) },
+        LevelSet::Avx512 => unsafe { avx512::call(f) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Set::Avx2 => unsafe { avx2::call(f) },
+        LevelSet::Avx2 => unsafe { avx2::call(f) },
         _ => f(),
     }
 }
