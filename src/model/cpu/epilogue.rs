@@ -1,7 +1,13 @@
 //! What follows a convolution's sums in the same pass: bias, residual, activation.
 
-use super::layout::{Line, blocks, per_channel};
-use crate::model::plan::{Activation, Convolution};
+use super::{
+    kernels::{Pass, Vector},
+    layout::{Line, area, blocks, per_channel},
+};
+use crate::model::{
+    graph::Shape,
+    plan::{Activation, Convolution},
+};
 
 pub struct Epilogue {
     /// Class, block.
@@ -65,19 +71,44 @@ pub fn slopes(activation: &Activation, channels: usize) -> Vec<Line> {
     }
 }
 
-#[inline(always)]
-pub fn add(a: &Line, b: &Line) -> Line {
-    let mut y = *a;
-    for (y, b) in y.0.iter_mut().zip(&b.0) {
-        *y += b;
-    }
-    y
+/// Finishes one block's pixels, whose sums lie `width` lines apart.
+pub struct Finish<'a> {
+    pub epilogue: &'a Epilogue,
+    pub block: usize,
+    pub sums: &'a [Line],
+    pub width: usize,
+    /// One for each pixel, where there is a residual.
+    pub residual: &'a [Line],
+    pub y: &'a mut [Line],
+    /// The first pixel, counted through all images.
+    pub first: usize,
+    pub out: Shape,
 }
 
-#[inline(always)]
-pub fn activate(mut x: Line, slope: &Line) -> Line {
-    for (x, slope) in x.0.iter_mut().zip(&slope.0) {
-        *x = if *x > 0.0 { *x } else { slope * *x };
+impl Pass for Finish<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { epilogue, block, sums, width, residual, y, first, out } = self;
+        let (bias, slope) = (V::load(epilogue.bias(block, 0, 0)), V::load(epilogue.slope(block)));
+        let sums = &sums[..(y.len() - 1) * width + 1];
+        if !epilogue.uniform() {
+            for at in 0..y.len() {
+                let pixel = (first + at) % area(out);
+                let bias = epilogue.bias(block, pixel / out.width, pixel % out.width);
+                let mut v = V::load(&sums[at * width]).add(V::load(bias));
+                if epilogue.residual {
+                    v = v.add(V::load(&residual[at]));
+                }
+                v.activate(slope).store(&mut y[at]);
+            }
+        } else if epilogue.residual {
+            for at in 0..y.len() {
+                V::load(&sums[at * width]).add(bias).add(V::load(&residual[at])).activate(slope).store(&mut y[at]);
+            }
+        } else {
+            for at in 0..y.len() {
+                V::load(&sums[at * width]).add(bias).activate(slope).store(&mut y[at]);
+            }
+        }
     }
-    x
 }

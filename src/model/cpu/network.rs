@@ -7,14 +7,15 @@ use rayon::prelude::*;
 use super::{
     convolve::{Dense, Part, Scratch},
     epilogue::slopes,
-    kernels::{Level, TILE, vectorised},
-    layout::{Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
+    kernels::{Level, Pass, TILE, Vector},
+    layout::{LANES, Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
     ops::{self, Depthwise, Slide},
     winograd::Winograd,
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
     plan::{Action, Convolution, Plan, Step},
+    precision::Precision,
 };
 
 /// Bytes of the largest activation of the images that run together, at most, unless one image alone has more.
@@ -68,7 +69,13 @@ pub struct Workspace {
 
 impl Network {
     /// The error names what this executor does not do.
-    pub fn new(plan: Plan, level: Level) -> Result<Self, &'static str> {
+    pub fn new(plan: Plan, level: Level, precision: Precision) -> Result<Self, &'static str> {
+        let bf16 = match precision {
+            Precision::F32 => false,
+            Precision::Bf16 if level.has_bf16() => true,
+            Precision::Bf16 => return Err("bf16 on a processor without AVX512_BF16"),
+            Precision::Int8 => return Err("int8"),
+        };
         let Plan { steps, mut shapes, output } = plan;
         let input = shapes[0];
         let steps = unflatten(steps, &mut shapes, output);
@@ -88,9 +95,10 @@ impl Network {
             let layer = match step.action {
                 Action::Convolution(c) if c.groups == 1 => {
                     let interleaved = interleaved && step.inputs[0] == 0;
-                    match Winograd::pays(&c, out).filter(|_| !interleaved) {
-                        Some(side) => Layer::Winograd(Winograd::new(&c, shape, out, side)),
-                        None => Layer::Dense(Dense::new(c, shape, out, interleaved)),
+                    let pairs = bf16 && shape.channels.is_multiple_of(2 * LANES);
+                    match Winograd::pays(&c, out, pairs).filter(|_| !interleaved) {
+                        Some(side) => Layer::Winograd(Winograd::new(&c, shape, out, side, pairs)),
+                        None => Layer::Dense(Dense::new(&c, shape, out, interleaved, bf16)),
                     }
                 }
                 Action::Convolution(c) if c.groups == shape.channels && c.bias.len() == shape.channels => {
@@ -167,21 +175,38 @@ impl Placed {
             let x = x.get(block * before..(block + 1) * before).filter(|_| block < blocks(self.shape.channels));
             let Some(x) = x else { return y.fill(Line::ZERO) };
             let z = z.get(block * after..(block + 1) * after).unwrap_or(&[]);
-            vectorised(level, || match &self.layer {
-                Layer::Depthwise(depthwise) => depthwise.run(block, x, z, y),
-                Layer::Affine { scale, shift } => ops::affine(x, &scale[block], &shift[block], y),
-                Layer::Add { slope } => ops::sum(x, z, &slope[block], y),
-                Layer::Activate { slope } => ops::activate(x, &slope[block], y),
-                Layer::MaxPool(slide) => slide.max_pool(x, y),
-                Layer::AveragePool(slide) => slide.average_pool(x, y),
-                Layer::Pad(slide) => slide.pad(x, y),
-                Layer::Dense(_) | Layer::Winograd(_) | Layer::Flatten => {}
-            });
+            level.run(Plain { layer: &self.layer, block, x, z, y });
         };
         if scratch.len() > 1 {
             y.par_chunks_exact_mut(after).enumerate().for_each(block);
         } else {
             y.chunks_exact_mut(after).enumerate().for_each(block);
+        }
+    }
+}
+
+/// A layer that computes each block of channels by itself.
+struct Plain<'a> {
+    layer: &'a Layer,
+    block: usize,
+    x: &'a [Line],
+    z: &'a [Line],
+    y: &'a mut [Line],
+}
+
+impl Pass for Plain<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { layer, block, x, z, y } = self;
+        match layer {
+            Layer::Depthwise(depthwise) => depthwise.run::<V>(block, x, z, y),
+            Layer::Affine { scale, shift } => ops::affine::<V>(x, &scale[block], &shift[block], y),
+            Layer::Add { slope } => ops::sum::<V>(x, z, &slope[block], y),
+            Layer::Activate { slope } => ops::activate::<V>(x, &slope[block], y),
+            Layer::MaxPool(slide) => slide.max_pool::<V>(x, y),
+            Layer::AveragePool(slide) => slide.average_pool::<V>(x, y),
+            Layer::Pad(slide) => slide.pad(x, y),
+            Layer::Dense(_) | Layer::Winograd(_) | Layer::Flatten => {}
         }
     }
 }
@@ -208,11 +233,11 @@ impl Shared for Dense {
     }
 
     fn pieces(&self, pixels: usize, _: usize) -> (usize, usize) {
-        (pixels, 2 * TILE)
+        (pixels / self.piece(), (2 * TILE).div_ceil(self.piece()))
     }
 
     fn pixel(&self, piece: usize) -> usize {
-        piece
+        piece * self.piece()
     }
 
     fn run(&self, level: Level, scratch: &mut Scratch, part: Part<'_>) {

@@ -3,19 +3,29 @@
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{
-    __m512, _CMP_GT_OQ, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps,
-    _mm512_mask_mul_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_sub_ps,
+use std::{
+    arch::x86_64::{
+        __m256, __m256bh, __m512, _CMP_GT_OQ, _mm256_store_ps, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtneps_pbh,
+        _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps, _mm512_mask_mul_ps, _mm512_max_ps, _mm512_mul_ps,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_sub_ps,
+    },
+    mem::transmute,
 };
 
 use super::{Level, LevelSet, Line};
+use crate::model::cpu::layout::{LANES, pair_of_bf16};
 
 /// A line's 16 values. Only [`Level::run`] chooses a type, one that the machine has the instructions for.
 pub trait Vector: Copy {
     fn load(line: &Line) -> Self;
     fn store(self, line: &mut Line);
+    /// Rounded to bf16, into the low or the high half of a line.
+    fn store_half(self, line: &mut Line, high: bool);
     fn splat(value: f32) -> Self;
     fn add(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    /// The larger of each two, the other where this one is no number.
+    fn max(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn times(self, factor: f32) -> Self;
     /// `self + factor * other`.
@@ -40,6 +50,9 @@ impl Level {
             LevelSet::Avx512 => unsafe { run_avx512(pass) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
+            LevelSet::Avx512Bf16 => unsafe { run_avx512_bf16(pass) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
             LevelSet::Avx2 => unsafe { run_avx2(pass) },
             _ => pass.run::<Line>(),
         }
@@ -57,6 +70,14 @@ unsafe fn run_avx512(pass: impl Pass) {
 }
 
 /// # Safety
+/// As [`run_avx512`], and bf16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn run_avx512_bf16(pass: impl Pass) {
+    pass.run::<__m512>();
+}
+
+/// # Safety
 /// The machine has AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
@@ -67,7 +88,9 @@ unsafe fn run_avx2(pass: impl Pass) {
 impl Line {
     #[inline(always)]
     fn with(mut self, other: &Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a = f(*a, *b));
+        for lane in 0..LANES {
+            self.0[lane] = f(self.0[lane], other.0[lane]);
+        }
         self
     }
 }
@@ -84,6 +107,13 @@ impl Vector for Line {
     }
 
     #[inline(always)]
+    fn store_half(self, line: &mut Line, high: bool) {
+        for (pair, to) in self.0.chunks_exact(2).zip(&mut line.0[if high { 8 } else { 0 }..]) {
+            *to = pair_of_bf16(pair[0], pair[1]);
+        }
+    }
+
+    #[inline(always)]
     fn splat(value: f32) -> Self {
         Self([value; 16])
     }
@@ -91,6 +121,16 @@ impl Vector for Line {
     #[inline(always)]
     fn add(self, other: Self) -> Self {
         self.with(&other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.with(&other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.with(&other, |a, b| if a > b { a } else { b })
     }
 
     #[inline(always)]
@@ -133,6 +173,14 @@ impl Vector for __m512 {
     }
 
     #[inline(always)]
+    fn store_half(self, line: &mut Line, high: bool) {
+        let half: &mut [f32; 8] =
+            if high { &mut line.0.as_chunks_mut().0[1] } else { &mut line.0.as_chunks_mut().0[0] };
+        // One instruction where the level has it; others do not compute in bf16.
+        unsafe { _mm256_store_ps(half.as_mut_ptr(), transmute::<__m256bh, __m256>(_mm512_cvtneps_pbh(self))) }
+    }
+
+    #[inline(always)]
     fn splat(value: f32) -> Self {
         unsafe { _mm512_set1_ps(value) }
     }
@@ -140,6 +188,16 @@ impl Vector for __m512 {
     #[inline(always)]
     fn add(self, other: Self) -> Self {
         unsafe { _mm512_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { _mm512_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        unsafe { _mm512_max_ps(self, other) }
     }
 
     #[inline(always)]

@@ -3,6 +3,8 @@
 //!
 //! Tiles stay inside of their image and are summed over channels in one order, whatever else runs.
 
+#[cfg(test)]
+mod tests;
 mod transform;
 
 use std::ops::Range;
@@ -12,7 +14,7 @@ use super::{
     convolve::{Part, Scratch},
     epilogue::Epilogue,
     kernels::{Chunk, Level, PANEL, Pass, TILE, Tile, Vector},
-    layout::{LANES, Line, area, blocks},
+    layout::{LANES, Line, area, blocks, pair_of_bf16},
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
@@ -28,6 +30,8 @@ pub struct Winograd {
     padding: Edges,
     /// Outputs of a tile in one direction: 2 or 4.
     side: usize,
+    /// Products of bf16, two channels in a step.
+    bf16: bool,
     /// Panel, position, step, line out.
     weights: Vec<Line>,
     epilogue: Epilogue,
@@ -35,29 +39,36 @@ pub struct Winograd {
 
 impl Winograd {
     /// The side of the tiles that cost least, where they cost less than the sums written out.
-    pub fn pays(c: &Convolution, out: Shape) -> Option<usize> {
+    pub fn pays(c: &Convolution, out: Shape, bf16: bool) -> Option<usize> {
         if c.window != Window::square(3, 1) || c.groups != 1 {
             return None;
         }
         let (lines_out, channels) = (blocks(out.channels), c.weight.len() / c.bias.len() / 9);
+        let steps = if bf16 { channels / 2 } else { channels };
         // Cycles for an image: products, transforms, and weights that come from afar once for a few images.
         let cost = |side: usize| {
             let positions = (side + 2) * (side + 2);
             let tiles = out.height.div_ceil(side) * out.width.div_ceil(side);
-            let products = tiles * positions * channels * lines_out;
+            let products = tiles * positions * steps * lines_out;
             let transforms = tiles * positions * (blocks(channels) * 6 + lines_out * 7);
-            products + transforms + positions * channels * lines_out * 2
+            products + transforms + positions * steps * lines_out * 2
         };
-        let written_out = area(out) * 9 * channels * lines_out + 9 * channels * lines_out * 2;
+        let written_out = area(out) * 9 * steps * lines_out + 9 * steps * lines_out * 2;
         [4, 2].into_iter().filter(|&side| cost(side) < written_out).min_by_key(|&side| cost(side))
     }
 
-    pub fn new(c: &Convolution, shape: Shape, out: Shape, side: usize) -> Self {
+    /// `bf16` for an even number of lines of channels.
+    pub fn new(c: &Convolution, shape: Shape, out: Shape, side: usize, bf16: bool) -> Self {
         let weights = match side {
-            2 => pack::<Two, 4, 2>(c, shape.channels),
-            _ => pack::<Four, 6, 4>(c, shape.channels),
+            2 => pack::<Two, 4, 2>(c, shape.channels, bf16),
+            _ => pack::<Four, 6, 4>(c, shape.channels, bf16),
         };
-        Self { shape, out, padding: c.padding, side, weights, epilogue: Epilogue::new(c) }
+        Self { shape, out, padding: c.padding, side, bf16, weights, epilogue: Epilogue::new(c) }
+    }
+
+    /// Steps of a sum at one position.
+    fn steps(&self) -> usize {
+        if self.bf16 { self.shape.channels / 2 } else { self.shape.channels }
     }
 
     pub fn panels(&self) -> usize {
@@ -89,7 +100,7 @@ impl Winograd {
             image * self.rows() + row.div_ceil(self.side)
         };
         let tiles = row_of(part.pixels.start) * self.columns()..row_of(part.pixels.end) * self.columns();
-        let (positions, taken) = (self.positions(), blocks(self.shape.channels));
+        let (positions, taken) = (self.positions(), blocks(self.steps()));
         let group = (GROUP_LINES / (positions * (taken + PANEL)) / TILE * TILE).max(TILE);
         let groups = tiles.len().div_ceil(group);
         for at in 0..groups {
@@ -133,23 +144,24 @@ impl Winograd {
 
     /// Sums over the channels: position, tile, line out.
     fn multiply(&self, level: Level, scratch: &mut Scratch, panel: usize, tiles: usize) {
-        let (taken, channels, width) = (blocks(self.shape.channels), self.shape.channels, self.width(panel));
-        let first = panel * PANEL * self.positions() * channels;
+        let (taken, steps, width) = (blocks(self.steps()), self.steps(), self.width(panel));
+        let first = panel * PANEL * self.positions() * steps;
         let parts = tiles.div_ceil(TILE);
         for position in 0..self.positions() {
-            let weights = &self.weights[first + position * channels * width..][..channels * width];
+            let weights = &self.weights[first + position * steps * width..][..steps * width];
             for at in 0..parts {
                 let part = tiles * at / parts..tiles * (at + 1) / parts;
                 scratch.chunks.clear();
                 scratch.chunks.extend((0..taken).map(|block| Chunk {
                     source: 0,
-                    steps: LANES.min(channels - block * LANES) as u8,
-                    at: ((position * taken + block) * tiles + part.start) as u32,
+                    steps: LANES.min(steps - block * LANES) as u16,
+                    at: (((position * taken + block) * tiles + part.start) * LANES) as u32,
                 }));
                 let chunks = &scratch.chunks;
                 let sources = [&scratch.gathered[..], &[]];
                 let sums = &mut scratch.sums[(position * tiles + part.start) * width..][..part.len() * width];
-                Tile { chunks, sources, weights, pixels: part.len(), width, first: true }.accumulate(level, sums);
+                let (pixels, stride, bf16) = (part.len(), LANES, self.bf16);
+                Tile { chunks, sources, weights, pixels, stride, width, first: true, bf16 }.accumulate(level, sums);
             }
         }
     }
@@ -239,19 +251,22 @@ impl<S: Scheme<N, M>, const N: usize, const M: usize> Pass for Forward<'_, S, N,
             }
             for block in 0..taken {
                 let plane = &x[(block * images + image) * height * width..][..height * width];
-                let to = &mut to[block * count + at..];
-                let step = taken * count;
+                let (line, half) = if layer.bf16 { (block / 2, Some(block % 2 == 1)) } else { (block, None) };
+                let to = &mut to[line * count + at..];
+                let step = blocks(layer.steps()) * count;
                 if whole {
                     let from = &plane[top as usize * width + left as usize..];
-                    let rows: [&[Line; N]; N] =
-                        std::array::from_fn(|r| from[r * width..].first_chunk().unwrap_or(&[Line::ZERO; N]));
-                    transform::forward::<S, V, N, M>(rows, to, step);
+                    let mut rows = [&[Line::ZERO; N]; N];
+                    for (r, row) in rows.iter_mut().enumerate() {
+                        *row = from[r * width..].first_chunk().unwrap_or(&[Line::ZERO; N]);
+                    }
+                    transform::forward::<S, V, N, M>(rows, to, step, half);
                 } else {
                     for r in rows.clone() {
                         let start = (top + r as isize) as usize * width + (left + columns.start as isize) as usize;
                         patch[r][columns.clone()].copy_from_slice(&plane[start..start + columns.len()]);
                     }
-                    transform::forward::<S, V, N, M>(patch.each_ref(), to, step);
+                    transform::forward::<S, V, N, M>(patch.each_ref(), to, step, half);
                 }
             }
         }
@@ -286,36 +301,37 @@ impl<S: Scheme<N, M>, const N: usize, const M: usize> Pass for Backward<'_, S, N
             let sums = &sums[at * width..];
             let first = image * area(out) + row * out.width + column;
             let (rows, columns) = (M.min(out.height - row), M.min(out.width - column));
-            transform::backward::<S, V, N, M>(
-                |p| V::load(&sums[p * step]),
-                |r, c, v| {
-                    if r < rows && c < columns {
-                        let pixel = first + r * out.width + c;
-                        let mut v = v.add(V::load(epilogue.bias(block, row + r, column + c)));
-                        if epilogue.residual {
-                            v = v.add(V::load(&residual[pixel]));
-                        }
-                        v.activate(slope).store(&mut y[pixel - start]);
+            let outputs = transform::backward::<S, V, N, M>(sums, step);
+            for r in 0..rows {
+                for c in 0..columns {
+                    let pixel = first + r * out.width + c;
+                    let mut v = outputs[r][c].add(V::load(epilogue.bias(block, row + r, column + c)));
+                    if epilogue.residual {
+                        v = v.add(V::load(&residual[pixel]));
                     }
-                },
-            );
+                    v.activate(slope).store(&mut y[pixel - start]);
+                }
+            }
         }
     }
 }
 
 /// Out x in x 3 x 3 to panel, position, step, line out.
-fn pack<S: Scheme<N, M>, const N: usize, const M: usize>(c: &Convolution, channels: usize) -> Vec<Line> {
+fn pack<S: Scheme<N, M>, const N: usize, const M: usize>(c: &Convolution, channels: usize, bf16: bool) -> Vec<Line> {
     let out = c.bias.len();
-    let mut packed = vec![Line::ZERO; blocks(out) * N * N * channels];
+    let each = if bf16 { 2 } else { 1 };
+    let steps = channels / each;
+    let mut packed = vec![Line::ZERO; blocks(out) * N * N * steps];
     for (o, filter) in c.weight.chunks_exact(9 * channels).enumerate() {
         let panel = o / (LANES * PANEL);
         let width = PANEL.min(blocks(out) - panel * PANEL);
-        let lines = &mut packed[panel * PANEL * N * N * channels..];
-        for (channel, g) in filter.chunks_exact(9).enumerate() {
-            let positions = transform::kernel::<S, N, M>(g);
-            for (position, value) in positions.as_flattened().iter().enumerate() {
-                let line = (position * channels + channel) * width + o / LANES % PANEL;
-                lines[line].0[o % LANES] = *value;
+        let lines = &mut packed[panel * PANEL * N * N * steps..];
+        for (step, pair) in filter.chunks_exact(9 * each).enumerate() {
+            let low = transform::kernel::<S, N, M>(&pair[..9]);
+            let high = transform::kernel::<S, N, M>(&pair[9 * (each - 1)..]);
+            for (position, (low, high)) in low.as_flattened().iter().zip(high.as_flattened()).enumerate() {
+                let line = (position * steps + step) * width + o / LANES % PANEL;
+                lines[line].0[o % LANES] = if bf16 { pair_of_bf16(*low, *high) } else { *low };
             }
         }
     }

@@ -97,32 +97,40 @@ impl Scheme<6, 4> for Four {
     }
 }
 
-/// All N x N positions of a tile, each `step` lines after the one before.
+/// All N x N positions of a tile, each `step` lines after the one before; as bf16 into one half of each line where it says
+/// which.
 #[inline(always)]
 pub fn forward<S: Scheme<N, M>, V: Vector, const N: usize, const M: usize>(
     d: [&[Line; N]; N],
     to: &mut [Line],
     step: usize,
+    half: Option<bool>,
 ) {
     let mut t = [V::splat(0.0); N];
-    t.iter_mut().enumerate().for_each(|(c, t)| *t = S::first(column(&d, c)));
-    put_row::<S, V, N, M>(t, to, 0, step);
+    for (c, t) in t.iter_mut().enumerate() {
+        *t = S::first(column(&d, c));
+    }
+    put_row::<S, V, N, M>(t, to, 0, step, half);
     for k in 0..S::PAIRS {
         let (mut plus, mut minus) = (t, t);
         for (c, (plus, minus)) in plus.iter_mut().zip(&mut minus).enumerate() {
             [*plus, *minus] = S::pair(k, column(&d, c));
         }
-        put_row::<S, V, N, M>(plus, to, 2 * k + 1, step);
-        put_row::<S, V, N, M>(minus, to, 2 * k + 2, step);
+        put_row::<S, V, N, M>(plus, to, 2 * k + 1, step, half);
+        put_row::<S, V, N, M>(minus, to, 2 * k + 2, step, half);
     }
-    t.iter_mut().enumerate().for_each(|(c, t)| *t = S::last(column(&d, c)));
-    put_row::<S, V, N, M>(t, to, N - 1, step);
+    for (c, t) in t.iter_mut().enumerate() {
+        *t = S::last(column(&d, c));
+    }
+    put_row::<S, V, N, M>(t, to, N - 1, step, half);
 }
 
 #[inline(always)]
 fn column<V: Vector, const N: usize>(d: &[&[Line; N]; N], c: usize) -> [V; N] {
     let mut column = [V::splat(0.0); N];
-    column.iter_mut().zip(d).for_each(|(v, row)| *v = V::load(&row[c]));
+    for (v, row) in column.iter_mut().zip(d) {
+        *v = V::load(&row[c]);
+    }
     column
 }
 
@@ -132,36 +140,45 @@ fn put_row<S: Scheme<N, M>, V: Vector, const N: usize, const M: usize>(
     to: &mut [Line],
     row: usize,
     step: usize,
+    half: Option<bool>,
 ) {
     let to = &mut to[row * N * step..];
-    S::first(t).store(&mut to[0]);
+    store(S::first(t), &mut to[0], half);
     for k in 0..S::PAIRS {
         let [plus, minus] = S::pair(k, t);
-        plus.store(&mut to[(2 * k + 1) * step]);
-        minus.store(&mut to[(2 * k + 2) * step]);
+        store(plus, &mut to[(2 * k + 1) * step], half);
+        store(minus, &mut to[(2 * k + 2) * step], half);
     }
-    S::last(t).store(&mut to[(N - 1) * step]);
+    store(S::last(t), &mut to[(N - 1) * step], half);
 }
 
-/// A tile's outputs from the products at all positions: `put(row, column, value)`.
 #[inline(always)]
-pub fn backward<S: Scheme<N, M>, V: Vector, const N: usize, const M: usize>(
-    m: impl Fn(usize) -> V,
-    mut put: impl FnMut(usize, usize, V),
-) {
+fn store<V: Vector>(v: V, to: &mut Line, half: Option<bool>) {
+    match half {
+        None => v.store(to),
+        Some(high) => v.store_half(to, high),
+    }
+}
+
+/// A tile's outputs from the products at all positions, each `step` lines after the one before.
+#[inline(always)]
+pub fn backward<S: Scheme<N, M>, V: Vector, const N: usize, const M: usize>(m: &[Line], step: usize) -> [[V; M]; M] {
     let zero = V::splat(0.0);
-    let mut rows = [[zero; N]; M];
+    let (mut rows, mut outputs) = ([[zero; N]; M], [[zero; M]; M]);
     for c in 0..N {
         let mut column = [zero; N];
-        column.iter_mut().enumerate().for_each(|(r, v)| *v = m(r * N + c));
+        for (r, v) in column.iter_mut().enumerate() {
+            *v = V::load(&m[(r * N + c) * step]);
+        }
         let y = S::output(column);
-        rows.iter_mut().zip(y).for_each(|(row, y)| row[c] = y);
-    }
-    for (r, row) in rows.into_iter().enumerate() {
-        for (c, y) in S::output(row).into_iter().enumerate() {
-            put(r, c, y);
+        for r in 0..M {
+            rows[r][c] = y[r];
         }
     }
+    for r in 0..M {
+        outputs[r] = S::output(rows[r]);
+    }
+    outputs
 }
 
 /// A kernel of 3 x 3 at all positions.
