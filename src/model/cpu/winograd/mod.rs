@@ -302,10 +302,10 @@ impl<S: Scheme<N, M>, const N: usize, const M: usize> Pass for Backward<'_, S, N
             let first = image * area(out) + row * out.width + column;
             let (rows, columns) = (M.min(out.height - row), M.min(out.width - column));
             let outputs = transform::backward::<S, V, N, M>(sums, step);
-            for r in 0..rows {
-                for c in 0..columns {
+            for (r, outputs) in outputs.into_iter().enumerate().take(rows) {
+                for (c, sum) in outputs.into_iter().enumerate().take(columns) {
                     let pixel = first + r * out.width + c;
-                    let mut v = outputs[r][c].add(V::load(epilogue.bias(block, row + r, column + c)));
+                    let mut v = sum.add(V::load(epilogue.bias(block, row + r, column + c)));
                     if epilogue.residual {
                         v = v.add(V::load(&residual[pixel]));
                     }

@@ -65,8 +65,8 @@ fn run(layer: impl Fn(&mut Scratch, Part<'_>), out: Shape, n: usize, x: &[Line],
 
 fn close(got: &[Line], expected: &[Line], tolerance: f32) -> bool {
     let largest = expected.iter().flat_map(|line| line.0).fold(1.0f32, |m, v| m.max(v.abs()));
-    let differs = |(a, b): (&Line, &Line)| a.0.iter().zip(b.0).any(|(a, b)| !((a - b).abs() <= tolerance * largest));
-    got.len() == expected.len() && !got.iter().zip(expected).any(differs)
+    let near = |(a, b): (&Line, &Line)| a.0.iter().zip(b.0).all(|(a, b)| (a - b).abs() <= tolerance * largest);
+    got.len() == expected.len() && got.iter().zip(expected).all(near)
 }
 
 proptest! {
