@@ -8,8 +8,11 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    cpu::ceiling,
     device::DeviceChoice,
     executor::{ExecuteError, Executor, Role},
+    plan::Plan,
+    precision::Precision,
     set::{ModelSet, OpenError},
 };
 use crate::domain::Pixels;
@@ -32,36 +35,43 @@ pub struct BenchEmbed {
     pub threads: usize,
     pub model: String,
     pub device: String,
+    /// Multiplications and additions of the network as it is written, 10⁹ a second.
+    pub gflop_per_s: f64,
+    /// What the threads can do in this precision at most, and the share of it. Winograd's algorithm needs fewer products
+    /// than are written, so that the share can be above 1.
+    pub ceiling_gflop_per_s: f64,
+    pub share_of_ceiling: f64,
 }
 
-/// Runs batches of pseudo-random pixels through the face network for at least `duration`, after one that warms up.
+/// Runs batches of pseudo-random pixels through the face network for at least `duration`, after one that warms up. The precision
+/// is the card's where none is given.
 pub fn bench_embed(
     set: &ModelSet,
+    precision: Option<Precision>,
     device: DeviceChoice,
     batch: NonZeroUsize,
     threads: NonZeroUsize,
     duration: Duration,
 ) -> Result<BenchEmbed, BenchError> {
+    let precision = precision.unwrap_or(set.card().precision);
+    let mut bare = BareLoop::of(set.executor_in(precision, device, threads)?, batch);
+    let faces_per_s = bare.faces_per_s(&[Role::Embed], duration)?;
+    let bundle = set.bundle(Role::Embed);
+    let plan =
+        Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role: Role::Embed, source })?;
+    let gflop_per_s = faces_per_s * plan.flops() as f64 / 1e9;
+    let ceiling_gflop_per_s = ceiling(precision, threads) / 1e9;
     Ok(BenchEmbed {
-        faces_per_s: images_per_s(set, Role::Embed, device, batch, threads, duration)?,
+        faces_per_s,
         batch: batch.get(),
-        precision: set.card().precision.as_str(),
+        precision: precision.as_str(),
         threads: threads.get(),
         model: set.card().name.clone(),
         device: device.to_string(),
+        gflop_per_s,
+        ceiling_gflop_per_s,
+        share_of_ceiling: gflop_per_s / ceiling_gflop_per_s,
     })
-}
-
-/// Images each second through the network of any role, as [`bench_embed`].
-pub fn images_per_s(
-    set: &ModelSet,
-    role: Role,
-    device: DeviceChoice,
-    batch: NonZeroUsize,
-    threads: NonZeroUsize,
-    duration: Duration,
-) -> Result<f64, BenchError> {
-    Ok(BareLoop::new(set, device, batch, threads)?.faces_per_s(&[role], duration)?)
 }
 
 /// Networks and nothing else: one batch after the other, without queue, decoding or alignment.
@@ -78,12 +88,15 @@ impl BareLoop {
         batch: NonZeroUsize,
         threads: NonZeroUsize,
     ) -> Result<Self, OpenError> {
-        let executor = set.executor(device, threads)?;
+        Ok(Self::of(set.executor(device, threads)?, batch))
+    }
+
+    fn of(executor: Box<dyn Executor>, batch: NonZeroUsize) -> Self {
         let images = Role::ALL.map(|role| {
             let size = executor.input_size(role);
             (0..batch.get()).filter_map(|seed| noise(size.width, size.height, seed as u32)).collect()
         });
-        Ok(Self { executor, images })
+        Self { executor, images }
     }
 
     /// Faces a second, each through the networks of all `roles`, for at least `duration` after a batch that warms up.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::executor::Role;
+use super::{executor::Role, precision::Precision};
 use crate::domain::{
     Alignment, Calibration, CalibrationError, CalibrationPoint, Fmr, MeasureName, QualityThresholds, Score, Template,
     Threshold,
@@ -104,21 +104,6 @@ pub enum Colour {
 pub struct Output {
     /// Values in all.
     pub dimension: usize,
-}
-
-/// What a network computes in. Templates of two classes are not compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    F32,
-}
-
-impl Precision {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-        }
-    }
 }
 
 /// How templates are compared. Score is `1 - d²/2` of the Euclidean distance d, in both cases.

@@ -19,15 +19,17 @@ pub mod graph;
 pub mod landmarks;
 pub mod list;
 pub mod plan;
+mod precision;
 mod set;
 pub mod shapes;
 pub mod tfjs;
 pub mod weights;
 
 pub use bundle::{Bundle, BundleError};
-pub use contract::{Contract, ContractError, Precision};
+pub use contract::{Contract, ContractError};
 pub use cpu::CpuExecutor;
 pub use device::{DeviceChoice, DeviceError};
 pub use executor::{ExecuteError, Executor, InputSize, Role};
 pub use golden::Golden;
+pub use precision::{NotAPrecision, Precision};
 pub use set::{Card, ModelSet, OpenError};

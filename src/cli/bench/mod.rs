@@ -13,7 +13,7 @@ use crate::{
     domain::{GalleryName, ModelDigest},
     gallery::{Galleries, bench_enrol},
     index::{Spec, bench::bench_search},
-    model::bench::bench_embed,
+    model::{Precision, bench::bench_embed},
     seal::RootKey,
 };
 
@@ -29,6 +29,9 @@ pub enum Options {
         /// Threads of the CPU; by default one per core.
         #[arg(long)]
         threads: Option<NonZeroUsize>,
+        /// f32, bf16 or int8; by default the card's.
+        #[arg(long)]
+        precision: Option<Precision>,
     },
     /// Searches a second of an index over made-up unit vectors.
     Search {
@@ -73,10 +76,10 @@ const MAX_BYTES: usize = 64 << 30;
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     match options {
-        Options::Embed { batch, seconds, threads } => {
+        Options::Embed { batch, seconds, threads, precision } => {
             let duration = Duration::try_from_secs_f64(*seconds).map_err(|e| format!("--seconds {seconds}: {e}"))?;
             let (set, threads) = (shared.model_set()?, threads.unwrap_or_else(cores));
-            print(&bench_embed(&set, shared.device_choice()?, *batch, threads, duration)?, shared.json)
+            print(&bench_embed(&set, *precision, shared.device_choice()?, *batch, threads, duration)?, shared.json)
         }
         Options::Search { size, dim, queries, batch, index } => {
             let rows = size.checked_add(*queries).and_then(|rows| rows.checked_mul(4 * dim));

@@ -1,19 +1,23 @@
-//! The executor for CPUs, in f32.
+//! The executor for CPUs, in f32 and, for the face network, bf16: factors are rounded, sums and all else stay f32.
 //!
 //! Activations lie in lines of 16 channels ([`layout`]); convolutions are tiles of pixels times panels of channels
 //! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile, so
 //! an image alone and among others gives the same bits.
 
+mod ceiling;
 mod convolve;
+mod epilogue;
 mod kernels;
 mod layout;
 mod network;
 mod ops;
+mod winograd;
 
 use std::{fmt, num::NonZeroUsize};
 
 use rayon::prelude::*;
 
+pub use self::ceiling::ceiling;
 use self::{
     kernels::Level,
     network::{Network, Workspace},
@@ -22,6 +26,7 @@ use super::{
     bundle::Bundle,
     executor::{ExecuteError, Executor, InputSize, Role},
     plan::Plan,
+    precision::Precision,
     set::{ModelSet, OpenError},
 };
 use crate::domain::Pixels;
@@ -43,18 +48,18 @@ impl fmt::Debug for CpuExecutor {
 }
 
 impl CpuExecutor {
-    /// `threads`: how many compute; the caller's own waits meanwhile.
-    pub fn new(set: &ModelSet, threads: NonZeroUsize) -> Result<Self, OpenError> {
+    /// `precision` is the face network's; the others run in f32. `threads`: how many compute; the caller's own waits meanwhile.
+    pub fn new(set: &ModelSet, precision: Precision, threads: NonZeroUsize) -> Result<Self, OpenError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.get())
             .thread_name(|i| format!("vultus-compute-{i}"))
             .build()
             .map_err(|e| OpenError::Device(e.to_string()))?;
-        let prepared = |role| Prepared::new(set.bundle(role));
+        let prepared = |role, precision| Prepared::new(set.bundle(role), precision);
         Ok(Self {
-            detect: prepared(Role::Detect)?,
-            landmark: prepared(Role::Landmark)?,
-            embed: prepared(Role::Embed)?,
+            detect: prepared(Role::Detect, Precision::F32)?,
+            landmark: prepared(Role::Landmark, Precision::F32)?,
+            embed: prepared(Role::Embed, precision)?,
             pool,
             work: (0..threads.get()).map(|_| Workspace::default()).collect(),
         })
@@ -109,12 +114,12 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(bundle: &Bundle) -> Result<Self, OpenError> {
+    fn new(bundle: &Bundle, precision: Precision) -> Result<Self, OpenError> {
         let role = bundle.contract().role;
         let plan = Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role, source })?;
         let input = &bundle.contract().input;
         let size = InputSize { width: input.width, height: input.height };
-        let network = Network::new(plan, Level::best()).map_err(|op| OpenError::Unsupported { role, op })?;
+        let network = Network::new(plan, Level::best(), precision).map_err(|op| OpenError::Unsupported { role, op })?;
         Ok(Self { size, mean: input.mean, scale: input.scale, network })
     }
 
@@ -230,7 +235,7 @@ mod tests {
             let count = channels * height * width;
             let images: Vec<Vec<f32>> = (0..n).map(|i| noise(count, seed ^ (i as u64) << 32)).collect();
             for level in Level::available() {
-            let network = Network::new(Plan::new(&graph, &weights).unwrap(), level).unwrap();
+            let network = Network::new(Plan::new(&graph, &weights).unwrap(), level, Precision::F32).unwrap();
             let run = |x: &[f32], n, threads| {
                 network.run(&mut Workspace::default(), n, threads, |input| input.copy_from_slice(x))
             };
