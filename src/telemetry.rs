@@ -1,14 +1,15 @@
 //! Tracing set-up, and every metric in one list with its unit. Labels are from closed lists: no label can grow.
 
 use std::{
-    io::{self, IsTerminal},
-    sync::LazyLock,
+    io::{self, BufWriter, IsTerminal},
+    sync::{LazyLock, OnceLock},
     time::Duration,
 };
 
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How log lines look.
@@ -20,19 +21,43 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to stderr at the level of the environment variable `VULTUS_LOG` (default `info`). A second call does nothing.
-pub fn log_to_stderr(format: LogFormat) {
+/// Lines that wait for stderr at most. A reader that stalls costs lines, which are counted, and never holds up an answer.
+const WAITING_LINES: usize = 16_384;
+
+/// Lines that are written at once, where many wait, bytes.
+const LINES_AT_ONCE: usize = 64 << 10;
+
+/// Writes what waits when it is dropped.
+#[must_use = "lines that wait are written when it is dropped"]
+#[derive(Debug)]
+pub struct Log {
+    _guard: Option<WorkerGuard>,
+}
+
+/// Lines lost so far, of the log that stands.
+static LOST_LINES: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Starts logging to stderr, from a thread of its own, at the level of the environment variable `VULTUS_LOG` (default `info`). A
+/// second call does nothing.
+pub fn log_to_stderr(format: LogFormat) -> Log {
     let filter = EnvFilter::try_from_env("VULTUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
+    let (lines, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("log")
+        .finish(BufWriter::with_capacity(LINES_AT_ONCE, io::stderr()));
+    let lost = lines.error_counter();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(io::stderr().is_terminal()).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     // An error means that a subscriber stands already, as in tests that start several servers.
-    let _ = match format {
+    let started = match format {
         LogFormat::Text => registry.with(lines).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init(),
     };
+    if started.is_ok() {
+        let _ = LOST_LINES.set(lost); // the first log is the one that stands
+    }
+    Log { _guard: started.is_ok().then_some(guard) }
 }
 
 /// Every metric of the service.
@@ -78,6 +103,8 @@ pub struct Metrics {
     /// Bytes of requests that are held, and how many may be.
     pub request_bytes: IntGauge,
     pub request_bytes_limit: IntGauge,
+    /// Log lines that waited in vain for stderr.
+    pub lost_log_lines: IntGauge,
     /// 1 while health says SERVING.
     pub serving: IntGauge,
     /// Canaries that ran, by outcome: good, wrong, late.
@@ -101,8 +128,15 @@ impl Metrics {
         self.dropped_jobs_total.with_label_values(&[reason, waited_for, lane]).inc();
     }
 
+    /// Observes a wait that ended in work: for what, and whose.
+    pub fn queued(&self, waited_for: &str, lane: &str, waited: Duration) {
+        self.queue_seconds.with_label_values(&[waited_for, lane]).observe(waited.as_secs_f64());
+    }
+
     /// The text that Prometheus scrapes.
     pub fn exposition(&self) -> Result<String, prometheus::Error> {
+        let lost = LOST_LINES.get().map_or(0, ErrorCounter::dropped_lines);
+        self.lost_log_lines.set(i64::try_from(lost).unwrap_or(i64::MAX));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -118,7 +152,7 @@ impl Metrics {
             batch_images: list.histograms("batch_images", "Images in a batch.", &["role"], &images),
             queue_depth: list.gauges("queue_depth", "Jobs that wait for the device.", &["lane"]),
             search_queue_depth: list.gauge("search_queue_depth", "Probes that wait for a pass over an index."),
-            queue_seconds: list.histograms("queue_seconds", "Seconds of waiting.", &["lane"], &seconds),
+            queue_seconds: list.histograms("queue_seconds", "Seconds of waiting.", &["waited_for", "lane"], &seconds),
             dropped_jobs_total: list.counters(
                 "dropped_jobs_total",
                 "Work that was never begun.",
@@ -136,6 +170,7 @@ impl Metrics {
             requests_limit: list.gauges("requests_limit", "Requests that may be answered at a time.", &["lane"]),
             request_bytes: list.gauge("request_bytes", "Bytes of requests that are held."),
             request_bytes_limit: list.gauge("request_bytes_limit", "Bytes of requests that may be held."),
+            lost_log_lines: list.gauge("lost_log_lines", "Log lines that stderr did not take in time."),
             serving: list.gauge("serving", "1 while health says SERVING."),
             canaries_total: list.counters("canaries_total", "Canaries that ran.", &["outcome"]),
             registry,

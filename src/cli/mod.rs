@@ -99,9 +99,9 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     let Arguments { command, shared } = arguments;
-    if !matches!(command, Command::Serve(_)) && std::env::var_os("VULTUS_LOG").is_some() {
-        telemetry::log_to_stderr(LogFormat::Text); // a server always logs, other commands when asked to
-    }
+    // A server always logs, other commands when asked to.
+    let asked = !matches!(command, Command::Serve(_)) && std::env::var_os("VULTUS_LOG").is_some();
+    let _log = asked.then(|| telemetry::log_to_stderr(LogFormat::Text));
     match command {
         Command::Serve(options) => serve::run(&options, &shared),
         Command::Demo(options) => demo::run(&options, &shared),

@@ -1,6 +1,6 @@
 //! `vultus serve`: open, serve, drain, say how it ended.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -34,7 +34,7 @@ pub struct Options {
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     options.check()?;
     let config = options.load()?;
-    telemetry::log_to_stderr(config.log_format);
+    let _log = telemetry::log_to_stderr(config.log_format);
     super::runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let (serving, galleries) = open(&config, shared).await?;
@@ -84,6 +84,7 @@ impl Signals {
             let _ = told.send(()); // the server may have ended by itself
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::warn!("told to stop again; stopping at once");
+            std::thread::sleep(LAST_LINES);
             #[expect(clippy::disallowed_methods, reason = "at once means without unwinding what still works")]
             std::process::exit(SECOND_SIGNAL);
         });
@@ -100,6 +101,9 @@ impl Signals {
         Ok(if ended == Ended::Drained { Outcome::Good } else { Outcome::Negative })
     }
 }
+
+/// For the log's thread to write what waits: nothing unwinds to it.
+const LAST_LINES: Duration = Duration::from_millis(50);
 
 /// Exit code after a second signal: nothing was lost that was acknowledged.
 const SECOND_SIGNAL: i32 = 130;

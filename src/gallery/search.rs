@@ -122,7 +122,7 @@ fn without_dead(asks: Vec<Ask>, now: Instant) -> Vec<Ask> {
             let _ = ask.answer.send(Err(SearchError::Late)); // who has left meanwhile wants no answer
         } else {
             let waited = now.saturating_duration_since(ask.queued_at);
-            Metrics::get().queue_seconds.with_label_values(&[lane.as_str()]).observe(waited.as_secs_f64());
+            Metrics::get().queued("search", lane.as_str(), waited);
             alive.push(ask);
         }
     }

@@ -59,6 +59,13 @@ impl Cores {
 
     /// Waits for a core. Dropping the future leaves the queue.
     pub async fn acquire(&self, turn: &Turn) -> Result<Core, Late> {
+        let asked_at = Instant::now();
+        let core = self.in_turn(turn).await?;
+        Metrics::get().queued("core", turn.lane.as_str(), asked_at.elapsed());
+        Ok(core)
+    }
+
+    async fn in_turn(&self, turn: &Turn) -> Result<Core, Late> {
         let asked = {
             let mut queue = self.lock();
             if queue.free > 0 {

@@ -14,7 +14,6 @@ use super::{
 use crate::{
     cli::{Failure, Shared},
     model::{Role, bench::BareLoop},
-    pipeline::BatchLimits,
 };
 
 /// How long each is measured at a time.
@@ -37,6 +36,9 @@ pub struct Bare {
     pub used: Used,
 }
 
+/// Of the bare loop: where it is at its best, whatever the server's batches are.
+const BATCH: usize = 32;
+
 /// Measures the bare loop and the server, which `callers` saturate, in turn. A request is taken for one face: a probe against an
 /// enrolled subject.
 pub async fn compare<S: Sender>(
@@ -48,7 +50,7 @@ pub async fn compare<S: Sender>(
     shared: &Shared,
 ) -> Result<Bare, Failure> {
     let (set, device) = (shared.model_set()?, shared.device_choice()?);
-    let batch = BatchLimits::default().batch_images.try_into()?;
+    let batch = BATCH.try_into()?;
     let mut bare = cores.run(|| BareLoop::new(&set, device, batch, cores.count()))??;
     let (mut bares, mut alone, mut servers) = (Vec::new(), BTreeMap::<_, Vec<f64>>::new(), Vec::new());
     let mut used = Vec::new();

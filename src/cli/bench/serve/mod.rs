@@ -73,8 +73,9 @@ pub struct Options {
     /// The gallery of the running server.
     #[arg(long, requires = "target", default_value = GALLERY)]
     gallery: String,
-    /// Starts a server that answers NON_MATCH and looks at no face, and sends it 20 KB of noise: what is left is the transport.
-    #[arg(long, conflicts_with = "target")]
+    /// Starts a server that answers NON_MATCH and looks at no face, and sends it 20 KB of noise: what is left is the transport. With
+    /// `--target`, sends noise to a server that does the same.
+    #[arg(long)]
     null_model: bool,
     /// Gives the server the first half of the cores, and the generator the others. By default they share all.
     #[arg(long, conflicts_with = "target")]

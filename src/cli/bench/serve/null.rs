@@ -13,7 +13,7 @@ use crate::{
 pub fn run(options: &serve::Options, shared: &Shared) -> Result<Outcome, Failure> {
     options.check()?;
     let config = options.load()?;
-    telemetry::log_to_stderr(config.log_format);
+    let _log = telemetry::log_to_stderr(config.log_format);
     let home = Scratch::new_in(&std::env::temp_dir())?;
     let own = Shared { data: home.path().into(), models: Some(shared.models_dir()), ..shared.clone() };
     crate::cli::runtime()?.block_on(async {
