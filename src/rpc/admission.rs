@@ -10,9 +10,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use http_body::Body as _;
 use tonic::{
     Status,
     body::Body,
@@ -82,6 +83,8 @@ where
             Ok(admitted) => admitted,
             Err(error) => {
                 let refused = observe::refuse(rpc, error).into_http();
+                let most = self.core.limits.stream_window_bytes as usize;
+                tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(request.into_body(), most)));
                 return Box::pin(async move { Ok(refused) });
             }
         };
@@ -103,6 +106,20 @@ where
                 place.answered_by(answer.await) // as above
             }),
         }
+    }
+}
+
+/// How long a refused message may take to arrive.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Takes in a refused message, and keeps nothing of it. Dropped unread, its stream would be reset while the message is on its way, and
+/// a connection on which that happens a few hundred times is ended as a hostile one, with all that is answered on it.
+async fn drain(mut body: Body, most: usize) {
+    let mut taken = 0;
+    while taken <= most
+        && let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+    {
+        taken += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 

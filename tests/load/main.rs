@@ -10,6 +10,7 @@ mod faces;
 mod flood;
 mod null;
 mod overload;
+mod refused;
 #[allow(dead_code)]
 #[path = "../service/requests.rs"]
 mod requests;
