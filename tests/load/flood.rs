@@ -1,7 +1,7 @@
 //! A flood of searches beside verifications at half of what the server can do: the customer at the counter must not notice.
 
 use crate::{
-    alone,
+    MACHINE,
     bench::{assert_sound, bench, number},
     set,
 };
@@ -12,7 +12,7 @@ const CALLERS: &str = "96";
 /// `VULTUS_FLOOD_S` seconds with it, as many without, `VULTUS_FLOOD_ROUNDS` times in turn.
 #[test]
 fn a_flood_of_identifications_costs_verification_no_answer() {
-    let _alone = alone();
+    let _alone = MACHINE.blocking_lock();
     let (seconds, rounds) = (set("VULTUS_FLOOD_S", 4).to_string(), set("VULTUS_FLOOD_ROUNDS", 1));
     let rates = vec!["50%"; rounds as usize].join(",");
     let report = bench(&["--rate", &rates, "--seconds", &seconds, "--flood", CALLERS, "--references", "5000"]);

@@ -19,13 +19,10 @@ mod restarts;
 #[path = "../service/server.rs"]
 mod server;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Mutex;
 
 /// Tests that load the machine take turns: each has it alone.
-fn alone() -> MutexGuard<'static, ()> {
-    static MACHINE: Mutex<()> = Mutex::new(());
-    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static MACHINE: Mutex<()> = Mutex::const_new(());
 
 /// A length that the environment may set.
 fn set(variable: &str, default: u32) -> u32 {

@@ -1,7 +1,7 @@
 //! Ten times more than the server can do: it does what it can, and refuses the rest at once.
 
 use crate::{
-    alone,
+    MACHINE,
     bench::{assert_sound, bench, number},
     set,
 };
@@ -12,7 +12,7 @@ const DEADLINE_MS: f64 = 10_000.0;
 /// `VULTUS_OVERLOAD_S` seconds of it.
 #[test]
 fn an_overload_is_refused_and_costs_no_answer() {
-    let _alone = alone();
+    let _alone = MACHINE.blocking_lock();
     let seconds = set("VULTUS_OVERLOAD_S", 6).to_string();
     // The first window fills the server's memory, the second must not add to it.
     let report = bench(&["--rate", "1000%,1000%", "--seconds", &seconds]);

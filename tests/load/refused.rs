@@ -3,7 +3,7 @@
 use tonic::Code;
 
 use crate::{
-    alone,
+    MACHINE,
     requests::{encoded, of, refusal, verify},
     server::{CONFIG, Server},
 };
@@ -14,7 +14,7 @@ const CALLS: usize = 200;
 /// Messages of a client that is refused are still on their way when it is told so: no error of the client's, however often.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_end_no_connection() {
-    let _alone = tokio::task::block_in_place(alone);
+    let _alone = MACHINE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let config = format!("{CONFIG}\n[limits]\nmax_in_flight = 1\nerror_resets = 8\n");
     let server = Server::start_as(&["bench", "null-server"], dir.path(), &config);
