@@ -113,7 +113,10 @@ fn apply<'a>(op: &Op, weights: &Weights, x: &'a Tensor, y: impl Fn() -> Result<&
         Op::Relu => x.relu(),
         Op::LeakyRelu { slope } => leaky(&Tensor::new(*slope, &Device::Cpu)?),
         Op::PRelu { slope } => leaky(&per_channel(slope)?),
+        Op::Clip { low, high } => x.clamp(*low, *high),
+        Op::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip(),
         Op::Add => x + y()?,
+        Op::Multiply => x.broadcast_mul(y()?),
         Op::MaxPool { window, padding } => pad(x, *padding, f32::NEG_INFINITY)?
             .max_pool2d_with_stride((window.height, window.width), (window.stride, window.stride)),
         Op::AveragePool { window } => {

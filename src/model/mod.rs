@@ -18,6 +18,7 @@ mod gemm;
 pub mod graph;
 pub mod landmarks;
 pub mod list;
+pub mod onnx;
 mod ops;
 pub mod plan;
 mod set;
