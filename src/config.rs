@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use limits::RawLimits;
 use serde::Deserialize;
 
 use crate::{
@@ -34,6 +35,8 @@ pub struct Config {
     pub clients: BTreeMap<ClientId, ClientPolicy>,
     pub limits: Limits,
     pub decode: DecodeLimits,
+    /// Bytes of decoded images held at a time; requests that need more wait.
+    pub pixel_bytes: usize,
     pub batch: BatchLimits,
     pub galleries: Settings,
 }
@@ -53,6 +56,9 @@ impl std::error::Error for ConfigFaults {}
 
 /// A configuration file is small; a larger one is something else.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Of decoded images: 42 of the greatest size, thousands of crops.
+const PIXEL_BYTES: usize = 512 << 20;
 
 /// Bytes of a message beyond its image: context, receipt, framing.
 const AROUND_AN_IMAGE: usize = 64 << 10;
@@ -88,27 +94,6 @@ struct RawPolicy {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct RawLimits {
-    message_bytes: Option<usize>,
-    max_in_flight: Option<usize>,
-    connections: Option<usize>,
-    streams_per_connection: Option<u32>,
-    enrol_stream_window: Option<usize>,
-    default_deadline_ms: Option<u64>,
-    max_deadline_ms: Option<u64>,
-    drain_grace_s: Option<u64>,
-    image_bytes: Option<usize>,
-    image_side_px: Option<u32>,
-    image_pixels: Option<u64>,
-    queue_depth: Option<usize>,
-    batch_images: Option<usize>,
-    max_galleries: Option<usize>,
-    max_references: Option<usize>,
-    max_references_per_subject: Option<usize>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 struct RawClient {
     rights: Vec<String>,
     purposes: Vec<String>,
@@ -137,7 +122,6 @@ impl Config {
 
     fn check(raw: RawConfig) -> Result<Self, ConfigFaults> {
         let mut faults = Faults(Vec::new());
-        let rpc = Limits::default();
         let decode = DecodeLimits::default();
         let batch = BatchLimits::default();
         let galleries = Settings::default();
@@ -154,47 +138,14 @@ impl Config {
             rates: faults.rates(&raw.policy),
             alternative_route: faults.route(raw.policy.alternative_route),
             clients: raw.clients.into_iter().filter_map(|(name, client)| faults.client(&name, &client)).collect(),
-            limits: Limits {
-                message_bytes: faults.within(
-                    "limits.message_bytes",
-                    l.message_bytes,
-                    1 << 10..=64 << 20,
-                    rpc.message_bytes,
-                ),
-                max_in_flight: faults.within("limits.max_in_flight", l.max_in_flight, 1..=65_536, rpc.max_in_flight),
-                connections: faults.within("limits.connections", l.connections, 1..=65_536, rpc.connections),
-                streams_per_connection: faults.within(
-                    "limits.streams_per_connection",
-                    l.streams_per_connection,
-                    1..=65_536,
-                    rpc.streams_per_connection,
-                ),
-                enrol_stream_window: faults.within(
-                    "limits.enrol_stream_window",
-                    l.enrol_stream_window,
-                    1..=4096,
-                    rpc.enrol_stream_window,
-                ),
-                default_deadline: faults.millis(
-                    "limits.default_deadline_ms",
-                    l.default_deadline_ms,
-                    rpc.default_deadline,
-                ),
-                max_deadline: faults.millis("limits.max_deadline_ms", l.max_deadline_ms, rpc.max_deadline),
-                drain_grace: Duration::from_secs(faults.within(
-                    "limits.drain_grace_s",
-                    l.drain_grace_s,
-                    0..=3600,
-                    rpc.drain_grace.as_secs(),
-                )),
-                ..rpc
-            },
+            limits: limits::check(&raw.limits, &mut faults),
             decode: DecodeLimits {
                 max_bytes: faults.within("limits.image_bytes", l.image_bytes, 1 << 10..=64 << 20, decode.max_bytes),
                 max_side: faults.within("limits.image_side_px", l.image_side_px, 64..=16_384, decode.max_side),
                 max_pixels: faults.within("limits.image_pixels", l.image_pixels, 4096..=1 << 26, decode.max_pixels),
                 ..decode
             },
+            pixel_bytes: faults.within("limits.pixel_bytes", l.pixel_bytes, 1 << 20..=1 << 38, PIXEL_BYTES),
             batch: BatchLimits {
                 queue_depth: faults.within("limits.queue_depth", l.queue_depth, 1..=1 << 20, batch.queue_depth),
                 batch_images: faults.within("limits.batch_images", l.batch_images, 1..=64, batch.batch_images),
@@ -250,16 +201,13 @@ impl Faults {
         value
     }
 
+    fn add(&mut self, fault: String) {
+        self.0.push(fault);
+    }
+
     /// Settings that are sound alone, and not with each other.
     fn together(&mut self, config: &Config) {
-        let Limits { default_deadline, max_deadline, message_bytes, .. } = config.limits;
-        if default_deadline > max_deadline {
-            self.0.push(format!(
-                "limits.default_deadline_ms: expected at most limits.max_deadline_ms, {}, got {}",
-                max_deadline.as_millis(),
-                default_deadline.as_millis(),
-            ));
-        }
+        let message_bytes = config.limits.message_bytes;
         let least = config.decode.max_bytes.saturating_add(AROUND_AN_IMAGE);
         if message_bytes < least {
             self.0.push(format!(
@@ -339,5 +287,6 @@ impl Faults {
     }
 }
 
+mod limits;
 #[cfg(test)]
 mod tests;

@@ -43,14 +43,20 @@ pub struct Metrics {
     pub request_seconds: HistogramVec,
     /// Answers by rpc and gRPC code.
     pub answers_total: IntCounterVec,
-    /// Seconds by stage: decode, align, queue, detect, landmark, embed, compare, search, commit.
+    /// Seconds by stage: decode, align, detect, landmark, embed, compare, search, commit.
     pub stage_seconds: HistogramVec,
-    /// Images in a batch, by role.
+    /// Images in a batch, by role; probes in a search's pass.
     pub batch_images: HistogramVec,
     /// Jobs that wait for the device, by lane.
     pub queue_depth: IntGaugeVec,
-    /// Jobs that left the queue without a device's work, by reason: gone, late, full.
+    /// Probes that wait for a pass over an index, of all galleries.
+    pub search_queue_depth: IntGauge,
+    /// Seconds that work waited for the device or for a pass, by lane.
+    pub queue_seconds: HistogramVec,
+    /// Work that was never begun, by reason (gone, late, full), by what it waited for (pixels, core, device, search), by lane.
     pub dropped_jobs_total: IntCounterVec,
+    /// Requests that the door refused, by reason and lane.
+    pub refusals_total: IntCounterVec,
     /// Decisions of Verify, by reason.
     pub decisions_total: IntCounterVec,
     /// Outcomes of Identify: no_duplicate, review.
@@ -65,8 +71,17 @@ pub struct Metrics {
     pub erased_references_total: IntCounter,
     /// References in all galleries.
     pub references: IntGauge,
-    /// Requests being answered.
-    pub requests_in_flight: IntGauge,
+    /// Requests being answered, by lane.
+    pub requests_in_flight: IntGaugeVec,
+    /// Requests that may be answered at a time, by lane.
+    pub requests_limit: IntGaugeVec,
+    /// Bytes of requests that are held, and how many may be.
+    pub request_bytes: IntGauge,
+    pub request_bytes_limit: IntGauge,
+    /// 1 while health says SERVING.
+    pub serving: IntGauge,
+    /// Canaries that ran, by outcome: good, wrong, late.
+    pub canaries_total: IntCounterVec,
 }
 
 impl Metrics {
@@ -79,6 +94,11 @@ impl Metrics {
     /// Notes how long a stage took.
     pub fn stage(&self, stage: &str, took: Duration) {
         self.stage_seconds.with_label_values(&[stage]).observe(took.as_secs_f64());
+    }
+
+    /// Counts work that is not done: why, what it waited for, whose it was.
+    pub fn dropped(&self, reason: &str, waited_for: &str, lane: &str) {
+        self.dropped_jobs_total.with_label_values(&[reason, waited_for, lane]).inc();
     }
 
     /// The text that Prometheus scrapes.
@@ -97,7 +117,14 @@ impl Metrics {
             stage_seconds: list.histograms("stage_seconds", "Seconds in a stage.", &["stage"], &seconds),
             batch_images: list.histograms("batch_images", "Images in a batch.", &["role"], &images),
             queue_depth: list.gauges("queue_depth", "Jobs that wait for the device.", &["lane"]),
-            dropped_jobs_total: list.counters("dropped_jobs_total", "Jobs that were never run.", &["reason"]),
+            search_queue_depth: list.gauge("search_queue_depth", "Probes that wait for a pass over an index."),
+            queue_seconds: list.histograms("queue_seconds", "Seconds of waiting.", &["lane"], &seconds),
+            dropped_jobs_total: list.counters(
+                "dropped_jobs_total",
+                "Work that was never begun.",
+                &["reason", "waited_for", "lane"],
+            ),
+            refusals_total: list.counters("refusals_total", "Requests refused at the door.", &["reason", "lane"]),
             decisions_total: list.counters("decisions_total", "Verify's decisions.", &["decision", "reason"]),
             identifications_total: list.counters("identifications_total", "Identify's outcomes.", &["outcome"]),
             failures_total: list.counters("failures_total", "Requests that ended in an error.", &["rpc", "reason"]),
@@ -105,7 +132,12 @@ impl Metrics {
             enrolments_total: list.counter("enrolments_total", "Enrolled references."),
             erased_references_total: list.counter("erased_references_total", "Erased references."),
             references: list.gauge("references", "References in all galleries."),
-            requests_in_flight: list.gauge("requests_in_flight", "Requests being answered."),
+            requests_in_flight: list.gauges("requests_in_flight", "Requests being answered.", &["lane"]),
+            requests_limit: list.gauges("requests_limit", "Requests that may be answered at a time.", &["lane"]),
+            request_bytes: list.gauge("request_bytes", "Bytes of requests that are held."),
+            request_bytes_limit: list.gauge("request_bytes_limit", "Bytes of requests that may be held."),
+            serving: list.gauge("serving", "1 while health says SERVING."),
+            canaries_total: list.counters("canaries_total", "Canaries that ran.", &["outcome"]),
             registry,
         }
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{digest, enrol, gallery, name, open, root, subject, template};
+use common::{digest, enrol, gallery, name, open, root, subject, template, turn};
 use vultus::{
     domain::{CandidateList, Case, CaseId, ModelDigest, Purpose, ReferenceId, Template, TransactionId, compare},
     gallery::{
@@ -39,7 +39,7 @@ async fn a_restart_serves_the_same_answers() {
         enrol(&main, &format!("s{}", i % 20), template(i)).await;
     }
     let probe = template(7);
-    let before = (main.describe(), main.search(&probe, &subject("s1"), 10).await.unwrap());
+    let before = (main.describe(), main.search(&probe, &subject("s1"), 10, &turn()).await.unwrap());
     assert_eq!((before.0.subjects, before.0.references, before.0.indexed, before.0.epoch), (20, 50, 50, 50));
     let references = main.references_of(&subject("s3"));
     galleries.close().await;
@@ -50,7 +50,7 @@ async fn a_restart_serves_the_same_answers() {
 
     let galleries = open(dir.path());
     let main = galleries.get(&name("main")).unwrap();
-    assert_eq!((main.describe(), main.search(&probe, &subject("s1"), 10).await.unwrap()), before);
+    assert_eq!((main.describe(), main.search(&probe, &subject("s1"), 10, &turn()).await.unwrap()), before);
     let again = main.references_of(&subject("s3"));
     assert_eq!(references.len(), 3);
     for (a, b) in references.iter().zip(&again) {
@@ -72,7 +72,7 @@ async fn search_leaves_out_the_subject_and_scores_as_compare_does() {
         enrol(&main, &format!("s{i}"), template(i)).await;
     }
     let twin = enrol(&main, "twin", template(0)).await;
-    let (list, epoch) = main.search(&probe, &subject("own"), 5).await.unwrap();
+    let (list, epoch) = main.search(&probe, &subject("own"), 5, &turn()).await.unwrap();
     assert_eq!((list.len(), epoch), (5, 31));
     assert_eq!((list.as_slice()[0].reference, list.as_slice()[0].score.value()), (twin, 1.0));
     let mut expected: Vec<_> = (10..30).map(|i| compare(&probe, &template(i)).unwrap().value()).collect();
@@ -81,7 +81,7 @@ async fn search_leaves_out_the_subject_and_scores_as_compare_does() {
     assert_eq!(scores, expected[..4]);
     assert!(list.as_slice().iter().all(|c| c.subject != subject("own")));
     let foreign = Template::new(digest(2), vec![0.0; 16]).unwrap();
-    assert!(matches!(main.search(&foreign, &subject("own"), 5).await, Err(SearchError::Model(_))));
+    assert!(matches!(main.search(&foreign, &subject("own"), 5, &turn()).await, Err(SearchError::Model(_))));
     galleries.close().await;
 }
 
@@ -116,7 +116,7 @@ async fn the_erased_are_gone_from_everywhere() {
     let single = enrol(&main, "stays", template(3)).await;
     let kept = enrol(&main, "stays", template(4)).await;
 
-    let (candidates, _) = main.search(&probe, &subject("claimed"), 10).await.unwrap();
+    let (candidates, _) = main.search(&probe, &subject("claimed"), 10, &turn()).await.unwrap();
     let case = case(candidates);
     galleries.open_case(case.clone()).await.unwrap();
     assert_eq!(galleries.case(case.id).await.unwrap().unwrap(), case);
@@ -137,13 +137,13 @@ async fn the_erased_are_gone_from_everywhere() {
         assert_eq!(shown, [(1, kept)]);
     }
     assert!(main.references_of(&subject("gone")).is_empty());
-    assert_eq!(main.search(&probe, &subject("claimed"), 10).await.unwrap().0.len(), 1);
+    assert_eq!(main.search(&probe, &subject("claimed"), 10, &turn()).await.unwrap().0.len(), 1);
     galleries.close().await;
     let galleries = open(dir.path());
     let main = galleries.get(&name("main")).unwrap();
     assert_eq!((main.describe().references, main.describe().indexed, main.epoch()), (1, 1, 6));
     assert_eq!(galleries.case(case.id).await.unwrap().unwrap().candidates.len(), 1);
-    assert_eq!(main.search(&probe, &subject("claimed"), 10).await.unwrap().0.as_slice()[0].reference, kept);
+    assert_eq!(main.search(&probe, &subject("claimed"), 10, &turn()).await.unwrap().0.as_slice()[0].reference, kept);
     galleries.close().await;
 }
 

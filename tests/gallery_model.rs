@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{digest, name, root, subject, template};
+use common::{digest, name, root, subject, template, turn};
 use proptest::prelude::*;
 use vultus::{
     domain::{ReferenceId, compare},
@@ -119,7 +119,7 @@ async fn run(steps: Vec<Step>) {
             }
             Step::Search { gallery, exclude, seed, most } => {
                 let probe = template(seed);
-                let (list, epoch) = open(gallery).search(&probe, &who(exclude), most).await.unwrap();
+                let (list, epoch) = open(gallery).search(&probe, &who(exclude), most, &turn()).await.unwrap();
                 let others = model.iter().filter(|(_, owner)| owner.0 == gallery && owner.1 != exclude);
                 let mut expected: Vec<_> = others
                     .map(|(id, owner)| (compare(&probe, &template(owner.2)).unwrap().value(), named(*id), who(owner.1)))

@@ -11,7 +11,11 @@ use std::{
 use prost::bytes::Bytes;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::{config::Config, pipeline::DecodeLimits};
+use crate::{
+    config::Config,
+    domain::{Lane, Turn},
+    pipeline::DecodeLimits,
+};
 
 /// What one file may cost: a photo as cameras take them.
 pub const ONE_FILE: DecodeLimits = DecodeLimits {
@@ -32,6 +36,11 @@ const DEADLINE: Duration = Duration::from_secs(600);
 
 pub fn deadline() -> Instant {
     Instant::now() + DEADLINE
+}
+
+/// Of work that a command does for whoever gave it.
+pub fn turn(lane: Lane) -> Turn {
+    Turn::own(lane, deadline())
 }
 
 /// The defaults, with other limits for images: on a command line whoever gives the files pays for them.

@@ -118,6 +118,6 @@ fn check(shared: &Shared) -> Result<Outcome, Failure> {
 }
 
 fn self_test(shared: &Shared) -> Result<(), Failure> {
-    let pipeline = shared.pipeline(&RootKey::random()?, &input::config(input::ONE_FILE)?)?;
-    Ok(super::runtime()?.block_on(pipeline.self_test())?)
+    let pipeline = shared.tested_pipeline(&RootKey::random()?, &input::config(input::ONE_FILE)?)?;
+    Ok(super::runtime()?.block_on(pipeline.run_canary())?)
 }

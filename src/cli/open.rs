@@ -66,10 +66,25 @@ impl Shared {
 
     /// The pipeline over the chosen model and device.
     pub fn pipeline(&self, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
+        self.started(&self.model_set()?, root, config)
+    }
+
+    /// The same, able to test itself against the reference executor.
+    pub fn tested_pipeline(&self, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
         let models = self.model_set()?;
+        Ok(self.started(&models, root, config)?.with_golden(&models)?)
+    }
+
+    fn started(&self, models: &ModelSet, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
         let executor = models.executor(self.device_choice()?, cores())?;
-        let settings = Settings { decode: config.decode, batch: config.batch, rates: config.rates, decoders: cores() };
-        Ok(Pipeline::start(&models, executor, settings, root.clone())?)
+        let settings = Settings {
+            decode: config.decode,
+            batch: config.batch,
+            rates: config.rates,
+            decoders: cores(),
+            pixel_bytes: config.pixel_bytes,
+        };
+        Ok(Pipeline::start(models, executor, settings, root.clone())?)
     }
 }
 

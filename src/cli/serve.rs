@@ -77,7 +77,7 @@ const SECOND_SIGNAL: i32 = 130;
 /// Opens everything and binds the ports.
 pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, Arc<Galleries>), Failure> {
     let root = shared.root_key()?;
-    let pipeline = shared.pipeline(&root, config)?;
+    let pipeline = shared.tested_pipeline(&root, config)?;
     check_policy(pipeline.calibration(), config)?;
     let galleries = shared.galleries(&root, config)?;
     for gallery in galleries.list() {
@@ -86,7 +86,7 @@ pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, A
         tracing::info!(gallery = %gallery.name(), references, same_model, "gallery opened");
     }
     let access = Access::new(config.clients.clone(), Arc::clone(&galleries));
-    let core = Core::new(access, pipeline, config.alternative_route.clone(), config.limits.clone());
+    let core = Core::new(access, pipeline, config.alternative_route.clone(), config.limits.clone())?;
     let serving = rpc::bind(core, config.listen, config.metrics_listen, config.reflection).await?;
     Ok((serving, galleries))
 }

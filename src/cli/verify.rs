@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, Shared, input, report::refusals};
 use crate::{
-    domain::{Decision, Fmr, Pixels, Reason},
+    domain::{Decision, Fmr, Lane, Pixels, Reason},
     pipeline::{
         Claim, FaceInput, ImageInput, Pipeline, Verified,
         decode::{Source, decode},
@@ -41,7 +41,9 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let verified = super::runtime()?.block_on(async {
         let probe = face(&pipeline, &options.probe).await?;
         let reference = face(&pipeline, &options.reference).await?;
-        Ok::<_, Failure>(pipeline.verify(probe, Claim::Inline(reference), Some(max_fmr), input::deadline()).await?)
+        Ok::<_, Failure>(
+            pipeline.verify(probe, Claim::Inline(reference), Some(max_fmr), &input::turn(Lane::Verification)).await?,
+        )
     })?;
     report(&verified, options, &pipeline, shared.json);
     Ok(match verified.reason.decision() {

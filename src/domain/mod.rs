@@ -22,6 +22,7 @@ mod ids;
 mod image;
 mod quality;
 mod template;
+mod turn;
 
 pub use alignment::Alignment;
 pub use calibration::{Calibration, CalibrationError, CalibrationPoint, Fmr, Fpir, RateError, Tail};
@@ -34,3 +35,4 @@ pub use image::{
 };
 pub use quality::{Assessment, Measure, MeasureName, QualityThresholds};
 pub use template::{ModelDigest, ModelMismatch, Reference, Score, Template, TemplateError, Threshold, compare};
+pub use turn::{Lane, Turn};

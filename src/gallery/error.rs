@@ -91,6 +91,8 @@ pub enum SearchError {
     Model(#[from] ModelMismatch),
     #[error(transparent)]
     Index(#[from] IndexError),
+    #[error("the deadline passed before the search began")]
+    Late,
     #[error("the search was broken off: the service is going down")]
     Stopped,
 }

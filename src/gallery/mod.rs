@@ -31,6 +31,7 @@ mod cases;
 mod error;
 mod galleries;
 mod reserve;
+mod search;
 mod settings;
 mod state;
 mod store;
@@ -42,7 +43,7 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 pub use bench::{EnrolReport, bench_enrol};
@@ -51,20 +52,15 @@ pub use galleries::Galleries;
 pub use settings::Settings;
 
 use self::{
+    search::Searches,
     state::State,
     store::GalleryRow,
     writer::{Op, Prepared},
 };
 use crate::{
-    domain::{
-        CandidateList, Case, GalleryName, ModelDigest, ModelMismatch, Reference, ReferenceId, SubjectId, Template,
-        compare,
-    },
+    domain::{Case, GalleryName, ModelDigest, Reference, ReferenceId, SubjectId, Template},
     seal::{NotAuthentic, RootKey, SealError, Sealer},
 };
-
-/// Neighbours beyond those needed: room for the index's rounding at the cut, and for rows erased meanwhile.
-const SPARE_NEIGHBOURS: usize = 8;
 
 /// One gallery, open.
 pub struct Gallery {
@@ -77,7 +73,7 @@ pub struct Gallery {
     sealer: Sealer,
     /// The writer changes it, right after each commit.
     state: RwLock<State>,
-    searches: Arc<Semaphore>,
+    searches: Arc<Searches>,
     /// Weak: the galleries own the writer, and `close` ends it.
     writer: mpsc::WeakSender<Op>,
 }
@@ -193,26 +189,6 @@ impl Gallery {
         self.state().holds(subject, id)
     }
 
-    /// The best `most` references of other subjects than `exclude`, scored by `domain::compare`, and the epoch of the
-    /// state that was searched.
-    pub async fn search(
-        self: &Arc<Self>,
-        probe: &Template,
-        exclude: &SubjectId,
-        most: usize,
-    ) -> Result<(CandidateList, u64), SearchError> {
-        if probe.model() != self.model || probe.dimension() != self.dimension {
-            return Err(ModelMismatch { probe: probe.model(), reference: self.model }.into());
-        }
-        let place = Arc::clone(&self.searches).acquire_owned().await.map_err(|_| SearchError::Stopped)?;
-        let (gallery, probe, exclude) = (Arc::clone(self), probe.clone(), exclude.clone());
-        let search = move || {
-            let _place = place; // held by the work, even if the caller leaves
-            gallery.search_now(&probe, &exclude, most)
-        };
-        tokio::task::spawn_blocking(search).await.map_err(|_| SearchError::Stopped)?
-    }
-
     /// As [`Galleries::spend_receipt`], for whoever holds a gallery of them.
     pub async fn spend_receipt(&self, nonce: [u8; 16], expires_at: SystemTime) -> Result<(), SpendError> {
         self.ask(|answer| Op::Spend { nonce, expires_at, answer }).await
@@ -221,30 +197,6 @@ impl Gallery {
     /// As [`Galleries::open_case`], for whoever holds a gallery of them.
     pub async fn open_case(&self, case: Case) -> Result<(), CaseError> {
         self.ask(|answer| Op::OpenCase { case: Box::new(case), answer }).await
-    }
-
-    fn search_now(
-        &self,
-        probe: &Template,
-        exclude: &SubjectId,
-        most: usize,
-    ) -> Result<(CandidateList, u64), SearchError> {
-        let (index, own, epoch) = {
-            let state = self.state();
-            (state.snapshot(), state.count_of_subject(exclude), state.epoch)
-        };
-        // Of so many neighbours at least `most` are other subjects', if there are so many.
-        let wanted = most.saturating_add(own).saturating_add(SPARE_NEIGHBOURS).min(index.len());
-        let found = index.search(&[probe.values()], wanted)?.pop().unwrap_or_default();
-        // Names come from the state of now: what was erased since the snapshot has none.
-        let state = self.state();
-        let mut candidates = Vec::with_capacity(found.len());
-        for neighbour in found {
-            let Some(row) = state.row(neighbour.id).filter(|row| row.subject != *exclude) else { continue };
-            let Some(template) = state.template(neighbour.id, self.model) else { continue };
-            candidates.push((row.subject.clone(), row.id, compare(probe, &template)?));
-        }
-        Ok((CandidateList::new(candidates, most), epoch))
     }
 
     /// Queues a change, waits for a place if need be, and then for its answer.
@@ -273,7 +225,7 @@ impl Gallery {
             created_at: row.created_at,
             sealer: root.sealer(&format!("vultus gallery v1 {uid}")),
             state: RwLock::new(State::new(row.dimension, row.epoch)),
-            searches: Arc::new(Semaphore::new(settings.searches_at_once.clamp(1, Semaphore::MAX_PERMITS))),
+            searches: Arc::new(Searches::new(settings.searches_at_once)),
             writer,
         }
     }

@@ -25,7 +25,7 @@ pub struct Settings {
     pub receipt_grace: Duration,
     /// The least time between two deletions of expired receipts and cases.
     pub purge_interval: Duration,
-    /// Searches at once in one gallery; more callers wait for a place. They share the cores.
+    /// Passes over one gallery's index at a time; searches that come meanwhile wait, and share the next one.
     pub searches_at_once: usize,
 }
 
@@ -42,7 +42,7 @@ impl Default for Settings {
             case_retention: Duration::from_secs(90 * 24 * 3600),
             receipt_grace: Duration::from_secs(3600),
             purge_interval: Duration::from_secs(60),
-            searches_at_once: 8,
+            searches_at_once: 2,
         }
     }
 }

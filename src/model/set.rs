@@ -31,8 +31,6 @@ pub enum OpenError {
     Contract(#[from] ContractError),
     #[error("the {} network cannot be planned: {source}", role.as_str())]
     Graph { role: Role, source: GraphError },
-    #[error("the {} network needs {op}, which this executor does not do", role.as_str())]
-    Unsupported { role: Role, op: &'static str },
     #[error(transparent)]
     DeviceChoice(#[from] DeviceError),
     #[error("the device failed: {0}")]

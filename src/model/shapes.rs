@@ -101,7 +101,9 @@ impl Node {
                 vector(shift, x.channels).map(|()| x)
             }
             Op::Relu | Op::Sigmoid => Ok(x),
-            Op::Clip { low, high } => (low.is_finite() && low <= high && high.is_finite()).then_some(x).ok_or(Fault::Bounds),
+            Op::Clip { low, high } => {
+                (low.is_finite() && low <= high && high.is_finite()).then_some(x).ok_or(Fault::Bounds)
+            }
             Op::LeakyRelu { slope } => slope.is_finite().then_some(x).ok_or(Fault::Slope),
             Op::PRelu { slope } => vector(slope, x.channels).map(|()| x),
             Op::Add => operand(1).and_then(|y| if x == y { Ok(x) } else { Err(Fault::Unequal(x, y)) }),

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::{ExtractError, FaceInput, Lane, Pipeline, Timings};
+use super::{ExtractError, FaceInput, Pipeline, Timings};
 use crate::{
-    domain::{Assessment, ReferenceId, SubjectId, Template},
+    domain::{Assessment, ReferenceId, SubjectId, Template, Turn},
     gallery::{EnrolError, Enrolled, Gallery, NewReference},
     telemetry::Metrics,
 };
@@ -24,9 +24,9 @@ impl Pipeline {
     pub async fn extract_reference(
         &self,
         image: FaceInput,
-        deadline: Instant,
+        turn: &Turn,
     ) -> Result<(Template, Timings), ExtractReferenceError> {
-        let extraction = self.extract(image, Lane::Enrolment, deadline).await?;
+        let extraction = self.extract(image, turn).await?;
         extraction.outcome.map(|template| (template, extraction.timings)).map_err(ExtractReferenceError::Refused)
     }
 

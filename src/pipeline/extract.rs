@@ -7,17 +7,18 @@ use std::{
 };
 
 use prost::bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Lane, Pipeline,
+    Pipeline,
     align::{self, ImplausibleLandmarks},
     batch::DeviceError,
-    decode::{self, DecodeError},
+    decode::{self, DecodeError, DecodeLimits},
     locate::{self, Chosen, Framing, View},
     quality,
 };
 use crate::{
-    domain::{Assessment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, QualityThresholds, Rect, Template},
+    domain::{Assessment, FaceCrop, FiveLandmarks, Landmarks68, Lane, Pixels, QualityThresholds, Rect, Template, Turn},
     model::{Role, detector, landmarks},
     telemetry::Metrics,
 };
@@ -39,6 +40,14 @@ pub enum ImageInput {
 }
 
 impl ImageInput {
+    /// Bytes of pixels that decoding may give, at most.
+    fn most_pixel_bytes(&self, limits: &DecodeLimits) -> u64 {
+        match self {
+            Self::Encoded(_) => limits.max_pixels.saturating_mul(3),
+            Self::Rgb8 { rgb8, .. } => rgb8.len() as u64,
+        }
+    }
+
     pub(super) fn source(&self) -> decode::Source<'_> {
         match self {
             Self::Encoded(file) => decode::Source::Encoded(file),
@@ -105,10 +114,12 @@ pub enum ExtractError {
 
 /// An image in which a face was looked for.
 pub(super) struct Looked {
-    pub pixels: Arc<Pixels>,
     pub assessment: Assessment,
-    landmarks: Option<Placed>,
     pub timings: Timings,
+    /// The image, and what aligns its face; `None` where no face was found.
+    face: Option<(Arc<Pixels>, Placed)>,
+    /// The room that the pixels take.
+    _held: OwnedSemaphorePermit,
 }
 
 /// The landmarks that align the face.
@@ -128,9 +139,9 @@ impl Placed {
 }
 
 impl Looked {
-    fn without_face(pixels: Arc<Pixels>, thresholds: &QualityThresholds, timings: Timings) -> Self {
+    fn without_face(held: OwnedSemaphorePermit, thresholds: &QualityThresholds, timings: Timings) -> Self {
         let assessment = Assessment { measures: vec![locate::presence(None, thresholds)], face: None };
-        Self { pixels, assessment, landmarks: None, timings }
+        Self { assessment, timings, face: None, _held: held }
     }
 }
 
@@ -139,8 +150,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`ExtractError`] when the image could not be judged.
-    pub async fn extract(&self, face: FaceInput, lane: Lane, deadline: Instant) -> Result<Extraction, ExtractError> {
-        let looked = self.look(face, lane, deadline).await?;
+    pub async fn extract(&self, face: FaceInput, turn: &Turn) -> Result<Extraction, ExtractError> {
+        let looked = self.look(face, turn).await?;
         let mut timings = looked.timings;
         if !looked.assessment.acceptable() {
             for measure in looked.assessment.refused() {
@@ -148,21 +159,19 @@ impl Pipeline {
             }
             return Ok(Extraction { outcome: Err(looked.assessment), timings });
         }
-        let Some(placed) = looked.landmarks else {
+        let Some((pixels, placed)) = looked.face else {
             return Err(ExtractError::Internal("an accepted face has landmarks"));
         };
         let started = Instant::now();
-        let (size, alignment, pixels) = (self.device.input_size(Role::Embed), self.card.alignment, looked.pixels);
+        let (size, alignment) = (self.device.input_size(Role::Embed), self.card.alignment);
         let crop = self
-            .on_a_core(lane, deadline, move || {
-                align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height))
-            })
+            .on_a_core(turn, move || align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height)))
             .await?;
         timings.align += started.elapsed();
         let Ok(FaceCrop(crop)) = crop else {
             return Err(ExtractError::Internal("plausible landmarks align"));
         };
-        let output = self.device.run(Role::Embed, crop, lane, deadline).await?;
+        let output = self.device.run(Role::Embed, crop, turn).await?;
         timings.queue += output.queued;
         timings.extract += output.ran;
         let template = Template::new(self.model, output.values)
@@ -171,12 +180,13 @@ impl Pipeline {
     }
 
     /// Decodes, finds the face, places its landmarks and measures its quality.
-    pub(super) async fn look(&self, face: FaceInput, lane: Lane, deadline: Instant) -> Result<Looked, ExtractError> {
+    pub(super) async fn look(&self, face: FaceInput, turn: &Turn) -> Result<Looked, ExtractError> {
         let FaceInput { image, landmarks } = face;
         let limits = self.decode;
         let started = Instant::now();
+        let mut held = self.room_for_pixels(image.most_pixel_bytes(&limits), turn).await?;
         let pixels = self
-            .on_a_core(lane, deadline, move || -> Result<_, ExtractError> {
+            .on_a_core(turn, move || -> Result<_, ExtractError> {
                 let pixels = decode::decode(image.source(), &limits)?;
                 if let Some(five) = &landmarks {
                     align::check_landmarks(five, pixels.width(), pixels.height())?;
@@ -184,14 +194,16 @@ impl Pipeline {
                 Ok(Arc::new(pixels))
             })
             .await??;
+        // Most images are far smaller than they may be.
+        drop(held.split(held.num_permits().saturating_sub(kib(pixels.rgb8().len() as u64))));
         let mut timings = Timings { decode: started.elapsed(), ..Timings::default() };
         Metrics::get().stage("decode", timings.decode);
 
         let started = Instant::now();
         let mut located = None;
         for framing in Framing::ALL {
-            let Some(face) = self.find_face(&pixels, framing, lane, deadline).await? else { continue };
-            let Some(seen) = self.place_landmarks(&pixels, face.rect, lane, deadline).await? else { continue };
+            let Some(face) = self.find_face(&pixels, framing, turn).await? else { continue };
+            let Some(seen) = self.place_landmarks(&pixels, face.rect, turn).await? else { continue };
             let placed = match landmarks {
                 Some(five) => {
                     align::check_agreement(&five, &seen.landmarks().five())?;
@@ -205,26 +217,25 @@ impl Pipeline {
         let thresholds = self.card.quality;
         let Some((face, placed)) = located else {
             timings.align = started.elapsed();
-            return Ok(Looked::without_face(pixels, &thresholds, timings));
+            return Ok(Looked::without_face(held, &thresholds, timings));
         };
         let five = placed.landmarks().five();
         let judged = Arc::clone(&pixels);
-        let measures = self.on_a_core(lane, deadline, move || quality::assess(&judged, &five, &thresholds)).await?;
+        let measures = self.on_a_core(turn, move || quality::assess(&judged, &five, &thresholds)).await?;
         let measures = std::iter::once(locate::presence(Some(&face), &thresholds)).chain(measures).collect();
         timings.align = started.elapsed();
         Metrics::get().stage("align", timings.align);
         let assessment = Assessment { measures, face: Some((face.rect, five)) };
-        Ok(Looked { pixels, assessment, landmarks: Some(placed), timings })
+        Ok(Looked { face: Some((pixels, placed)), assessment, timings, _held: held })
     }
 
     async fn find_face(
         &self,
         pixels: &Arc<Pixels>,
         framing: Framing,
-        lane: Lane,
-        deadline: Instant,
+        turn: &Turn,
     ) -> Result<Option<Chosen>, ExtractError> {
-        let faces = self.find_faces(pixels, framing, lane, deadline).await?;
+        let faces = self.find_faces(pixels, framing, turn).await?;
         Ok(locate::choose(&faces, pixels.width(), pixels.height()))
     }
 
@@ -233,13 +244,11 @@ impl Pipeline {
         &self,
         pixels: &Arc<Pixels>,
         framing: Framing,
-        lane: Lane,
-        deadline: Instant,
+        turn: &Turn,
     ) -> Result<Vec<locate::Face>, ExtractError> {
         let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
-        let View { pixels: seen, map } =
-            self.on_a_core(lane, deadline, move || View::new(&image, framing, side)).await?;
-        let output = self.device.run(Role::Detect, seen, lane, deadline).await?;
+        let View { pixels: seen, map } = self.on_a_core(turn, move || View::new(&image, framing, side)).await?;
+        let output = self.device.run(Role::Detect, seen, turn).await?;
         let found = detector::detections(&output.values, framing.least_score());
         Ok(map.faces(found.into_iter().map(|d| (d.rect, d.score))))
     }
@@ -249,39 +258,79 @@ impl Pipeline {
         &self,
         pixels: &Arc<Pixels>,
         face: Rect,
-        lane: Lane,
-        deadline: Instant,
+        turn: &Turn,
     ) -> Result<Option<Placed>, ExtractError> {
         let (width, height) = (pixels.width(), pixels.height());
         let Some(region) = locate::landmark_region(&face, width, height) else { return Ok(None) };
         let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Landmark).width);
-        let input = self.on_a_core(lane, deadline, move || locate::landmark_view(&image, region, side)).await?;
-        let output = self.device.run(Role::Landmark, input, lane, deadline).await?;
+        let input = self.on_a_core(turn, move || locate::landmark_view(&image, region, side)).await?;
+        let output = self.device.run(Role::Landmark, input, turn).await?;
         let relative = landmarks::landmarks(&output.values, region.width as f32, region.height as f32);
         let placed = relative.map(|all| locate::place_landmarks(&all, region));
         let plausible = placed.filter(|all| align::check_landmarks(&all.five(), width, height).is_ok());
         Ok(plausible.map(|all| Placed::Network(Box::new(all))))
     }
 
+    /// Waits for room for an image's pixels: those of all requests together are bounded.
+    async fn room_for_pixels(&self, bytes: u64, turn: &Turn) -> Result<OwnedSemaphorePermit, ExtractError> {
+        let wanted = u32::try_from(kib(bytes)).unwrap_or(u32::MAX).min(self.pixel_room);
+        let room = Arc::clone(&self.pixels).acquire_many_owned(wanted);
+        let Ok(room) = tokio::time::timeout_at(turn.deadline.into(), room).await else {
+            Metrics::get().dropped("late", "pixels", turn.lane.as_str());
+            return Err(ExtractError::Late);
+        };
+        room.map_err(|_| ExtractError::Internal("the room for pixels is never closed"))
+    }
+
     /// Runs work on pixels on a thread of its own, at most one per core and lane: enrolments that wait keep no verification waiting.
     /// The rest wait their turn, and leave when nobody waits for them or their deadline passes.
     pub(super) async fn on_a_core<T: Send + 'static>(
         &self,
-        lane: Lane,
-        deadline: Instant,
+        turn: &Turn,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ExtractError> {
-        let cores = match lane {
-            Lane::Verification => &self.cores,
+        let cores = match turn.lane {
+            Lane::Verification | Lane::Identification => &self.cores,
             Lane::Enrolment => &self.enrolment_cores,
         };
-        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(cores).acquire_owned());
-        let permit = permit.await.map_err(|_| ExtractError::Late)?;
+        let waiting = Waiting::new(turn.lane);
+        let permit = tokio::time::timeout_at(turn.deadline.into(), Arc::clone(cores).acquire_owned()).await;
+        waiting.over();
+        let Ok(permit) = permit else {
+            Metrics::get().dropped("late", "core", turn.lane.as_str());
+            return Err(ExtractError::Late);
+        };
         let permit = permit.map_err(|_| ExtractError::Internal("the cores' permits are never closed"))?;
         let worked = tokio::task::spawn_blocking(move || {
             let _permit = permit; // held until the work is done, also when nobody waits any more
             work()
         });
         worked.await.map_err(|_| ExtractError::Internal("work on an image panicked"))
+    }
+}
+
+/// The room that so many bytes take, in its unit.
+const fn kib(bytes: u64) -> usize {
+    bytes.div_ceil(1 << 10) as usize
+}
+
+/// Counts who leaves while waiting for a core: dropped before it is over, nobody waits any more.
+struct Waiting(Option<Lane>);
+
+impl Waiting {
+    fn new(lane: Lane) -> Self {
+        Self(Some(lane))
+    }
+
+    fn over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(lane) = self.0 {
+            Metrics::get().dropped("gone", "core", lane.as_str());
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     decide::{decide, threshold_1_to_n},
 };
 use crate::{
-    domain::{CandidateList, Case, CaseId, Decision, Fpir, TransactionId},
+    domain::{CandidateList, Case, CaseId, Decision, Fpir, TransactionId, Turn},
     gallery::{CaseError, Gallery, SearchError, SpendError, StoreError},
     telemetry::Metrics,
 };
@@ -64,7 +64,12 @@ impl From<SpendError> for IdentifyError {
 impl Pipeline {
     /// Spends the receipt and searches the gallery for other subjects' references that reach the threshold. The receipt is spent,
     /// durably, before the search: a failure costs a verification, never a second use.
-    pub async fn identify(&self, gallery: &Arc<Gallery>, search: Search<'_>) -> Result<Identified, IdentifyError> {
+    pub async fn identify(
+        &self,
+        gallery: &Arc<Gallery>,
+        search: Search<'_>,
+        turn: &Turn,
+    ) -> Result<Identified, IdentifyError> {
         let receipt = self.receipts.open(search.receipt, search.bearer, SystemTime::now())?;
         // Who was erased since the verification is not searched for.
         if gallery.references_of(&receipt.subject).is_empty() {
@@ -75,7 +80,7 @@ impl Pipeline {
         gallery.spend_receipt(receipt.nonce, receipt.expires_at).await?;
 
         let started = Instant::now();
-        let (found, epoch) = gallery.search(&receipt.probe, &receipt.subject, search.max_candidates).await?;
+        let (found, epoch) = gallery.search(&receipt.probe, &receipt.subject, search.max_candidates, turn).await?;
         let took = started.elapsed();
         Metrics::get().stage("search", took);
         let timings = Timings { compare: took, ..Timings::default() };

@@ -6,11 +6,13 @@
 //! | `photo` | `locate`, once for every face of a photo; and an image that is all face |
 //! | `verify` | `extract`, then `stranger`, `decide` and `receipt` |
 //! | `identify` | `receipt` and `decide`, around a search of the gallery |
+//! | `canary` | `batch`, with golden faces |
 //! | `enrol` | `extract`, then a commit to the gallery |
 
 pub mod align;
 mod assess;
 mod batch;
+mod canary;
 mod decide;
 pub mod decode;
 mod enrol;
@@ -28,7 +30,8 @@ use std::{io, num::NonZeroUsize, sync::Arc};
 use tokio::sync::Semaphore;
 
 pub use align::ImplausibleLandmarks;
-pub use batch::{BatchLimits, DeviceError, Lane};
+pub use batch::{BatchLimits, DeviceError};
+pub use canary::CanaryError;
 pub use decide::{RatePolicy, ThresholdError};
 pub use decode::{DecodeError, DecodeLimits};
 pub use enrol::ExtractReferenceError;
@@ -40,7 +43,7 @@ pub use verify::{Claim, Claimant, Verified, VerifyError};
 
 use crate::{
     domain::{Calibration, ModelDigest},
-    model::{Card, Executor, ModelSet},
+    model::{Card, Executor, Golden, ModelSet},
     seal::RootKey,
 };
 use batch::Device;
@@ -53,6 +56,8 @@ pub struct Settings {
     pub rates: RatePolicy,
     /// Images decoded, judged or aligned at a time: each takes a core.
     pub decoders: NonZeroUsize,
+    /// Bytes of decoded images held at a time, all requests together; more wait.
+    pub pixel_bytes: usize,
 }
 
 /// One model on one device, and the lines that lead to it.
@@ -67,9 +72,18 @@ pub struct Pipeline {
     cores: Arc<Semaphore>,
     /// As many again for enrolments, at half the number.
     enrolment_cores: Arc<Semaphore>,
+    /// Room for decoded images, KiB.
+    pixels: Arc<Semaphore>,
+    /// All of it.
+    pixel_room: u32,
     receipts: Receipts,
     root: RootKey,
+    /// Empty until [`Self::with_golden`].
+    golden: Vec<Golden>,
 }
+
+/// KiB: 256 GiB, which a semaphore can count.
+const MOST_PIXEL_ROOM: u32 = 1 << 28;
 
 impl Pipeline {
     /// Starts the device's thread.
@@ -82,6 +96,7 @@ impl Pipeline {
         settings: Settings,
         root: RootKey,
     ) -> io::Result<Self> {
+        let pixel_room = u32::try_from(settings.pixel_bytes >> 10).unwrap_or(u32::MAX).clamp(1, MOST_PIXEL_ROOM);
         Ok(Self {
             card: models.card().clone(),
             model: models.template_digest(),
@@ -90,8 +105,11 @@ impl Pipeline {
             rates: settings.rates,
             cores: Arc::new(Semaphore::new(settings.decoders.get())),
             enrolment_cores: Arc::new(Semaphore::new(settings.decoders.get().div_ceil(2))),
+            pixels: Arc::new(Semaphore::new(pixel_room as usize)),
+            pixel_room,
             receipts: Receipts::new(&root),
             root,
+            golden: Vec::new(),
         })
     }
 

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::{ExtractError, ImageInput, Lane, Pipeline, batch::DeviceError, decode, locate::Framing};
+use super::{ExtractError, ImageInput, Pipeline, batch::DeviceError, decode, locate::Framing};
 use crate::{
-    domain::{ModelDigest, Pixels, QualityThresholds, Rect, Template},
+    domain::{Lane, ModelDigest, Pixels, QualityThresholds, Rect, Template, Turn},
     model::Role,
 };
 
@@ -31,7 +31,8 @@ impl Pipeline {
     /// # Errors
     /// [`ExtractError::Device`] and [`ExtractError::Late`].
     pub async fn faces_in_photo(&self, photo: &Arc<Pixels>, deadline: Instant) -> Result<Vec<PhotoFace>, ExtractError> {
-        let mut faces = self.find_faces(photo, Framing::Photo, Lane::Enrolment, deadline).await?;
+        let turn = Turn::own(Lane::Enrolment, deadline);
+        let mut faces = self.find_faces(photo, Framing::Photo, &turn).await?;
         let area = |rect: &Rect| rect.width * rect.height;
         faces.sort_by(|a, b| area(&b.rect).total_cmp(&area(&a.rect)));
         let photo = Arc::clone(photo);
@@ -46,7 +47,7 @@ impl Pipeline {
             };
             faces.into_iter().filter_map(cut).collect()
         };
-        self.on_a_core(Lane::Enrolment, deadline, cut).await
+        self.on_a_core(&turn, cut).await
     }
 
     /// The template of an image that is taken as the face, whole: nothing is located, judged or aligned. For evaluations; its model
@@ -56,10 +57,11 @@ impl Pipeline {
     /// As [`Self::extract`].
     pub async fn extract_whole(&self, image: ImageInput, deadline: Instant) -> Result<Template, ExtractError> {
         let (limits, size) = (self.decode, self.device.input_size(Role::Embed));
-        let decoded = self.on_a_core(Lane::Enrolment, deadline, move || {
+        let turn = Turn::own(Lane::Enrolment, deadline);
+        let decoded = self.on_a_core(&turn, move || {
             decode::decode(image.source(), &limits).map(|pixels| pixels.squared().resized(size.width, size.height))
         });
-        let output = self.device.run(Role::Embed, decoded.await??, Lane::Enrolment, deadline).await?;
+        let output = self.device.run(Role::Embed, decoded.await??, &turn).await?;
         let digest = Sha256::new_with_prefix(b"vultus whole image v1").chain_update(self.model.as_bytes()).finalize();
         Template::new(ModelDigest::new(digest.into()), output.values)
             .map_err(|_| DeviceError::Failed("the network's output is no template".into()).into())

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    Bearer, ExtractError, Extraction, FaceInput, Lane, Pipeline, ThresholdError, Timings,
+    Bearer, ExtractError, Extraction, FaceInput, Pipeline, ThresholdError, Timings,
     decide::{decide, score_of_a_stranger, threshold_1_to_1},
     stranger::likeness,
 };
 use crate::{
     domain::{
         Assessment, ClientId, Fmr, ModelMismatch, Purpose, Reason, Reference, Score, SubjectId, Template, Threshold,
-        compare,
+        Turn, compare,
     },
     gallery::{Gallery, StoreError},
     seal::SealError,
@@ -73,14 +73,14 @@ impl Pipeline {
         probe: FaceInput,
         claim: Claim<'_>,
         max_fmr: Option<Fmr>,
-        deadline: Instant,
+        turn: &Turn,
     ) -> Result<Verified, VerifyError> {
         // Before any work: a rate that cannot be kept costs nothing.
         let threshold = threshold_1_to_1(self.calibration(), &self.rates, max_fmr)?;
-        let probe = self.extract(probe, Lane::Verification, deadline).await?;
+        let probe = self.extract(probe, turn).await?;
         let verified = match claim {
             Claim::Subject { gallery, bearer } => self.verify_subject(probe, gallery, bearer, threshold).await?,
-            Claim::Inline(reference) => self.verify_inline(probe, reference, threshold, deadline).await?,
+            Claim::Inline(reference) => self.verify_inline(probe, reference, threshold, turn).await?,
         };
         let reason = verified.reason;
         Metrics::get().decisions_total.with_label_values(&[reason.decision().as_str(), reason.as_str()]).inc();
@@ -136,14 +136,14 @@ impl Pipeline {
         probe: Extraction,
         reference: FaceInput,
         threshold: Threshold,
-        deadline: Instant,
+        turn: &Turn,
     ) -> Result<Verified, VerifyError> {
         let mut timings = probe.timings;
         let probe = match probe.outcome {
             Ok(template) => template,
             Err(assessment) => return Ok(Verified::undetermined(assessment, Role::Probe, threshold, 0, timings)),
         };
-        let reference = self.extract(reference, Lane::Verification, deadline).await?;
+        let reference = self.extract(reference, turn).await?;
         timings = timings + reference.timings;
         let reference = match reference.outcome {
             Ok(template) => template,

@@ -2,9 +2,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tonic::{Code, Status};
+use tonic::{
+    Code, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::ledger::NoRoom;
 use crate::{
     access::Denied,
     domain::{Assessment, CalibrationError, Measure},
@@ -27,8 +31,8 @@ pub enum Error {
     Unauthenticated,
     #[error(transparent)]
     Denied(#[from] Denied),
-    #[error("as many requests as are allowed are being answered")]
-    Busy,
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     #[error(transparent)]
     Extract(#[from] ExtractError),
     #[error("the image was refused")]
@@ -128,7 +132,12 @@ impl Error {
             Self::Unauthenticated => row(Unauthenticated, "CLIENT_MISSING", text),
             // Which right, purpose or gallery was missing is the operator's to know.
             Self::Denied(_) => row(PermissionDenied, "NOT_PERMITTED", "the policy does not permit this call"),
-            Self::Busy => row(ResourceExhausted, OVERLOADED, "too many requests; try again shortly"),
+            Self::NoRoom(none) if none.is_the_clients() => row(
+                ResourceExhausted,
+                CLIENT_OVER_LIMIT,
+                "this client has as much in flight as it may; try again when answers have come",
+            ),
+            Self::NoRoom(_) => row(ResourceExhausted, OVERLOADED, "too many requests; try again shortly"),
             Self::Extract(error) => match error {
                 ExtractError::Decode(error) => row(InvalidArgument, image_reason(error), text),
                 ExtractError::Landmarks(_) => row(InvalidArgument, "LANDMARKS_IMPLAUSIBLE", text),
@@ -186,6 +195,7 @@ impl Error {
             Self::Search(error) => match error {
                 SearchError::Model(_) => row(FailedPrecondition, "GALLERY_OF_ANOTHER_MODEL", text),
                 SearchError::Index(_) => row(Internal, "INTERNAL", INTERNAL),
+                SearchError::Late => row(DeadlineExceeded, "DEADLINE", text),
                 SearchError::Stopped => row(Unavailable, "STOPPING", text),
             },
             Self::Case(error) => match error {
@@ -213,10 +223,13 @@ impl Error {
         if let Self::Field { field, expected } = &self {
             details.add_bad_request_violation(*field, format!("expected {expected}"));
         }
-        if reason == OVERLOADED {
+        let mut metadata = MetadataMap::new();
+        if [OVERLOADED, CLIENT_OVER_LIMIT].contains(&reason) {
             details.set_retry_info(Some(RETRY_AFTER));
+            // For clients that retry by gRPC's own policy and read no details.
+            metadata.insert(PUSHBACK, MetadataValue::from_static(PUSHBACK_MS));
         }
-        Status::with_error_details(code, message, details)
+        Status::with_error_details_and_metadata(code, message, details, metadata)
     }
 }
 
@@ -245,11 +258,14 @@ fn image_reason(error: &DecodeError) -> &'static str {
 /// What a caller learns of a fault of ours; the log says more.
 const INTERNAL: &str = "internal error";
 
-/// The one reason that is worth trying again soon.
+/// The reasons that are worth trying again soon: the server's limits, and the client's own.
 const OVERLOADED: &str = "OVERLOADED";
+const CLIENT_OVER_LIMIT: &str = "CLIENT_OVER_LIMIT";
 
-/// When a refused caller may try again.
+/// When a refused caller may try again, in `google.rpc.RetryInfo` and as gRPC's own retries take it.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+const PUSHBACK_MS: &str = "250";
 
 /// What to do at the counter.
 fn advice(assessment: &Assessment) -> String {
@@ -279,7 +295,7 @@ mod tests {
     #[test]
     fn only_overload_invites_to_try_again() {
         let retry = |error: Error| error.into_status().get_error_details().retry_info().and_then(|r| r.retry_delay);
-        assert_eq!(retry(Error::Busy), Some(RETRY_AFTER));
+        assert_eq!(retry(Error::NoRoom(NoRoom::Lane)), Some(RETRY_AFTER));
         assert_eq!(retry(Error::Store(StoreError::Full)), None);
     }
 

@@ -7,10 +7,10 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use tracing::{Instrument, Span};
 
-use super::{Service, error::Error, pb, receive, respond};
+use super::{Service, admission::StreamPlace, error::Error, observe, pb, receive, respond};
 use crate::{
     access::Right,
-    domain::{ClientId, GalleryName, ReferenceId, SubjectId},
+    domain::{GalleryName, ReferenceId, SubjectId, Turn},
     gallery::Selector,
     pipeline::Timings,
     telemetry::Metrics,
@@ -23,20 +23,20 @@ impl pb::gallery_service_server::GalleryService for Service {
     type EnrolStreamStream = StatusStream;
 
     async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolResponse>, Status> {
-        let deadline = receive::deadline(request.metadata(), &self.0.limits);
-        let client = receive::client(request.metadata());
-        self.answer("Enrol", async { self.enrol_face(client?, request.into_inner(), deadline).await }).await
+        let turn = receive::turn(request.extensions());
+        self.answer("Enrol", async { self.enrol_face(&turn?, request.into_inner()).await }).await
     }
 
     async fn enrol_stream(
         &self,
         request: Request<Streaming<pb::EnrolStreamRequest>>,
     ) -> Result<Response<StatusStream>, Status> {
-        let client = receive::client(request.metadata()).map_err(Error::into_status)?;
+        let turn = receive::turn(request.extensions()).map_err(Error::into_status)?;
+        let place = request.extensions().get::<StreamPlace>().cloned();
         let items = request.into_inner();
         let window = self.0.limits.enrol_stream_window;
         let (statuses, answers) = mpsc::channel(window);
-        tokio::spawn(self.clone().enrol_items(client, items, statuses).instrument(Span::current()));
+        tokio::spawn(self.clone().enrol_items(turn, place, items, statuses).instrument(Span::current()));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
@@ -53,14 +53,9 @@ impl pb::gallery_service_server::GalleryService for Service {
 }
 
 impl Service {
-    async fn enrol_face(
-        &self,
-        client: ClientId,
-        request: pb::EnrolRequest,
-        deadline: Instant,
-    ) -> Result<pb::EnrolResponse, Error> {
+    async fn enrol_face(&self, turn: &Turn, request: pb::EnrolRequest) -> Result<pb::EnrolResponse, Error> {
         let started = Instant::now();
-        let (pass, context) = self.enter(&client, request.context, &[Right::Enrol])?;
+        let (pass, context) = self.enter(receive::client_of(turn)?, request.context, &[Right::Enrol])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let subject = receive::id("subject_id", SubjectId::new(&request.subject_id))?;
         let id = match request.reference_id.as_str() {
@@ -85,7 +80,7 @@ impl Service {
             });
         }
         let image = receive::face("image", request.image)?;
-        let (template, mut timings) = pipeline.extract_reference(image, deadline).await?;
+        let (template, mut timings) = pipeline.extract_reference(image, turn).await?;
         // Only a face that became a template makes a gallery.
         let gallery = pass.gallery_for_enrolment(&name, pipeline.model(), template.dimension()).await??;
         let committing = Instant::now();
@@ -102,11 +97,12 @@ impl Service {
         })
     }
 
-    /// Enrols what comes in, at most a window of items at a time: a sender that is faster waits, in its own flow control. Ends with
-    /// the sender, after a silence of the greatest deadline, or when the server is told to stop.
+    /// Enrols what comes in, at most a window of items at a time, of this stream and of all together: a sender that is faster waits,
+    /// in its own flow control, with one item received at most. Ends with the sender, after a silence of the greatest deadline, or when the server is told to stop.
     async fn enrol_items(
         self,
-        client: ClientId,
+        turn: Turn,
+        _place: Option<StreamPlace>,
         mut items: Streaming<pb::EnrolStreamRequest>,
         statuses: mpsc::Sender<Result<pb::EnrolStreamResponse, Status>>,
     ) {
@@ -134,23 +130,27 @@ impl Service {
             if statuses.is_closed() {
                 return;
             }
-            let (service, client, statuses) = (self.clone(), client.clone(), statuses.clone());
+            // Before the next item is read, so that streams together hold no more than the window.
+            let Ok(worked_on) = Arc::clone(&self.0.stream_items).acquire_owned().await else { return };
+            let deadline = Instant::now() + self.0.limits.max_deadline;
+            let turn = Turn { arrived: Instant::now(), deadline, ..turn.clone() };
+            let (service, statuses) = (self.clone(), statuses.clone());
             tokio::spawn(async move {
-                let status = service.enrol_item(client, request).await;
+                let _worked_on = worked_on;
+                let status = service.enrol_item(&turn, request).await;
                 let _ = statuses.send(Ok(status)).await; // as above
                 drop(permit);
             });
         }
     }
 
-    async fn enrol_item(&self, client: ClientId, request: pb::EnrolStreamRequest) -> pb::EnrolStreamResponse {
+    async fn enrol_item(&self, turn: &Turn, request: pb::EnrolStreamRequest) -> pb::EnrolStreamResponse {
         use pb::enrol_stream_response::Result as Outcome;
-        let deadline = Instant::now() + self.0.limits.max_deadline;
         let work = async {
             let enrolment = request.enrolment.ok_or(Error::field("enrolment", "an EnrolRequest"))?;
-            self.enrol_face(client, enrolment, deadline).await
+            self.enrol_face(turn, enrolment).await
         };
-        let outcome = match self.answer_item("EnrolStream", work).await {
+        let outcome = match observe::observe("EnrolStream", work).await {
             Ok(enrolled) => Outcome::Enrolled(enrolled),
             Err(status) => Outcome::Refused(tonic_types::Status {
                 code: status.code() as i32,
@@ -162,9 +162,9 @@ impl Service {
     }
 
     async fn erase_references(&self, request: Request<pb::EraseRequest>) -> Result<pb::EraseResponse, Error> {
-        let client = receive::client(request.metadata())?;
+        let turn = receive::turn(request.extensions())?;
         let request = request.into_inner();
-        let (pass, context) = self.enter(&client, request.context, &[Right::Erase])?;
+        let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Erase])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let selector = match request.selector {
             None => return Err(Error::field("selector", "subject_id or reference_id; nothing is never all")),
@@ -195,10 +195,10 @@ impl Service {
         &self,
         request: Request<pb::DescribeGalleryRequest>,
     ) -> Result<pb::DescribeGalleryResponse, Error> {
-        let client = receive::client(request.metadata())?;
+        let turn = receive::turn(request.extensions())?;
         let request = request.into_inner();
         let rights = [Right::Admin, Right::Enrol, Right::Verify];
-        let (pass, context) = self.enter(&client, request.context, &rights)?;
+        let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &rights)?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let gallery = pass.gallery(&name)?.ok_or(Error::Unknown("there is no gallery of this name"))?;
         let description = gallery.describe();

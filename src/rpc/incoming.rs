@@ -1,9 +1,12 @@
-//! Connections: as many as are allowed, and none that stays silent.
+//! Connections: as many as are allowed, none that keeps its place without a request, and none for ever.
 
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,22 +15,100 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::Sleep,
+    time::{Instant, Sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+
+use super::Limits;
+
+/// What a client sends at least before its first request: HTTP/2's preface, and a SETTINGS frame without settings.
+const GREETING_BYTES: usize = 24 + 9;
+
+/// How long a new connection may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the greeting.
+    pub handshake: Duration,
+    /// For the first request.
+    pub first_request: Duration,
+    /// For all: what is not done by then is broken off.
+    pub whole: Duration,
+}
+
+impl Patience {
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            handshake: limits.handshake_timeout,
+            first_request: limits.first_request_timeout,
+            // Told to go at its age; tonic's own grace breaks off instead of telling first.
+            whole: limits.connection_age + limits.connection_age_grace,
+        }
+    }
+}
+
+/// Set by the door at a connection's first request.
+#[derive(Debug, Clone, Default)]
+pub struct Spoken(Arc<AtomicBool>);
+
+impl Spoken {
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// A connection that holds its place until it ends.
 pub struct Connection {
     stream: TcpStream,
-    /// Until the first byte: when the wait for it ends.
-    first_byte: Option<Pin<Box<Sleep>>>,
+    /// When the wait for the greeting ends, or then for the first request, or then the connection's life.
+    patience: Pin<Box<Sleep>>,
+    /// Bytes of the greeting that are still to come.
+    greeting: usize,
+    first_request_by: Instant,
+    end: Instant,
+    spoken: Spoken,
     _place: OwnedSemaphorePermit,
 }
 
-/// Accepts at most `most` connections at a time; more wait in the system's backlog. One that sends nothing for `patience` is
-/// closed. A failure to accept (no file handles, say) is waited out.
-pub fn accept(listener: TcpListener, most: usize, patience: Duration) -> ReceiverStream<io::Result<Connection>> {
+impl Connection {
+    fn new(stream: TcpStream, patience: Patience, place: OwnedSemaphorePermit) -> Self {
+        let now = Instant::now();
+        let first = patience.handshake.min(patience.first_request).min(patience.whole);
+        Self {
+            stream,
+            patience: Box::pin(tokio::time::sleep_until(now + first)),
+            greeting: GREETING_BYTES,
+            first_request_by: now + patience.first_request,
+            end: now + patience.whole,
+            spoken: Spoken::default(),
+            _place: place,
+        }
+    }
+
+    /// An error once the present wait is over. Asked only when there is nothing to read: requests pay nothing.
+    fn check_patience(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let until = match () {
+            () if self.spoken.is_noted() => self.end,
+            () if self.greeting == 0 => self.first_request_by.min(self.end),
+            () => self.patience.deadline(),
+        };
+        if self.patience.deadline() != until {
+            self.patience.as_mut().reset(until);
+        }
+        match self.patience.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+/// Accepts at most `most` connections at a time; more wait in the system's backlog. One that is silent for longer than `patience`
+/// is closed. A failure to accept (no file handles, say) is waited out.
+pub fn accept(listener: TcpListener, most: usize, patience: Patience) -> ReceiverStream<io::Result<Connection>> {
     let (connections, incoming) = mpsc::channel(1);
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(most));
@@ -41,9 +122,7 @@ pub fn accept(listener: TcpListener, most: usize, patience: Duration) -> Receive
             let connection = accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream));
             match connection {
                 Ok(stream) => {
-                    let first_byte = Some(Box::pin(tokio::time::sleep(patience)));
-                    let connection = Connection { stream, first_byte, _place: place };
-                    if connections.send(Ok(connection)).await.is_err() {
+                    if connections.send(Ok(Connection::new(stream, patience, place))).await.is_err() {
                         return; // the server has ended
                     }
                 }
@@ -66,13 +145,11 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            self.first_byte = None;
-        } else if let Some(patience) = &mut self.first_byte
-            && patience.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        self.greeting = self.greeting.saturating_sub(buffer.filled().len() - before);
+        if read.is_pending() {
+            self.check_patience(context)?;
         }
         read
     }
@@ -105,10 +182,10 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Spoken;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Spoken {
+        self.spoken.clone()
     }
 }
 
@@ -119,38 +196,66 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(200);
+    const SHORT: Duration = Duration::from_millis(200);
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A client's end and the server's.
+    async fn pair(patience: Patience) -> (TcpStream, Connection) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, accept(listener, 8, patience).next().await.unwrap().unwrap())
+    }
 
     #[tokio::test]
-    async fn a_silent_connection_is_closed_and_a_talking_one_is_not() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut incoming = accept(listener, 8, PATIENCE);
-        let _silent = TcpStream::connect(address).await.unwrap();
-        let mut served = incoming.next().await.unwrap().unwrap();
-        let error = served.read_u8().await.unwrap_err();
+    async fn half_a_greeting_does_not_keep_a_connection() {
+        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: LONG, whole: LONG }).await;
+        client.write_all(&[0; GREETING_BYTES - 1]).await.unwrap();
+        let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 
-        let mut talking = TcpStream::connect(address).await.unwrap();
-        let mut served = incoming.next().await.unwrap().unwrap();
-        talking.write_u8(7).await.unwrap();
+    #[tokio::test]
+    async fn nor_does_a_greeting_without_a_request() {
+        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: 2 * SHORT, whole: LONG }).await;
+        client.write_all(&[0; GREETING_BYTES]).await.unwrap();
+        let started = Instant::now();
+        let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() > SHORT, "the handshake's time ended it");
+    }
+
+    #[tokio::test]
+    async fn after_a_request_silence_is_no_fault() {
+        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: SHORT, whole: LONG }).await;
+        client.write_all(&[7; GREETING_BYTES + 1]).await.unwrap();
+        served.read_exact(&mut [0; GREETING_BYTES]).await.unwrap();
+        served.connect_info().note();
         assert_eq!(served.read_u8().await.unwrap(), 7);
-        assert!(tokio::time::timeout(3 * PATIENCE, served.read_u8()).await.is_err(), "silence later on is no fault");
+        assert!(tokio::time::timeout(3 * SHORT, served.read_u8()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn no_connection_lives_for_ever() {
+        let (mut client, mut served) = pair(Patience { handshake: LONG, first_request: LONG, whole: SHORT }).await;
+        served.connect_info().note();
+        client.write_all(&[7; GREETING_BYTES]).await.unwrap();
+        let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
     async fn no_more_connections_than_places() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut incoming = accept(listener, 2, Duration::from_secs(60));
+        let mut incoming = accept(listener, 2, Patience { handshake: LONG, first_request: LONG, whole: LONG });
         let mut clients = Vec::new();
         for _ in 0..3 {
             clients.push(TcpStream::connect(address).await.unwrap());
         }
         let first = incoming.next().await.unwrap().unwrap();
         let _second = incoming.next().await.unwrap().unwrap();
-        assert!(tokio::time::timeout(PATIENCE, incoming.next()).await.is_err(), "a third was let in");
+        assert!(tokio::time::timeout(SHORT, incoming.next()).await.is_err(), "a third was let in");
         drop(first);
-        assert!(tokio::time::timeout(PATIENCE, incoming.next()).await.is_ok());
+        assert!(tokio::time::timeout(SHORT, incoming.next()).await.is_ok());
     }
 }

@@ -29,10 +29,10 @@ impl pb::match_service_server::MatchService for Service {
 impl Service {
     async fn verify_face(&self, request: Request<pb::VerifyRequest>) -> Result<pb::VerifyResponse, Error> {
         let started = Instant::now();
-        let client = receive::client(request.metadata())?;
-        let deadline = receive::deadline(request.metadata(), &self.0.limits);
+        let turn = receive::turn(request.extensions())?;
+        let client = receive::client_of(&turn)?;
         let request = request.into_inner();
-        let (pass, context) = self.enter(&client, request.context, &[Right::Verify])?;
+        let (pass, context) = self.enter(client, request.context, &[Right::Verify])?;
         let max_fmr = receive::max_fmr(request.max_fmr)?;
         let verified = match request.claim {
             None => return Err(Error::field("claim", "claimed_subject or inline_reference")),
@@ -40,15 +40,15 @@ impl Service {
                 let name = receive::id("claimed_subject.gallery", GalleryName::new(&claimed.gallery))?;
                 let subject = receive::id("claimed_subject.subject_id", SubjectId::new(&claimed.subject_id))?;
                 let gallery = pass.gallery(&name)?;
-                let bearer = Claimant { subject: &subject, client: &client, gallery: &name, purpose: context.purpose };
+                let bearer = Claimant { subject: &subject, client, gallery: &name, purpose: context.purpose };
                 let claim = Claim::Subject { gallery: gallery.as_deref(), bearer };
                 let probe = receive::face("probe", request.probe)?;
-                self.0.pipeline.verify(probe, claim, max_fmr, deadline).await?
+                self.0.pipeline.verify(probe, claim, max_fmr, &turn).await?
             }
             Some(pb::verify_request::Claim::InlineReference(image)) => {
                 let probe = receive::face("probe", request.probe)?;
                 let claim = Claim::Inline(receive::face("inline_reference", Some(image))?);
-                self.0.pipeline.verify(probe, claim, max_fmr, deadline).await?
+                self.0.pipeline.verify(probe, claim, max_fmr, &turn).await?
             }
         };
         tracing::info!(
@@ -91,19 +91,20 @@ impl Service {
 
     async fn identify_receipt(&self, request: Request<pb::IdentifyRequest>) -> Result<pb::IdentifyResponse, Error> {
         let started = Instant::now();
-        let client = receive::client(request.metadata())?;
+        let turn = receive::turn(request.extensions())?;
+        let client = receive::client_of(&turn)?;
         let request = request.into_inner();
-        let (pass, context) = self.enter(&client, request.context, &[Right::Identify])?;
+        let (pass, context) = self.enter(client, request.context, &[Right::Identify])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let receipt = receive::receipt(&request.receipt)?;
         let max_candidates = receive::max_candidates(request.max_candidates)?;
         let max_fpir = receive::max_fpir(request.max_fpir)?;
         let gallery = pass.gallery(&name)?.ok_or(Error::Unknown("there is no gallery of this name"))?;
         let model = self.0.pipeline.model();
-        let bearer = Bearer { client: &client, gallery: &name, purpose: context.purpose, model };
+        let bearer = Bearer { client, gallery: &name, purpose: context.purpose, model };
         let transaction = &context.transaction_id;
         let search = Search { receipt, bearer, transaction, max_candidates, max_fpir };
-        let identified = self.0.pipeline.identify(&gallery, search).await?;
+        let identified = self.0.pipeline.identify(&gallery, search, &turn).await?;
         let review = identified.case.is_some();
         tracing::info!(outcome = if review { "review" } else { "no_duplicate" }, "identified");
         let outcome = if review { pb::IdentifyOutcome::Review } else { pb::IdentifyOutcome::NoDuplicate };
@@ -120,12 +121,12 @@ impl Service {
 
     async fn assess_face(&self, request: Request<pb::AssessRequest>) -> Result<pb::AssessResponse, Error> {
         let started = Instant::now();
-        let client = receive::client(request.metadata())?;
-        let deadline = receive::deadline(request.metadata(), &self.0.limits);
+        let turn = receive::turn(request.extensions())?;
+        let client = receive::client_of(&turn)?;
         let request = request.into_inner();
-        let (_, context) = self.enter(&client, request.context, &[Right::Verify])?;
+        let (_, context) = self.enter(client, request.context, &[Right::Verify])?;
         let image = receive::face("image", request.image)?;
-        let (assessment, timings): (_, Timings) = self.0.pipeline.assess(image, deadline).await?;
+        let (assessment, timings): (_, Timings) = self.0.pipeline.assess(image, &turn).await?;
         tracing::info!(acceptable = assessment.acceptable(), "assessed");
         Ok(pb::AssessResponse {
             acceptable: assessment.acceptable(),

@@ -1,9 +1,13 @@
 //! The gRPC surface: assembly and limits, messages in, answers out, one table from error to status.
 
 mod admission;
+mod background;
 mod error;
 mod gallery;
+mod health;
 mod incoming;
+mod ledger;
+mod limits;
 mod matching;
 mod observe;
 mod receive;
@@ -12,7 +16,8 @@ mod respond;
 mod review;
 mod server;
 
-pub use server::{Ended, Limits, ServeError, Serving, bind};
+pub use limits::Limits;
+pub use server::{Ended, ServeError, Serving, bind};
 
 /// The contract, as generated from `proto/`.
 #[allow(missing_docs, clippy::pedantic)]
@@ -23,11 +28,14 @@ pub mod pb {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vultus.bin"));
 }
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use tokio::sync::{Semaphore, watch};
 
-use crate::{access::Access, pipeline::Pipeline};
+use crate::{access::Access, domain::Lane, pipeline::Pipeline, telemetry::Metrics};
+use admission::Places;
+use background::Background;
+use ledger::Ledger;
 
 /// What the services share.
 #[derive(Debug)]
@@ -37,21 +45,34 @@ pub struct Core {
     /// What the operator offers a customer who was not matched.
     alternative_route: String,
     limits: Limits,
-    /// A permit per request being answered.
-    in_flight: Semaphore,
+    /// Who is being answered.
+    places: Places,
+    /// Where that is done which is not urgent.
+    background: Background,
     /// A permit per item of a stream being worked on.
-    stream_items: Semaphore,
+    stream_items: Arc<Semaphore>,
     /// True once the server is told to stop.
     stopping: watch::Sender<bool>,
 }
 
 impl Core {
-    pub fn new(access: Access, pipeline: Pipeline, alternative_route: String, limits: Limits) -> Self {
-        let in_flight = Semaphore::new(limits.max_in_flight);
-        let stream_items = Semaphore::new(limits.enrol_stream_window);
-        let stopping = watch::Sender::new(false);
-        Self { access, pipeline, alternative_route, limits, in_flight, stream_items, stopping }
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn new(access: Access, pipeline: Pipeline, alternative_route: String, limits: Limits) -> io::Result<Self> {
+        let capacity = limits.capacity();
+        for (lane, most) in Lane::ALL.iter().zip(capacity.by_lane) {
+            Metrics::get().requests_limit.with_label_values(&[lane.as_str()]).set(gauge(most.min(capacity.requests)));
+        }
+        Metrics::get().request_bytes_limit.set(gauge(capacity.bytes));
+        let places = Places::new(Ledger::new(capacity));
+        let stream_items = Arc::new(Semaphore::new(limits.enrol_stream_window));
+        let (background, stopping) = (Background::start()?, watch::Sender::new(false));
+        Ok(Self { access, pipeline, alternative_route, limits, places, background, stream_items, stopping })
     }
+}
+
+fn gauge(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// One service of the contract; all are of this shape.

@@ -39,32 +39,13 @@ impl Service {
     ) -> Result<Response<T>, Status> {
         observe(rpc, work).await.map(Response::new)
     }
-
-    /// Answers one item of a stream of `rpc`: waits for its turn, as the stream's flow control makes the client wait. Items have
-    /// permits of their own: streams keep no single call out.
-    pub(super) async fn answer_item<T>(
-        &self,
-        rpc: &'static str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Status> {
-        observe(rpc, async {
-            let _permit = self.0.stream_items.acquire().await.map_err(|_| Error::Busy)?;
-            work.await
-        })
-        .await
-    }
 }
 
 /// Runs `work` in a span of its own; counts and times it.
-async fn observe<T>(rpc: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
+pub async fn observe<T>(rpc: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
     let span = info_span!("call", rpc, transaction_id = Empty, client = Empty, purpose = Empty, site = Empty);
     let started = Instant::now();
-    let result = async {
-        let _counted = InFlight::enter();
-        work.await
-    }
-    .instrument(span.clone())
-    .await;
+    let result = work.instrument(span.clone()).await;
     Metrics::get().request_seconds.with_label_values(&[rpc]).observe(started.elapsed().as_secs_f64());
     match result {
         Ok(answer) => {
@@ -94,22 +75,6 @@ pub fn rpc_name(path: &str) -> &'static str {
         ["Verify", "Identify", "Assess", "Enrol", "EnrolStream", "Erase", "DescribeGallery", "GetCase"];
     let method = path.rsplit('/').next().unwrap_or_default();
     RPCS.into_iter().find(|rpc| *rpc == method).unwrap_or("other")
-}
-
-/// Counts a call for as long as it is being answered, also when the client leaves.
-struct InFlight;
-
-impl InFlight {
-    fn enter() -> Self {
-        Metrics::get().requests_in_flight.inc();
-        Self
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        Metrics::get().requests_in_flight.dec();
-    }
 }
 
 /// The name that gRPC's documents use.

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use prost::bytes::Bytes;
-use tonic::metadata::MetadataMap;
+use tonic::codegen::http::{Extensions, HeaderMap};
 
 use super::{Limits, error::Error, pb};
 use crate::{
     domain::{
         ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext, Site,
-        TransactionId,
+        TransactionId, Turn,
     },
     pipeline::{FaceInput, ImageInput},
 };
@@ -17,15 +17,25 @@ use crate::{
 /// The header that names the client while there is no mutual TLS.
 pub const CLIENT_HEADER: &str = "vultus-client";
 
+/// Whose turn a request is: the door has put it there.
+pub fn turn(extensions: &Extensions) -> Result<Turn, Error> {
+    extensions.get::<Turn>().cloned().ok_or(Error::Internal("a request that did not come through the door"))
+}
+
+/// The client of a turn that is no turn of the house's.
+pub fn client_of(turn: &Turn) -> Result<&ClientId, Error> {
+    turn.client.as_deref().ok_or(Error::Internal("a request without its client"))
+}
+
 /// Who calls.
-pub fn client(metadata: &MetadataMap) -> Result<ClientId, Error> {
-    let name = metadata.get(CLIENT_HEADER).and_then(|value| value.to_str().ok()).ok_or(Error::Unauthenticated)?;
+pub fn client(headers: &HeaderMap) -> Result<ClientId, Error> {
+    let name = headers.get(CLIENT_HEADER).and_then(|value| value.to_str().ok()).ok_or(Error::Unauthenticated)?;
     ClientId::new(name).map_err(|_| Error::Unauthenticated)
 }
 
 /// When the caller stops waiting: `grpc-timeout`, within the limits.
-pub fn deadline(metadata: &MetadataMap, limits: &Limits) -> Instant {
-    let asked = metadata.get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(timeout);
+pub fn deadline(headers: &HeaderMap, limits: &Limits) -> Instant {
+    let asked = headers.get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(timeout);
     Instant::now() + asked.unwrap_or(limits.default_deadline).min(limits.max_deadline)
 }
 

@@ -14,9 +14,9 @@ impl pb::review_service_server::ReviewService for Service {
 
 impl Service {
     async fn show_case(&self, request: Request<pb::GetCaseRequest>) -> Result<pb::GetCaseResponse, Error> {
-        let client = receive::client(request.metadata())?;
+        let turn = receive::turn(request.extensions())?;
         let request = request.into_inner();
-        let (pass, context) = self.enter(&client, request.context, &[Right::Review])?;
+        let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Review])?;
         let id = receive::id("case_id", CaseId::parse(&request.case_id))?;
         let case = pass.case(id).await?.ok_or(Error::Unknown("there is no case of this id"))?;
         let shown = |candidate| respond::candidate(candidate, pass.shows_scores());

@@ -4,63 +4,18 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Server;
-use tonic_health::server::HealthReporter;
 
 use super::{
     Core, Service,
     admission::Admission,
-    incoming::accept,
+    health,
+    incoming::{Patience, accept},
     pb::{
         self, gallery_service_server::GalleryServiceServer, match_service_server::MatchServiceServer,
         review_service_server::ReviewServiceServer,
     },
 };
 use crate::telemetry::Metrics;
-
-/// What a client can make the server hold or do at most.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of one message. Two images of the greatest size fit (the 2 MiB of an encoded one; a raw one may be larger than that).
-    pub message_bytes: usize,
-    /// Requests answered at a time; more are refused with RESOURCE_EXHAUSTED.
-    pub max_in_flight: usize,
-    /// Connections at a time; more wait in the system's backlog.
-    pub connections: usize,
-    /// How long a new connection may be silent.
-    pub first_byte: Duration,
-    /// Streams on one connection.
-    pub streams_per_connection: u32,
-    /// Items of EnrolStreams that are worked on at a time, of one and of all together; the senders wait for more.
-    pub enrol_stream_window: usize,
-    /// Bytes of a request's headers.
-    pub header_bytes: u32,
-    /// How long a caller that names no deadline is worked for.
-    pub default_deadline: Duration,
-    /// The longest that any caller is worked for.
-    pub max_deadline: Duration,
-    /// How often an idle connection is asked whether it is there, and how long the answer may take.
-    pub keepalive: Duration,
-    /// How long requests in flight may take once the server is told to stop.
-    pub drain_grace: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message_bytes: 5 << 20,
-            max_in_flight: 256,
-            connections: 1024,
-            first_byte: Duration::from_secs(10),
-            streams_per_connection: 128,
-            enrol_stream_window: 64,
-            header_bytes: 16 << 10,
-            default_deadline: Duration::from_secs(10),
-            max_deadline: Duration::from_secs(60),
-            keepalive: Duration::from_secs(30),
-            drain_grace: Duration::from_secs(25),
-        }
-    }
-}
 
 /// Why the server did not start, or broke off.
 #[derive(Debug, thiserror::Error)]
@@ -127,16 +82,21 @@ impl Serving {
     /// Serves until `stop` is done, then answers what is in flight, within the grace.
     pub async fn until(self, stop: impl Future<Output = ()> + Send) -> Result<Ended, ServeError> {
         let limits = self.core.limits.clone();
-        let (health, health_service) = tonic_health::server::health_reporter();
+        let (reporter, health_service) = tonic_health::server::health_reporter();
         let reflection = self.reflection.then(reflection).transpose()?;
         let service = || Service(Arc::clone(&self.core));
         let sized = limits.message_bytes;
         let router = Server::builder()
             .max_concurrent_streams(limits.streams_per_connection)
-            .http2_keepalive_interval(Some(limits.keepalive))
-            .http2_keepalive_timeout(Some(limits.keepalive))
             .http2_max_header_list_size(limits.header_bytes)
-            .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+            .max_frame_size(limits.frame_bytes)
+            .initial_stream_window_size(limits.stream_window_bytes)
+            .initial_connection_window_size(limits.connection_window_bytes)
+            .http2_max_pending_accept_reset_streams(Some(limits.pending_resets))
+            .http2_max_local_error_reset_streams(Some(limits.error_resets))
+            .http2_keepalive_interval(Some(limits.keepalive))
+            .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+            .max_connection_age(limits.connection_age)
             .timeout(limits.max_deadline)
             .layer(Admission(Arc::clone(&self.core)))
             .add_service(health_service)
@@ -148,9 +108,9 @@ impl Serving {
         let core = Arc::clone(&self.core);
         let stopped = core.stopping.subscribe();
         let metrics = tokio::spawn(serve_metrics(self.metrics, stopped.clone()));
-        let watcher = tokio::spawn(watch_health(Arc::clone(&self.core), health, stopped.clone()));
+        let watcher = tokio::spawn(health::watch(Arc::clone(&self.core), reporter, stopped.clone()));
         let mut told = stopped.clone();
-        let connections = accept(self.listener, limits.connections, limits.first_byte);
+        let connections = accept(self.listener, limits.connections, Patience::of(&limits));
         let server = router.serve_with_incoming_shutdown(connections, async move {
             let _ = told.wait_for(|stop| *stop).await; // an error means that the sender is gone: stop as well
         });
@@ -179,14 +139,11 @@ async fn idle(core: &Core) {
     let mut quiet = 0;
     while quiet < 10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let answering = core.in_flight.available_permits() < core.limits.max_in_flight
-            || core.stream_items.available_permits() < core.limits.enrol_stream_window;
+        let answering =
+            core.places.taken() > 0 || core.stream_items.available_permits() < core.limits.enrol_stream_window;
         quiet = if answering { 0 } else { quiet + 1 };
     }
 }
-
-/// Streams that a client opened and reset before they were looked at; more end the connection.
-const PENDING_RESETS: usize = 64;
 
 fn reflection() -> Result<
     tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
@@ -197,45 +154,6 @@ fn reflection() -> Result<
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| ServeError::Assemble(error.to_string()))
-}
-
-/// Health is earned: serving after every network has run for real, not serving as soon as the device or the store has failed, or the server
-/// is told to stop.
-async fn watch_health(core: Arc<Core>, health: HealthReporter, mut stopped: watch::Receiver<bool>) {
-    set_health(&health, false).await;
-    match core.pipeline.self_test().await {
-        Ok(()) => tracing::info!("self-test passed; serving"),
-        Err(error) => {
-            tracing::error!(%error, "self-test failed; not serving");
-            return;
-        }
-    }
-    set_health(&health, true).await;
-    loop {
-        tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => break,
-            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
-        }
-        Metrics::get().references.set(i64::try_from(core.access.references()).unwrap_or(i64::MAX));
-        if core.access.store_failed() {
-            tracing::error!("the store has failed; not serving");
-            break;
-        }
-        if !core.pipeline.is_running() {
-            tracing::error!("the device has stopped; not serving");
-            break;
-        }
-    }
-    set_health(&health, false).await;
-}
-
-const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
-
-async fn set_health(health: &HealthReporter, serving: bool) {
-    let status = if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
-    for service in ["", "vultus.v1.MatchService", "vultus.v1.GalleryService", "vultus.v1.ReviewService"] {
-        health.set_service_status(service, status).await;
-    }
 }
 
 /// `/metrics`, in Prometheus' text format, on its own port.

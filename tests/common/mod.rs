@@ -1,10 +1,14 @@
 //! What tests of galleries share.
 #![allow(dead_code)] // each test binary uses a part
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use vultus::{
-    domain::{GalleryName, ModelDigest, ReferenceId, SubjectId, Template},
+    domain::{GalleryName, Lane, ModelDigest, ReferenceId, SubjectId, Template, Turn},
     gallery::{Galleries, Gallery, NewReference, Settings},
     seal::RootKey,
 };
@@ -38,6 +42,11 @@ pub fn template(seed: u64) -> Template {
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
     Template::new(digest(1), (0..16).map(value).collect()).unwrap()
+}
+
+/// Of a search that may take its time.
+pub fn turn() -> Turn {
+    Turn::own(Lane::Identification, Instant::now() + Duration::from_secs(600))
 }
 
 pub async fn enrol(gallery: &Gallery, who: &str, template: Template) -> ReferenceId {

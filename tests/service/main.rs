@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+mod cancel;
+mod canary;
+mod door;
 mod faces;
+mod http2;
 mod mixup;
 mod refusals;
 mod requests;

@@ -9,7 +9,7 @@ const LAYERS: [&str; 11] =
     ["cli", "config", "rpc", "access", "pipeline", "gallery", "index", "model", "seal", "domain", "telemetry"];
 
 /// The files of the pipeline that join stages. Every other file there is a stage.
-const STRAIGHT_LINES: [&str; 6] = ["verify", "identify", "enrol", "assess", "extract", "photo"];
+const STRAIGHT_LINES: [&str; 7] = ["verify", "identify", "enrol", "assess", "extract", "photo", "canary"];
 
 /// A path that a file names, and where. Segments start at the crate's root; a foreign crate's path stays as written.
 struct Named {

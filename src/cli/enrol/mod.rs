@@ -22,7 +22,7 @@ use super::{
     report::{Refused, in_words},
 };
 use crate::{
-    domain::GalleryName,
+    domain::{GalleryName, Lane},
     gallery::{EnrolError, Gallery, StoreError},
     pipeline::{ExtractReferenceError, FaceInput, ImageInput, Pipeline},
 };
@@ -168,7 +168,7 @@ async fn enrol_one(pipeline: &Pipeline, gallery: &Gallery, item: Item) -> Enrolm
         return Enrolment::Repeated; // without another extraction
     }
     let image = FaceInput { image: ImageInput::Encoded(file), landmarks: None };
-    let template = match pipeline.extract_reference(image, input::deadline()).await {
+    let template = match pipeline.extract_reference(image, &input::turn(Lane::Enrolment)).await {
         Ok((template, _)) => template,
         Err(ExtractReferenceError::Refused(assessment)) => return refused(in_words(&assessment)),
         Err(error) => return refused(error.to_string()),

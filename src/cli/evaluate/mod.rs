@@ -18,8 +18,8 @@ use super::{
     report::{Refused, in_words},
 };
 use crate::{
-    domain::{Template, compare},
-    pipeline::{FaceInput, ImageInput, Lane, Pipeline},
+    domain::{Lane, Template, compare},
+    pipeline::{FaceInput, ImageInput, Pipeline},
     seal::RootKey,
 };
 
@@ -116,7 +116,7 @@ async fn extract(pipeline: &Pipeline, path: PathBuf, alignment: Alignment) -> Re
         Alignment::Whole => pipeline.extract_whole(image, input::deadline()).await.map_err(|e| e.to_string()),
         Alignment::Landmarks => {
             let face = FaceInput { image, landmarks: None };
-            let extraction = pipeline.extract(face, Lane::Enrolment, input::deadline()).await;
+            let extraction = pipeline.extract(face, &input::turn(Lane::Enrolment)).await;
             extraction.map_err(|e| e.to_string())?.outcome.map_err(|assessment| in_words(&assessment))
         }
     }

@@ -40,7 +40,10 @@ impl Constant {
             DataType::Float16 => 2,
             DataType::Double | DataType::Int64 => 8,
             DataType::Undefined => {
-                return Err(fault(format!("data type {} is not supported: expected f32, f16, f64, i32 or i64", tensor.data_type)));
+                return Err(fault(format!(
+                    "data type {} is not supported: expected f32, f16, f64, i32 or i64",
+                    tensor.data_type
+                )));
             }
         };
         let external = match tensor.data_location == DataLocation::External as i32 {
@@ -48,7 +51,8 @@ impl Constant {
             false => None,
         };
         let raw = external.as_deref().unwrap_or(&tensor.raw_data);
-        let typed = [tensor.float_data.len(), tensor.int32_data.len(), tensor.int64_data.len(), tensor.double_data.len()];
+        let typed =
+            [tensor.float_data.len(), tensor.int32_data.len(), tensor.int64_data.len(), tensor.double_data.len()];
         if external.is_some() || !raw.is_empty() {
             if raw.len() != count * size || typed.iter().any(|&n| n > 0) {
                 let (expected, got) = (count * size, raw.len());
@@ -122,7 +126,12 @@ impl Constant {
 /// At most [`MAX_RANK`] dimensions of at least 1 and [`MAX_ELEMENTS`] values; an empty list of integers may have 0.
 fn shape(tensor: &TensorProto) -> Result<Vec<usize>, String> {
     let dims = &tensor.dims;
-    let bad = || format!("shape {:?} has more than {MAX_RANK} dimensions, an empty or a negative one", &dims[..dims.len().min(8)]);
+    let bad = || {
+        format!(
+            "shape {:?} has more than {MAX_RANK} dimensions, an empty or a negative one",
+            &dims[..dims.len().min(8)]
+        )
+    };
     if dims.len() > MAX_RANK {
         return Err(bad());
     }
@@ -173,7 +182,9 @@ fn half_to_f32(bits: u16) -> f32 {
 /// `expected` bytes of the file that the tensor names: a regular file in `folder` itself or in a folder there.
 fn external(tensor: &TensorProto, folder: &Path, expected: usize) -> Result<Vec<u8>, String> {
     let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
-    let number = |key: &str| entry(key).map(|v| v.parse::<u64>().map_err(|_| format!("external {key} is no number"))).transpose();
+    let number = |key: &str| {
+        entry(key).map(|v| v.parse::<u64>().map_err(|_| format!("external {key} is no number"))).transpose()
+    };
     let location = entry("location").ok_or("its external data have no location")?;
     let inside = !location.is_empty() && Path::new(location).components().all(|c| matches!(c, Component::Normal(_)));
     let outside = || format!("its external data {:?} lie outside of the model's folder", shorten(location));

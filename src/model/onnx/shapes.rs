@@ -102,7 +102,8 @@ fn reshape(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<V
         });
     }
     let elements = from.elements().ok_or_else(refused)?;
-    let known = sizes.iter().flatten().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0).ok_or_else(refused)?;
+    let known =
+        sizes.iter().flatten().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0).ok_or_else(refused)?;
     let open = sizes.iter().filter(|s| s.is_none()).count() + usize::from(batch == -1);
     if open > 1 || !(-1..=1).contains(&batch) || elements % known != 0 {
         return Err(refused());
@@ -122,9 +123,10 @@ fn reshape(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<V
 fn reshaped(constant: Constant, target: &[i64]) -> Result<Constant, String> {
     let count: usize = constant.shape.iter().product();
     let refused = || format!("a constant of shape {:?} cannot become {target:?}", constant.shape);
-    let known: Option<usize> = target.iter().enumerate().filter(|(_, n)| **n != -1).try_fold(1usize, |product, (i, &n)| {
-        product.checked_mul(if n == 0 { *constant.shape.get(i)? } else { usize::try_from(n).ok()? })
-    });
+    let known: Option<usize> =
+        target.iter().enumerate().filter(|(_, n)| **n != -1).try_fold(1usize, |product, (i, &n)| {
+            product.checked_mul(if n == 0 { *constant.shape.get(i)? } else { usize::try_from(n).ok()? })
+        });
     let known = known.filter(|&n| n > 0 && count % n == 0).ok_or_else(refused)?;
     let shape: Vec<usize> = (target.iter().enumerate())
         .map(|(i, &n)| match n {
@@ -165,7 +167,10 @@ fn squeeze(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<V
             axes.iter_mut().for_each(|axis| *axis = if *axis < 0 { axis.saturating_add(rank as i64) } else { *axis });
             axes.sort_unstable();
             if rank != 4 || !w.shape(id).is_vector() || axes != [2, 3] {
-                return Err(format!("axes {axes:?} of N x {} are not supported: expected height and width", w.shape(id)));
+                return Err(format!(
+                    "axes {axes:?} of N x {} are not supported: expected height and width",
+                    w.shape(id)
+                ));
             }
             Ok(Value::Computed { id, rank: 2 })
         }
@@ -179,7 +184,8 @@ fn unsqueeze(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
         Value::Computed { rank, .. } => (rank, None),
     };
     let all = (rank + axes.len().min(5)) as i64;
-    let mut places: Vec<i64> = axes.iter().map(|&axis| if axis < 0 { axis.saturating_add(all) } else { axis }).collect();
+    let mut places: Vec<i64> =
+        axes.iter().map(|&axis| if axis < 0 { axis.saturating_add(all) } else { axis }).collect();
     places.sort_unstable();
     places.dedup();
     if places.len() != axes.len() || all > 4 || places.iter().any(|place| !(0..all).contains(place)) {
@@ -191,9 +197,7 @@ fn unsqueeze(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
             places.iter().for_each(|&place| shape.insert((place as usize).min(shape.len()), 1));
             Ok(Value::Known(Constant { shape, ..constant }))
         }
-        None if rank == 2 && places == [2, 3] => {
-            w.computed(node, 0).map(|(id, _)| Value::Computed { id, rank: 4 })
-        }
+        None if rank == 2 && places == [2, 3] => w.computed(node, 0).map(|(id, _)| Value::Computed { id, rank: 4 }),
         None => Err(format!("axes {axes:?} are not supported: expected 2 and 3 of features")),
     }
 }
@@ -230,7 +234,9 @@ fn cast(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Valu
             Ok(Value::Known(Constant { shape, values }))
         }
         value @ Value::Known(Constant { values: Values::Integers(_), .. }) if INTEGERS.contains(&to) => Ok(value),
-        Value::Known(Constant { values: Values::Integers(_), .. }) => Err(format!("a cast to type {to} is not supported")),
+        Value::Known(Constant { values: Values::Integers(_), .. }) => {
+            Err(format!("a cast to type {to} is not supported"))
+        }
         value if FLOATS.contains(&to) => Ok(value),
         _ => Err(format!("a cast to type {to} is not supported: expected floats")),
     }

@@ -48,7 +48,8 @@ pub struct Wiring<'a> {
 }
 
 pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph, Weights), OnnxError> {
-    let opset = model.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx")).map_or(0, |o| o.version);
+    let opset =
+        model.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx")).map_or(0, |o| o.version);
     if opset < MIN_OPSET {
         return Err(OnnxError::Model(format!("opset {opset} is not supported: expected {MIN_OPSET} or later")));
     }

@@ -83,7 +83,7 @@ impl Classes {
         let mut ranges: Vec<Range<usize>> = Vec::new();
         let mut of = Vec::with_capacity(outputs);
         for start in (0..outputs).map(|output| output * stride) {
-            let range = crate::model::ops::inside(start, padding, kernel, size);
+            let range = inside(start, padding, kernel, size);
             let class = ranges.iter().position(|known| *known == range).unwrap_or_else(|| {
                 ranges.push(range);
                 ranges.len() - 1
@@ -93,6 +93,12 @@ impl Classes {
         }
         Self { ranges, of }
     }
+}
+
+/// The places of a kernel that lie inside of `size`, when it starts at `start` of the padded image.
+fn inside(start: usize, padding: usize, kernel: usize, size: usize) -> Range<usize> {
+    let from = padding.saturating_sub(start).min(kernel);
+    from..(size + padding).saturating_sub(start).clamp(from, kernel)
 }
 
 #[cfg(test)]

@@ -55,7 +55,9 @@ impl Action {
                 c.weight.len() + c.border.as_ref().map_or(c.bias.len(), |border| border.values.len()) + slopes
             }
             Self::Affine { scale, shift } => scale.len() + shift.len(),
-            Self::Activate(super::Activation::PRelu(slopes)) | Self::Add(super::Activation::PRelu(slopes)) => slopes.len(),
+            Self::Activate(super::Activation::PRelu(slopes)) | Self::Add(super::Activation::PRelu(slopes)) => {
+                slopes.len()
+            }
             _ => 0,
         }
     }
@@ -82,6 +84,8 @@ impl std::fmt::Display for Action {
             }
             Self::Affine { .. } => "affine",
             Self::Activate(_) => "activation",
+            Self::Clip { .. } => "clip",
+            Self::Sigmoid => "sigmoid",
             Self::Add(_) => "add",
             Self::Multiply => "multiply",
             Self::GlobalAveragePool => "global_average_pool",

@@ -38,7 +38,9 @@ pub fn fold_back(steps: Vec<Step>, shapes: &[Shape], output: ValueId) -> Vec<Ste
     let mut work = Work::new(steps, shapes, output);
     for index in 0..work.steps.len() {
         let Some(Step { action: Action::Affine { .. }, inputs, .. }) = &work.steps[index] else { continue };
-        let Some(before) = work.sole_producer(inputs[0]).filter(|&before| is_bare(work.action(before))) else { continue };
+        let Some(before) = work.sole_producer(inputs[0]).filter(|&before| is_bare(work.action(before))) else {
+            continue;
+        };
         let (Some(mut step), Some(affine)) = (work.steps[before].take(), work.steps[index].take()) else { continue };
         if let (Action::Convolution(c), Action::Affine { scale, shift }) = (&mut step.action, &affine.action) {
             scale_outputs(c, scale, shift);
@@ -78,7 +80,8 @@ pub fn fold_forward(steps: Vec<Step>, shapes: &[Shape], output: ValueId) -> Vec<
         }
         let Some(affine) = work.steps[index].take() else { continue };
         let Action::Affine { scale, shift } = &affine.action else { continue };
-        for step in readers.into_iter().filter_map(|reader| work.steps[reader].as_mut()) {
+        for reader in readers {
+            let Some(step) = &mut work.steps[reader] else { continue };
             if let Action::Convolution(c) = &mut step.action {
                 // With the weights as they are: they multiply the shifted values.
                 Border::absorb(c, shift, shapes[affine.inputs[0]], shapes[step.output]);
@@ -110,14 +113,13 @@ pub fn flatten_into_convolution(steps: Vec<Step>, shapes: &[Shape], output: Valu
         let Some(Step { action: Action::Flatten, inputs, output: value, .. }) = &work.steps[index] else { continue };
         let image = shapes[inputs[0]];
         let Some(readers) = work.first_readers(*value) else { continue };
-        let full = |&reader: &usize| {
-            matches!(work.action(reader), Some(Action::Convolution(c)) if c.groups == 1 && c.padding == Edges::NONE)
-        };
+        let full = |&reader: &usize| matches!(work.action(reader), Some(Action::Convolution(c)) if c.groups == 1 && c.padding == Edges::NONE);
         if image.height.max(image.width) > MAX_WHOLE || !readers.iter().all(full) {
             continue;
         }
         let Some(flatten) = work.steps[index].take() else { continue };
-        for step in readers.into_iter().filter_map(|reader| work.steps[reader].as_mut()) {
+        for reader in readers {
+            let Some(step) = &mut work.steps[reader] else { continue };
             if let Action::Convolution(c) = &mut step.action {
                 c.window = Window { height: image.height, width: image.width, stride: 1 };
             }

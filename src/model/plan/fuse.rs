@@ -45,8 +45,10 @@ pub fn fuse_activation(steps: Vec<Step>, shapes: &[Shape], output: ValueId) -> V
             continue;
         }
         let (Some(mut step), Some(last)) = (work.steps[before].take(), work.steps[index].take()) else { continue };
-        if let (Action::Convolution(super::Convolution { activation, .. }) | Action::Add(activation), Action::Activate(a)) =
-            (&mut step.action, last.action)
+        if let (
+            Action::Convolution(super::Convolution { activation, .. }) | Action::Add(activation),
+            Action::Activate(a),
+        ) = (&mut step.action, last.action)
         {
             *activation = a;
         }

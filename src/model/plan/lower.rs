@@ -18,13 +18,7 @@ pub fn lower(graph: &Graph, weights: Weights) -> Result<Vec<Step>, GraphError> {
     let step = |(index, node): (usize, &Node)| {
         let failed = |fault: WeightsError| GraphError::Node { node: index, op: node.op.name(), fault: fault.into() };
         let action = action(&node.op, &mut tensors).map_err(failed)?;
-        Ok(Step {
-            action,
-            inputs: node.inputs.clone(),
-            output: index + 1,
-            frees: vec![],
-            parts: vec![node.op.name()],
-        })
+        Ok(Step { action, inputs: node.inputs.clone(), output: index + 1, frees: vec![], parts: vec![node.op.name()] })
     };
     graph.nodes.iter().enumerate().map(step).collect()
 }
@@ -70,7 +64,16 @@ impl Tensors<'_> {
         let bias = bias.map_or_else(|| Ok(vec![0.0; out]), |bias| self.take(bias))?;
         let weight = self.take(weight)?;
         let (residual, activation) = (false, Activation::Identity);
-        Ok(Action::Convolution(Convolution { weight, bias, border: None, window, padding, groups, residual, activation }))
+        Ok(Action::Convolution(Convolution {
+            weight,
+            bias,
+            border: None,
+            window,
+            padding,
+            groups,
+            residual,
+            activation,
+        }))
     }
 }
 
@@ -86,8 +89,8 @@ fn action(op: &Op, tensors: &mut Tensors<'_>) -> Result<Action, WeightsError> {
         Op::Relu => Action::Activate(Activation::Relu),
         Op::LeakyRelu { slope } => Action::Activate(Activation::Leaky(*slope)),
         Op::PRelu { slope } => Action::Activate(Activation::PRelu(tensors.take(slope)?)),
-        Op::Clip { low, high } => Action::Activate(Activation::Clip(*low, *high)),
-        Op::Sigmoid => Action::Activate(Activation::Sigmoid),
+        Op::Clip { low, high } => Action::Clip { low: *low, high: *high },
+        Op::Sigmoid => Action::Sigmoid,
         Op::Add => Action::Add(Activation::Identity),
         Op::Multiply => Action::Multiply,
         Op::MaxPool { window, padding } => Action::MaxPool { window: *window, padding: *padding },

@@ -31,9 +31,6 @@ pub enum Activation {
     Leaky(f32),
     /// The same with a slope per channel.
     PRelu(Vec<f32>),
-    /// Not below the first, not above the second.
-    Clip(f32, f32),
-    Sigmoid,
 }
 
 /// A convolution and all that follows it in the same pass: `activation(convolve(x) + bias [+ residual])`.
@@ -63,6 +60,11 @@ pub enum Action {
         shift: Vec<f32>,
     },
     Activate(Activation),
+    Clip {
+        low: f32,
+        high: f32,
+    },
+    Sigmoid,
     Add(Activation),
     /// Of two values of one shape, or of an image and a factor for each of its channels.
     Multiply,

@@ -2,9 +2,13 @@
 //!
 //! [`State`] is the brain, without threads or clocks of its own. [`Device`] is the shell: submitters push into the state under a
 //! lock, and the one thread that owns the executor takes a batch whenever the device is free. No timer adds latency at low load.
+//!
+//! The next batch is formed when the device is free and not before: that takes microseconds, and who comes while a batch runs is
+//! in the next one. What is done ahead is the work on pixels: an image queues at its network's size, ready to run.
+
+mod state;
 
 use std::{
-    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -13,31 +17,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use state::{Entry, State, Taken};
+
 use crate::{
-    domain::Pixels,
+    domain::{Lane, Pixels, Turn},
     model::{Executor, InputSize, Role},
     telemetry::Metrics,
 };
-
-/// Who goes first, from first to last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    /// A customer stands at the counter.
-    Verification,
-    /// Enrolment and back-office work.
-    Enrolment,
-}
-
-impl Lane {
-    const ALL: [Self; 2] = [Self::Verification, Self::Enrolment];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Verification => "verification",
-            Self::Enrolment => "enrolment",
-        }
-    }
-}
 
 /// How much may wait, and how much runs at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +32,7 @@ pub struct BatchLimits {
     pub queue_depth: usize,
     /// Images in a batch at most.
     pub batch_images: usize,
-    /// Every so many batches the last lane goes first, so that it is never starved for ever.
+    /// Every so many batches a lane after verification goes first, so that none is starved for ever.
     pub yield_every: u32,
 }
 
@@ -78,87 +64,10 @@ pub struct Output {
     pub ran: Duration,
 }
 
-/// What the state needs to know of a job.
-trait Entry {
-    fn role(&self) -> Role;
-    fn lane(&self) -> Lane;
-    fn deadline(&self) -> Instant;
-    /// True if nobody waits for the outputs any more.
-    fn gone(&self) -> bool;
-}
-
-/// Which jobs wait, and which of them are the next batch.
-struct State<J> {
-    lanes: [VecDeque<J>; Lane::ALL.len()],
-    limits: BatchLimits,
-    batches: u32,
-}
-
-/// What [`State::take`] took.
-struct Taken<J> {
-    batch: Vec<J>,
-    /// Left without work: their deadline had passed.
-    late: Vec<J>,
-    /// Left without work: how many were gone.
-    gone: usize,
-}
-
-impl<J: Entry> State<J> {
-    fn new(limits: BatchLimits) -> Self {
-        Self { lanes: [VecDeque::new(), VecDeque::new()], limits, batches: 0 }
-    }
-
-    fn len(&self) -> usize {
-        self.lanes.iter().map(VecDeque::len).sum()
-    }
-
-    /// Gives the job back when the queue is full.
-    fn push(&mut self, job: J) -> Result<(), J> {
-        if self.len() >= self.limits.queue_depth {
-            return Err(job);
-        }
-        self.lanes[job.lane() as usize].push_back(job);
-        Ok(())
-    }
-
-    /// The next batch: jobs of one role, that of the first in turn; lanes in their order, first come first served within.
-    fn take(&mut self, now: Instant) -> Taken<J> {
-        let mut taken = Taken { batch: Vec::new(), late: Vec::new(), gone: 0 };
-        for lane in &mut self.lanes {
-            for job in std::mem::take(lane) {
-                match () {
-                    () if job.gone() => taken.gone += 1,
-                    () if job.deadline() <= now => taken.late.push(job),
-                    () => lane.push_back(job),
-                }
-            }
-        }
-        let last_lane_first =
-            self.limits.yield_every > 0 && self.batches % self.limits.yield_every == self.limits.yield_every - 1;
-        let mut order: Vec<&mut VecDeque<J>> = self.lanes.iter_mut().collect();
-        if last_lane_first {
-            order.reverse();
-        }
-        let Some(role) = order.iter().find_map(|lane| lane.front()).map(J::role) else { return taken };
-        for lane in order {
-            for job in std::mem::take(lane) {
-                if job.role() == role && taken.batch.len() < self.limits.batch_images {
-                    taken.batch.push(job);
-                } else {
-                    lane.push_back(job);
-                }
-            }
-        }
-        self.batches = self.batches.wrapping_add(1);
-        taken
-    }
-}
-
 struct Job {
     role: Role,
-    lane: Lane,
+    turn: Turn,
     image: Pixels,
-    deadline: Instant,
     queued_at: Instant,
     answer: oneshot::Sender<Result<Output, DeviceError>>,
 }
@@ -167,11 +76,8 @@ impl Entry for Job {
     fn role(&self) -> Role {
         self.role
     }
-    fn lane(&self) -> Lane {
-        self.lane
-    }
-    fn deadline(&self) -> Instant {
-        self.deadline
+    fn turn(&self) -> &Turn {
+        &self.turn
     }
     fn gone(&self) -> bool {
         self.answer.is_closed()
@@ -200,7 +106,7 @@ impl Shared {
     fn close(&self) {
         let state = self.lock().take();
         self.changed.notify_all();
-        for job in state.into_iter().flat_map(|s| s.lanes.into_iter().flatten()) {
+        for job in state.into_iter().flat_map(State::into_jobs) {
             job.answer(Err(DeviceError::Stopped));
         }
     }
@@ -241,14 +147,14 @@ impl Device {
     ///
     /// # Errors
     /// [`DeviceError::Full`] at once; the others when they happen.
-    pub async fn run(&self, role: Role, image: Pixels, lane: Lane, deadline: Instant) -> Result<Output, DeviceError> {
+    pub async fn run(&self, role: Role, image: Pixels, turn: &Turn) -> Result<Output, DeviceError> {
         let (answer, outputs) = oneshot::channel();
-        let job = Job { role, lane, image, deadline, queued_at: Instant::now(), answer };
+        let job = Job { role, turn: turn.clone(), image, queued_at: Instant::now(), answer };
         {
             let mut state = self.shared.lock();
             let state = state.as_mut().ok_or(DeviceError::Stopped)?;
             if state.push(job).is_err() {
-                Metrics::get().dropped_jobs_total.with_label_values(&["full"]).inc();
+                Metrics::get().dropped("full", "device", turn.lane.as_str());
                 return Err(DeviceError::Full { limit: self.limits.queue_depth });
             }
             note_depth(state);
@@ -276,9 +182,8 @@ impl std::fmt::Debug for Device {
 /// The life of the device's thread.
 fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
     while let Some(taken) = wait_for_batch(shared) {
-        let drops = &Metrics::get().dropped_jobs_total;
-        drops.with_label_values(&["gone"]).inc_by(taken.gone as u64);
-        drops.with_label_values(&["late"]).inc_by(taken.late.len() as u64);
+        taken.gone.iter().for_each(|job| Metrics::get().dropped("gone", "device", job.turn.lane.as_str()));
+        taken.late.iter().for_each(|job| Metrics::get().dropped("late", "device", job.turn.lane.as_str()));
         taken.late.into_iter().for_each(|job| job.answer(Err(DeviceError::Late)));
         if taken.batch.is_empty() {
             continue;
@@ -320,7 +225,7 @@ fn run_batch(executor: &mut dyn Executor, batch: Vec<Job>) {
         Ok(outputs) if outputs.len() == batch.len() => {
             for (job, values) in batch.into_iter().zip(outputs) {
                 let queued = started - job.queued_at;
-                Metrics::get().stage("queue", queued);
+                Metrics::get().queue_seconds.with_label_values(&[job.turn.lane.as_str()]).observe(queued.as_secs_f64());
                 job.answer(Ok(Output { values, queued, ran }));
             }
         }
@@ -337,11 +242,10 @@ fn run_batch(executor: &mut dyn Executor, batch: Vec<Job>) {
 }
 
 fn note_depth(state: &State<Job>) {
-    for (lane, jobs) in Lane::ALL.iter().zip(&state.lanes) {
-        Metrics::get().queue_depth.with_label_values(&[lane.as_str()]).set(jobs.len() as i64);
+    for (lane, depth) in Lane::ALL.iter().zip(state.depths()) {
+        Metrics::get().queue_depth.with_label_values(&[lane.as_str()]).set(depth as i64);
     }
 }
 
 #[cfg(test)]
-#[path = "batch_tests.rs"]
 mod tests;

@@ -1,0 +1,277 @@
+//! Searches that wait together share one pass over the index: the rows are read from memory once for all of them.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+use super::{Gallery, SearchError};
+use crate::{
+    domain::{CandidateList, ClientId, ModelMismatch, SubjectId, Template, Turn, compare},
+    index::IndexError,
+    telemetry::Metrics,
+};
+
+/// Probes in one pass at most. Below the number from which Faiss multiplies matrices: its teams of threads spin, and would take the
+/// cores from verifications.
+const PASS_PROBES: usize = 16;
+
+/// Neighbours beyond those needed: room for the index's rounding at the cut, and for rows erased meanwhile.
+const SPARE_NEIGHBOURS: usize = 8;
+
+/// Candidates, and the epoch of the state that was searched.
+type Found = Result<(CandidateList, u64), SearchError>;
+
+/// What waits to be searched, and how many passes run.
+pub(super) struct Searches {
+    queue: Mutex<Queue>,
+    /// Passes at a time.
+    most: usize,
+}
+
+struct Queue {
+    asks: VecDeque<Ask>,
+    passes: usize,
+}
+
+struct Ask {
+    probe: Template,
+    exclude: SubjectId,
+    most: usize,
+    turn: Turn,
+    queued_at: Instant,
+    answer: oneshot::Sender<Found>,
+}
+
+impl Searches {
+    pub(super) fn new(most: usize) -> Self {
+        Self { queue: Mutex::new(Queue { asks: VecDeque::new(), passes: 0 }), most: most.max(1) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues; the place of a new pass, where there is one.
+    fn push(self: &Arc<Self>, ask: Ask) -> Option<Pass> {
+        let mut queue = self.lock();
+        queue.asks.push_back(ask);
+        Metrics::get().search_queue_depth.inc();
+        if queue.passes >= self.most {
+            return None; // a pass that runs will take it
+        }
+        queue.passes += 1;
+        Some(Pass { searches: Arc::clone(self), held: true })
+    }
+}
+
+/// A place among the passes, held by the thread that searches.
+struct Pass {
+    searches: Arc<Searches>,
+    /// False once the place was given back.
+    held: bool,
+}
+
+impl Pass {
+    /// What is to be searched together now; gives the place back, under the queue's lock, when there is nothing.
+    fn next(&mut self) -> Option<Vec<Ask>> {
+        loop {
+            let mut queue = self.searches.lock();
+            if queue.asks.is_empty() {
+                queue.passes -= usize::from(self.held);
+                self.held = false;
+                return None;
+            }
+            let asks = take(&mut queue.asks, PASS_PROBES);
+            Metrics::get().search_queue_depth.sub(i64::try_from(asks.len()).unwrap_or(0));
+            drop(queue);
+            let asks = without_dead(asks, Instant::now());
+            if !asks.is_empty() {
+                return Some(asks);
+            }
+        }
+    }
+}
+
+impl Drop for Pass {
+    /// After a panic: the place is not lost, and what waits is taken by the next search's pass.
+    fn drop(&mut self) {
+        self.searches.lock().passes -= usize::from(self.held);
+    }
+}
+
+/// Clients take turns; each one's oldest first.
+fn take(asks: &mut VecDeque<Ask>, most: usize) -> Vec<Ask> {
+    let mut taken = Vec::with_capacity(most.min(asks.len()));
+    while taken.len() < most && !asks.is_empty() {
+        let mut round: Vec<Option<Arc<ClientId>>> = Vec::new();
+        let mut left = VecDeque::with_capacity(asks.len());
+        for ask in asks.drain(..) {
+            if taken.len() < most && !round.contains(&ask.turn.client) {
+                round.push(ask.turn.client.clone());
+                taken.push(ask);
+            } else {
+                left.push_back(ask);
+            }
+        }
+        *asks = left;
+    }
+    taken
+}
+
+fn without_dead(asks: Vec<Ask>, now: Instant) -> Vec<Ask> {
+    let mut alive = Vec::with_capacity(asks.len());
+    for ask in asks {
+        let lane = ask.turn.lane;
+        if ask.answer.is_closed() {
+            Metrics::get().dropped("gone", "search", lane.as_str());
+        } else if ask.turn.deadline <= now {
+            Metrics::get().dropped("late", "search", lane.as_str());
+            let _ = ask.answer.send(Err(SearchError::Late)); // who has left meanwhile wants no answer
+        } else {
+            let waited = now.saturating_duration_since(ask.queued_at);
+            Metrics::get().queue_seconds.with_label_values(&[lane.as_str()]).observe(waited.as_secs_f64());
+            alive.push(ask);
+        }
+    }
+    alive
+}
+
+impl Gallery {
+    /// The best `most` references of other subjects than `exclude`, scored by `domain::compare`, and the epoch of the
+    /// state that was searched. Shares a pass with those who wait for one.
+    pub async fn search(
+        self: &Arc<Self>,
+        probe: &Template,
+        exclude: &SubjectId,
+        most: usize,
+        turn: &Turn,
+    ) -> Result<(CandidateList, u64), SearchError> {
+        if probe.model() != self.model || probe.dimension() != self.dimension {
+            return Err(ModelMismatch { probe: probe.model(), reference: self.model }.into());
+        }
+        let (answer, found) = oneshot::channel();
+        let ask = Ask {
+            probe: probe.clone(),
+            exclude: exclude.clone(),
+            most,
+            turn: turn.clone(),
+            queued_at: Instant::now(),
+            answer,
+        };
+        if let Some(pass) = self.searches.push(ask) {
+            let gallery = Arc::clone(self);
+            // Goes on for those who wait, also if this caller leaves.
+            tokio::task::spawn_blocking(move || gallery.run(pass));
+        }
+        found.await.map_err(|_| SearchError::Stopped)?
+    }
+
+    fn run(&self, mut pass: Pass) {
+        while let Some(asks) = pass.next() {
+            Metrics::get().batch_images.with_label_values(&["search"]).observe(asks.len() as f64);
+            match self.search_together(&asks) {
+                Ok(all) => {
+                    for (ask, found) in asks.into_iter().zip(all) {
+                        let _ = ask.answer.send(found); // as above
+                    }
+                }
+                Err(error) => {
+                    for ask in asks {
+                        let _ = ask.answer.send(Err(error.clone().into())); // as above
+                    }
+                }
+            }
+        }
+    }
+
+    fn search_together(&self, asks: &[Ask]) -> Result<Vec<Found>, IndexError> {
+        let (index, own, epoch) = {
+            let state = self.state();
+            let own = asks.iter().map(|ask| state.count_of_subject(&ask.exclude).saturating_add(ask.most)).max();
+            (state.snapshot(), own.unwrap_or(0), state.epoch)
+        };
+        // Of so many neighbours enough are other subjects', if there are so many.
+        let wanted = own.saturating_add(SPARE_NEIGHBOURS).min(index.len());
+        let probes: Vec<&[f32]> = asks.iter().map(|ask| ask.probe.values()).collect();
+        let neighbours = index.search(&probes, wanted)?;
+        // Names come from the state of now: what was erased since the snapshot has none.
+        let state = self.state();
+        let candidates = |(ask, found): (&Ask, Vec<crate::index::Neighbour>)| {
+            let mut candidates = Vec::with_capacity(found.len());
+            for neighbour in found {
+                let Some(row) = state.row(neighbour.id).filter(|row| row.subject != ask.exclude) else { continue };
+                let Some(template) = state.template(neighbour.id, self.model) else { continue };
+                candidates.push((row.subject.clone(), row.id, compare(&ask.probe, &template)?));
+            }
+            Ok((CandidateList::new(candidates, ask.most), epoch))
+        };
+        Ok(asks.iter().zip(neighbours).map(candidates).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::{Lane, ModelDigest};
+
+    fn ask(client: &str, subject: &str) -> (Ask, oneshot::Receiver<Found>) {
+        let turn =
+            Turn::of(&ClientId::new(client).unwrap(), Lane::Identification, Instant::now() + Duration::from_secs(9));
+        let (answer, found) = oneshot::channel();
+        let probe = Template::new(ModelDigest::new([1; 32]), vec![1.0, 0.0]).unwrap();
+        (
+            Ask { probe, exclude: SubjectId::new(subject).unwrap(), most: 1, turn, queued_at: Instant::now(), answer },
+            found,
+        )
+    }
+
+    #[test]
+    fn clients_take_turns_in_a_pass() {
+        let (mut asks, _found): (VecDeque<_>, Vec<_>) =
+            [("flood", "1"), ("flood", "2"), ("flood", "3"), ("shop", "4"), ("flood", "5")]
+                .map(|(c, s)| ask(c, s))
+                .into_iter()
+                .unzip();
+        let subjects = |taken: Vec<Ask>| taken.iter().map(|a| a.exclude.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(subjects(take(&mut asks, 3)), ["1", "4", "2"]);
+        assert_eq!(subjects(take(&mut asks, 3)), ["3", "5"]);
+    }
+
+    #[test]
+    fn the_dead_are_not_searched_for() {
+        let (gone, _) = ask("a", "gone");
+        let (mut late, mut found) = ask("a", "late");
+        late.turn.deadline = Instant::now();
+        let (good, _waits) = ask("a", "good");
+        let alive = without_dead(vec![gone, late, good], Instant::now());
+        assert_eq!(alive.iter().map(|a| a.exclude.as_str()).collect::<Vec<_>>(), ["good"]);
+        assert!(matches!(found.try_recv().unwrap(), Err(SearchError::Late)));
+    }
+
+    #[test]
+    fn as_many_passes_as_are_allowed_and_none_is_lost() {
+        let searches = Arc::new(Searches::new(1));
+        let (first, _a) = ask("a", "1");
+        let (second, _b) = ask("a", "2");
+        let mut pass = searches.push(first).unwrap();
+        assert!(searches.push(second).is_none(), "the pass that runs takes it");
+        assert_eq!(pass.next().unwrap().len(), 2);
+        assert!(pass.next().is_none());
+        let (third, _c) = ask("a", "3");
+        let pass = searches.push(third);
+        assert!(pass.is_some(), "the place was given back");
+        drop(pass); // as a panic would
+        let (fourth, _d) = ask("a", "4");
+        assert_eq!(
+            searches.push(fourth).unwrap().next().unwrap().len(),
+            2,
+            "what the lost pass left is taken by the next"
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! Convolutions in groups, f32, a block of channels out at a time. Depthwise ones, a channel for itself, go over tiles of
+//! pixels with the sums in registers; all others are rare, and plain.
+//!
+//! Sums run over rows, columns and channels in, in the same order for every pixel.
+
+use std::ops::Range;
+
+use super::{
+    convolve::{activate, add, slopes, within},
+    layout::{LANES, Line, area, blocks, per_channel},
+};
+use crate::model::{
+    graph::{Edges, Shape, Window},
+    plan::Convolution,
+};
+
+/// Output pixels of a tile.
+const TILE: usize = 8;
+
+/// What becomes of a sum: bias, residual, activation.
+struct Epilogue {
+    /// Class, block.
+    bias: Vec<Line>,
+    /// The classes of rows and columns, and how many columns have. `None`: all pixels have one bias.
+    classes: Option<(Vec<u8>, Vec<u8>, usize)>,
+    slope: Vec<Line>,
+    out: Shape,
+}
+
+impl Epilogue {
+    fn new(c: &Convolution, out: Shape) -> Self {
+        let each = out.channels;
+        let bias = match &c.border {
+            None => per_channel(&c.bias),
+            Some(border) => border.values.chunks_exact(each).flat_map(per_channel).collect(),
+        };
+        let classes = c.border.as_ref().map(|b| (b.row_class.clone(), b.column_class.clone(), b.column_classes));
+        Self { bias, classes, slope: slopes(&c.activation, each), out }
+    }
+
+    /// `line`, `column`: place in the image. `pixel`: number in the block's plane, where the residual lies.
+    #[inline(always)]
+    fn finish(&self, sum: &Line, block: usize, (line, column): (usize, usize), residual: Option<&Line>) -> Line {
+        let class = match &self.classes {
+            None => 0,
+            Some((rows, columns, count)) => usize::from(rows[line]) * count + usize::from(columns[column]),
+        };
+        let sum = add(sum, &self.bias[class * blocks(self.out.channels) + block]);
+        activate(residual.map_or(sum, |r| add(&sum, r)), &self.slope[block])
+    }
+}
+
+/// Each channel out is one channel in.
+pub struct Depthwise {
+    shape: Shape,
+    window: Window,
+    padding: Edges,
+    /// Block, place of the kernel.
+    kernel: Vec<Line>,
+    epilogue: Epilogue,
+}
+
+impl Depthwise {
+    /// `c` has as many groups as channels in, and as channels out.
+    pub fn new(c: Convolution, shape: Shape, out: Shape) -> Self {
+        let taps = c.window.height * c.window.width;
+        let mut kernel = vec![Line::ZERO; blocks(shape.channels) * taps];
+        for (channel, weights) in c.weight.chunks_exact(taps).enumerate() {
+            for (line, w) in kernel[channel / LANES * taps..].iter_mut().zip(weights) {
+                line.0[channel % LANES] = *w;
+            }
+        }
+        Self { shape, window: c.window, padding: c.padding, kernel, epilogue: Epilogue::new(&c, out) }
+    }
+
+    /// `x`, `residual` (empty where there is none) and `y` are the block's lines of n images.
+    #[inline(always)]
+    pub fn run(&self, block: usize, x: &[Line], residual: &[Line], y: &mut [Line]) {
+        let Self { shape, window, padding, epilogue, .. } = self;
+        let out = epilogue.out;
+        let taps = window.height * window.width;
+        let kernel = &self.kernel[block * taps..][..taps];
+        // Columns whose windows lie inside of the image from left to right.
+        let first = padding.left.div_ceil(window.stride).min(out.width);
+        let last = (shape.width + padding.left).checked_sub(window.width).map_or(0, |room| room / window.stride + 1);
+        let last = last.clamp(first, out.width);
+        for (image, (x, y)) in x.chunks_exact(area(*shape)).zip(y.chunks_exact_mut(area(out))).enumerate() {
+            for (line, y) in y.chunks_exact_mut(out.width).enumerate() {
+                let rows = within(line * window.stride, padding.top, window.height, shape.height);
+                let pixel = (image * out.height + line) * out.width;
+                let mut store = |column: usize, sums: &[Line]| {
+                    for (at, sum) in (column..).zip(sums) {
+                        y[at] = epilogue.finish(sum, block, (line, at), residual.get(pixel + at));
+                    }
+                };
+                let one = |column: usize| {
+                    let columns = within(column * window.stride, padding.left, window.width, shape.width);
+                    self.sums::<1>(kernel, x, (line, column), rows.clone(), columns)
+                };
+                let mut column = 0;
+                while column < out.width {
+                    if column >= first && column + TILE <= last {
+                        let sums = self.sums::<TILE>(kernel, x, (line, column), rows.clone(), 0..window.width);
+                        store(column, &sums);
+                        column += TILE;
+                    } else {
+                        store(column, &one(column));
+                        column += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Of N pixels of a line, from the rows and columns of the kernel that lie inside of the image.
+    #[inline(always)]
+    fn sums<const N: usize>(
+        &self,
+        kernel: &[Line],
+        x: &[Line],
+        (line, column): (usize, usize),
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> [Line; N] {
+        let stride = self.window.stride;
+        let mut sums = [Line::ZERO; N];
+        for row in rows {
+            let start = (line * stride + row - self.padding.top) * self.shape.width + column * stride + columns.start
+                - self.padding.left;
+            for (at, w) in kernel[row * self.window.width..][columns.clone()].iter().enumerate() {
+                let x = &x[start + at..][..(N - 1) * stride + 1];
+                for (p, sum) in sums.iter_mut().enumerate() {
+                    for ((sum, x), w) in sum.0.iter_mut().zip(&x[p * stride].0).zip(&w.0) {
+                        *sum += x * w;
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// Any other number of groups.
+pub struct Grouped {
+    shape: Shape,
+    window: Window,
+    padding: Edges,
+    /// Channels in of a group.
+    each: usize,
+    /// Of each channel out, in lines: the first channel of its group.
+    from: Vec<[usize; LANES]>,
+    /// Block, place of the kernel, channel in of the group.
+    kernel: Vec<Line>,
+    epilogue: Epilogue,
+}
+
+impl Grouped {
+    pub fn new(c: Convolution, shape: Shape, out: Shape) -> Self {
+        let taps = c.window.height * c.window.width;
+        let (each, outs) = (shape.channels / c.groups, out.channels / c.groups);
+        let mut kernel = vec![Line::ZERO; blocks(out.channels) * taps * each];
+        let mut from = vec![[0; LANES]; blocks(out.channels)];
+        for (o, filter) in c.weight.chunks_exact(taps * each).enumerate() {
+            from[o / LANES][o % LANES] = o / outs * each;
+            for (channel, plane) in filter.chunks_exact(taps).enumerate() {
+                for (tap, w) in plane.iter().enumerate() {
+                    kernel[(o / LANES * taps + tap) * each + channel].0[o % LANES] = *w;
+                }
+            }
+        }
+        Self { shape, window: c.window, padding: c.padding, each, from, kernel, epilogue: Epilogue::new(&c, out) }
+    }
+
+    /// `x` is all of n images; `residual` and `y` are the block's lines.
+    #[inline(always)]
+    pub fn run(&self, block: usize, x: &[Line], n: usize, residual: &[Line], y: &mut [Line]) {
+        let Self { shape, window, padding, epilogue, each, .. } = self;
+        let (out, plane) = (epilogue.out, area(*shape));
+        let taps = window.height * window.width;
+        let kernel = &self.kernel[block * taps * each..][..taps * each];
+        for (pixel, y) in y.iter_mut().enumerate() {
+            let (image, at) = (pixel / area(out), pixel % area(out));
+            let (line, column) = (at / out.width, at % out.width);
+            let (top, left) = (line * window.stride, column * window.stride);
+            let mut sum = Line::ZERO;
+            for row in within(top, padding.top, window.height, shape.height) {
+                for tap in within(left, padding.left, window.width, shape.width) {
+                    let at = (top + row - padding.top) * shape.width + left + tap - padding.left;
+                    let weights = &kernel[(row * window.width + tap) * each..][..*each];
+                    for (channel, w) in weights.iter().enumerate() {
+                        for ((sum, w), from) in sum.0.iter_mut().zip(&w.0).zip(&self.from[block]) {
+                            let (block, lane) = ((from + channel) / LANES, (from + channel) % LANES);
+                            *sum += x[(block * n + image) * plane + at].0[lane] * w;
+                        }
+                    }
+                }
+            }
+            *y = epilogue.finish(&sum, block, (line, column), residual.get(pixel));
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The executor for CPUs, in f32.
+//!
+//! Activations lie in lines of 16 channels ([`layout`]); convolutions are tiles of pixels times panels of channels
+//! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile, so
+//! an image alone and among others gives the same bits.
+
+mod convolve;
+mod depthwise;
+mod kernels;
+mod layout;
+mod network;
+mod ops;
+
+use std::{fmt, num::NonZeroUsize};
+
+use rayon::prelude::*;
+
+use self::{
+    kernels::Level,
+    network::{Network, Workspace},
+};
+use super::{
+    bundle::Bundle,
+    executor::{ExecuteError, Executor, InputSize, Role},
+    plan::Plan,
+    set::{ModelSet, OpenError},
+};
+use crate::domain::Pixels;
+
+/// Runs the three networks of a model set.
+pub struct CpuExecutor {
+    detect: Prepared,
+    landmark: Prepared,
+    embed: Prepared,
+    pool: rayon::ThreadPool,
+    /// One for each thread.
+    work: Vec<Workspace>,
+}
+
+impl fmt::Debug for CpuExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuExecutor").finish_non_exhaustive()
+    }
+}
+
+impl CpuExecutor {
+    /// `threads`: how many compute; the caller's own waits meanwhile.
+    pub fn new(set: &ModelSet, threads: NonZeroUsize) -> Result<Self, OpenError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .thread_name(|i| format!("vultus-compute-{i}"))
+            .build()
+            .map_err(|e| OpenError::Device(e.to_string()))?;
+        let prepared = |role| Prepared::new(set.bundle(role));
+        Ok(Self {
+            detect: prepared(Role::Detect)?,
+            landmark: prepared(Role::Landmark)?,
+            embed: prepared(Role::Embed)?,
+            pool,
+            work: (0..threads.get()).map(|_| Workspace::default()).collect(),
+        })
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn input_size(&self, role: Role) -> InputSize {
+        match role {
+            Role::Detect => self.detect.size,
+            Role::Landmark => self.landmark.size,
+            Role::Embed => self.embed.size,
+        }
+    }
+
+    fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        let expected = self.input_size(role);
+        for (index, image) in images.iter().enumerate() {
+            if (image.width(), image.height()) != (expected.width, expected.height) {
+                return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
+            }
+        }
+        let prepared = match role {
+            Role::Detect => &self.detect,
+            Role::Landmark => &self.landmark,
+            Role::Embed => &self.embed,
+        };
+        let (threads, work) = (self.work.len(), &mut self.work);
+        let outputs: Vec<Vec<f32>> = self.pool.install(|| {
+            // Threads with images of their own do not wait for each other; few images are shared by all.
+            if images.len() < 2 * threads && !images.len().is_multiple_of(threads) {
+                return prepared.run(&mut work[0], threads, images);
+            }
+            let share = images.len().div_ceil(threads).max(1);
+            (images.par_chunks(share).zip(work.par_iter_mut()))
+                .flat_map_iter(|(images, work)| prepared.run(work, 1, images))
+                .collect()
+        });
+        match outputs.iter().position(|output| output.iter().any(|v| !v.is_finite())) {
+            Some(index) => Err(ExecuteError::NotFinite { index }),
+            None => Ok(outputs),
+        }
+    }
+}
+
+/// A role's network and what it takes.
+struct Prepared {
+    size: InputSize,
+    mean: [f32; 3],
+    scale: f32,
+    network: Network,
+}
+
+impl Prepared {
+    fn new(bundle: &Bundle) -> Result<Self, OpenError> {
+        let role = bundle.contract().role;
+        let plan = Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role, source })?;
+        let input = &bundle.contract().input;
+        let size = InputSize { width: input.width, height: input.height };
+        let network = Network::new(plan, Level::best());
+        Ok(Self { size, mean: input.mean, scale: input.scale, network })
+    }
+
+    /// Each image's outputs. `threads` work on one image.
+    fn run(&self, work: &mut Workspace, threads: usize, images: &[&Pixels]) -> Vec<Vec<f32>> {
+        let mut outputs = Vec::with_capacity(images.len());
+        for images in images.chunks(self.network.together) {
+            let values = self.network.run(work, images.len(), threads, |x| self.normalise(images, x));
+            outputs.extend(values.chunks_exact(values.len() / images.len()).map(<[f32]>::to_vec));
+        }
+        outputs
+    }
+
+    fn normalise(&self, images: &[&Pixels], x: &mut [f32]) {
+        let pixels = images.iter().flat_map(|image| image.rgb8().chunks_exact(3));
+        for (x, rgb) in x.chunks_exact_mut(3).zip(pixels) {
+            for ((x, &v), mean) in x.iter_mut().zip(rgb).zip(self.mean) {
+                *x = (f32::from(v) - mean) * self.scale;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{
+        candle::interpret,
+        graph::{Edges, Graph, Node, Op, Shape, Window},
+        weights::Weights,
+    };
+
+    fn noise(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// A graph of the operations that `choices` name, each on the last value; what does not fit is left out.
+    fn network(input: Shape, choices: &[(u8, u8)], seed: u64) -> (Graph, Weights) {
+        let mut graph = Graph { input, nodes: vec![], output: 0 };
+        let mut weights = Weights::new();
+        for (index, &(choice, size)) in choices.iter().enumerate() {
+            let x = graph.shapes(&weights).map_or(input, |shapes| shapes[graph.output]);
+            let (channels, size) = (x.channels, size as usize);
+            let mut tensor = |name: &str, shape: &[usize]| {
+                let name = format!("{index}.{name}");
+                let count = shape.iter().product();
+                weights.insert(&name, shape.to_vec(), noise(count, seed ^ (count + index) as u64)).unwrap();
+                name
+            };
+            let window = Window { height: 1 + size % 3, width: 1 + size / 3 % 3, stride: 1 + size % 2 };
+            let padding = Edges::same(x.height, x.width, window);
+            let out = 1 + size % 70;
+            let bias = (size % 2 == 0).then(|| tensor("b", &[out]));
+            let op = match choice % 13 {
+                0 | 1 => {
+                    let weight = tensor("w", &[out, channels, window.height, window.width]);
+                    Op::Convolution { weight, bias, window, padding, groups: 1 }
+                }
+                2 => {
+                    let weight = tensor("w", &[channels, 1, window.height, window.width]);
+                    Op::Convolution { weight, bias: None, window, padding, groups: channels }
+                }
+                3 => Op::Affine { scale: tensor("s", &[channels]), shift: tensor("t", &[channels]) },
+                4 => Op::Relu,
+                5 => Op::LeakyRelu { slope: 0.1 },
+                6 => Op::PRelu { slope: tensor("p", &[channels]) },
+                7 => Op::Add,
+                8 => Op::MaxPool { window, padding },
+                9 => Op::AveragePool { window },
+                10 => Op::PadChannels { count: size % 5 },
+                11 => Op::PadSpatial { edges: Edges { top: size % 2, left: 1, bottom: size % 3, right: 0 } },
+                _ if size % 3 == 0 => Op::GlobalAveragePool,
+                _ if size % 3 == 1 => Op::Flatten,
+                _ => Op::FullyConnected { weight: tensor("w", &[out, channels]), bias },
+            };
+            // An addition takes an earlier value of the same shape where there is one.
+            let shapes = graph.shapes(&weights).unwrap_or(vec![input]);
+            let inputs = match op {
+                Op::Add => vec![graph.output, shapes.iter().position(|&shape| shape == x).unwrap_or(graph.output)],
+                _ => vec![graph.output],
+            };
+            graph.nodes.push(Node { op, inputs });
+            graph.output = graph.nodes.len();
+            if graph.shapes(&weights).is_err() {
+                graph.nodes.pop();
+                graph.output = graph.nodes.len();
+            }
+        }
+        (graph, weights)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn plans_give_what_the_graph_gives(
+            (channels, height, width) in (1usize..6, 1usize..12, 1usize..12),
+            choices in proptest::collection::vec((any::<u8>(), any::<u8>()), 1..8),
+            seed: u64,
+            n in 1usize..4,
+        ) {
+            let input = Shape::new(channels, height, width);
+            let (graph, weights) = network(input, &choices, seed);
+            prop_assume!(!graph.nodes.is_empty());
+            let count = channels * height * width;
+            let images: Vec<Vec<f32>> = (0..n).map(|i| noise(count, seed ^ (i as u64) << 32)).collect();
+            for level in Level::available() {
+            let network = Network::new(Plan::new(&graph, &weights).unwrap(), level);
+            let run = |x: &[f32], n, threads| {
+                network.run(&mut Workspace::default(), n, threads, |input| input.copy_from_slice(x))
+            };
+            let batched = run(&images.concat(), n, 1);
+            let each = batched.len() / n;
+            for (image, batched) in images.iter().zip(batched.chunks_exact(each)) {
+                let x = Tensor::from_slice(image, (1, height, width, channels), &Device::Cpu).unwrap();
+                let expected = interpret(&graph, &weights, x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()).unwrap();
+                prop_assert_eq!(batched.len(), expected.len());
+                let largest = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+                for (got, expected) in batched.iter().zip(&expected) {
+                    prop_assert!((got - expected).abs() <= 1e-5 * largest, "{} {} in\n{}", got, expected, graph);
+                }
+                prop_assert!(run(image, 1, 1) == batched, "alone differs from batched");
+                prop_assert!(run(image, 1, 3) == batched, "one thread differs from three");
+            }
+            }
+        }
+    }
+}

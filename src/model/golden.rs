@@ -1,0 +1,195 @@
+//! Golden faces: drawn, nobody's, the same on every machine, and what the reference executor makes of them. A device that agrees
+//! with it may serve; one that no longer does may not.
+
+use super::{
+    candle::CandleExecutor,
+    contract::Precision,
+    executor::{ExecuteError, Executor, InputSize, Role},
+    set::ModelSet,
+};
+use crate::domain::Pixels;
+
+/// A face to draw: shades of skin, hair and background, and how far apart and how large its features are.
+#[derive(Clone, Copy)]
+struct Drawn {
+    skin: [f32; 3],
+    hair: [f32; 3],
+    background: [f32; 3],
+    /// Half of the distance between the eyes, in widths of the head.
+    eyes: f32,
+    /// Half width of the mouth, in widths of the head.
+    mouth: f32,
+    /// Multiplies all.
+    light: f32,
+}
+
+const ONE: Drawn = Drawn {
+    skin: [224.0, 180.0, 150.0],
+    hair: [60.0, 42.0, 30.0],
+    background: [120.0, 140.0, 160.0],
+    eyes: 0.40,
+    mouth: 0.34,
+    light: 1.0,
+};
+/// The same face in less light.
+const ONE_DIMMED: Drawn = Drawn { light: 0.8, ..ONE };
+const ANOTHER: Drawn = Drawn {
+    skin: [140.0, 96.0, 70.0],
+    hair: [20.0, 18.0, 18.0],
+    background: [205.0, 200.0, 190.0],
+    eyes: 0.50,
+    mouth: 0.46,
+    light: 1.0,
+};
+
+/// One drawn face at the size of one network, and what that network gives for it.
+pub struct Golden {
+    pub role: Role,
+    pub image: Pixels,
+    expected: Vec<f32>,
+    /// The most that a value may differ.
+    tolerance: f32,
+}
+
+/// `Debug` shows no values.
+impl std::fmt::Debug for Golden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Golden({}, {} values)", self.role.as_str(), self.expected.len())
+    }
+}
+
+impl Golden {
+    /// For every network, by the reference executor: one face for those that find and place, three for the one that embeds (a face,
+    /// the same dimmed, another), in this order.
+    ///
+    /// # Errors
+    /// When the reference executor does not run.
+    pub fn of(set: &ModelSet) -> Result<Vec<Self>, ExecuteError> {
+        let mut oracle = CandleExecutor::new(set);
+        let mut golden = Vec::new();
+        for (role, faces) in [
+            (Role::Detect, [ONE].as_slice()),
+            (Role::Landmark, [ONE].as_slice()),
+            (Role::Embed, [ONE, ONE_DIMMED, ANOTHER].as_slice()),
+        ] {
+            for face in faces {
+                let image = face.draw(oracle.input_size(role), if role == Role::Detect { 0.25 } else { 0.75 });
+                let expected = oracle.run(role, &[&image])?.pop().unwrap_or_default();
+                let largest = expected.iter().fold(1e-3_f32, |largest, v| largest.max(v.abs()));
+                let share = if role == Role::Embed { share_of(set.card().precision) } else { share_of(Precision::F32) };
+                golden.push(Self { role, image, expected, tolerance: share * largest });
+            }
+        }
+        Ok(golden)
+    }
+
+    /// The greatest difference from what is expected, in tolerances: at most 1 is right. Infinite for outputs of another shape.
+    pub fn deviation(&self, values: &[f32]) -> f32 {
+        if values.len() != self.expected.len() {
+            return f32::INFINITY;
+        }
+        let differences = values.iter().zip(&self.expected).map(|(got, expected)| (got - expected).abs());
+        let greatest =
+            differences.fold(0.0, |greatest: f32, d| if d.is_nan() { f32::INFINITY } else { greatest.max(d) });
+        greatest / self.tolerance
+    }
+}
+
+/// What rounding may do, as a share of the largest value.
+const fn share_of(precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => 1e-3,
+    }
+}
+
+impl Drawn {
+    /// A head of `share` of the image's height in its middle.
+    fn draw(&self, size: InputSize, share: f32) -> Pixels {
+        let (width, height) = (size.width as f32, size.height as f32);
+        let (cx, cy) = (width / 2.0, height / 2.0);
+        let (tall, wide) = (share * height / 2.0, share * height / 2.0 * 0.75);
+        let mut rgb8 = Vec::with_capacity(size.width as usize * size.height as usize * 3);
+        for y in 0..size.height {
+            for x in 0..size.width {
+                // In half heads from the middle of the face.
+                let (u, v) = ((x as f32 + 0.5 - cx) / wide, (y as f32 + 0.5 - cy) / tall);
+                let shade = self.shade(u, v);
+                rgb8.extend(shade.map(|c| (c * self.light).clamp(0.0, 255.0) as u8));
+            }
+        }
+        let flat = || Pixels::flat(size.width, size.height, [128; 3]);
+        Pixels::new(size.width, size.height, rgb8).unwrap_or_else(|_| flat())
+    }
+
+    fn shade(&self, u: f32, v: f32) -> [f32; 3] {
+        let inside = |x: f32, y: f32, w: f32, h: f32| ((u - x) / w).powi(2) + ((v - y) / h).powi(2);
+        let times = |c: [f32; 3], factor: f32| c.map(|c| c * factor);
+        for side in [-1.0, 1.0] {
+            let eye = side * self.eyes;
+            if inside(eye, -0.12, 0.07, 0.06) < 1.0 {
+                return [25.0; 3]; // iris and pupil
+            }
+            if inside(eye, -0.12, 0.17, 0.075) < 1.0 {
+                return [235.0; 3];
+            }
+            if inside(eye, -0.31, 0.22, 0.04) < 1.0 {
+                return self.hair; // brow
+            }
+            if inside(side * 0.08, 0.27, 0.05, 0.03) < 1.0 {
+                return times(self.skin, 0.45); // nostril
+            }
+        }
+        if inside(0.0, 0.53, self.mouth, 0.08) < 1.0 {
+            return if (v - 0.53).abs() < 0.012 { [70.0, 25.0, 25.0] } else { [176.0, 84.0, 82.0] };
+        }
+        let head = inside(0.0, 0.0, 1.0, 1.0);
+        if head < 1.0 {
+            // Hair above the forehead; the rest is lit from the front, the nose casts a shadow.
+            if v < -0.62 - 0.15 * u.abs() {
+                return self.hair;
+            }
+            let nose = if inside(0.06, 0.08, 0.09, 0.24) < 1.0 { 0.88 } else { 1.0 };
+            return times(self.skin, nose * (1.05 - 0.35 * head));
+        }
+        if inside(0.0, -0.12, 1.12, 1.1) < 1.0 && v < 0.3 {
+            return self.hair;
+        }
+        if u.abs() < 0.45 && v > 0.0 {
+            return times(self.skin, 0.7); // neck
+        }
+        if v > 1.15 {
+            return [70.0, 80.0, 110.0]; // shoulders
+        }
+        self.background
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deviation_is_counted_in_tolerances() {
+        let golden = Golden {
+            role: Role::Embed,
+            image: Pixels::flat(1, 1, [0; 3]),
+            expected: vec![1.0, -2.0],
+            tolerance: 0.002,
+        };
+        assert_eq!(golden.deviation(&[1.0, -2.0]), 0.0);
+        assert!((golden.deviation(&[1.001, -2.0]) - 0.5).abs() < 1e-3);
+        assert!(golden.deviation(&[1.0, 2.0]) > 1.0);
+        for wrong in [&[1.0][..], &[f32::NAN, -2.0], &[1.0, f32::INFINITY]] {
+            assert_eq!(golden.deviation(wrong), f32::INFINITY, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn drawn_faces_differ_as_they_should() {
+        let size = InputSize { width: 60, height: 60 };
+        let [one, dimmed, another] = [ONE, ONE_DIMMED, ANOTHER].map(|face| face.draw(size, 0.75));
+        let middle = |face: &Pixels| face.rgb8()[(34 * 60 + 36) * 3];
+        assert!(middle(&one) > middle(&dimmed) && middle(&dimmed) > middle(&another));
+        assert!(one == ONE.draw(size, 0.75), "the same on every machine and at every time");
+    }
+}

@@ -1,0 +1,317 @@
+//! The brain of the queue: what waits, what the next batch is, who has left and who is late. No threads, no clock.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use crate::{
+    domain::{ClientId, Lane, Turn},
+    model::Role,
+};
+
+use super::BatchLimits;
+
+/// What the state needs to know of a job.
+pub trait Entry {
+    fn role(&self) -> Role;
+    fn turn(&self) -> &Turn;
+    /// True if nobody waits for the outputs any more.
+    fn gone(&self) -> bool;
+}
+
+/// Which jobs wait, and which of them are the next batch.
+pub struct State<J> {
+    lanes: [Waiting<J>; Lane::ALL.len()],
+    limits: BatchLimits,
+    batches: u32,
+}
+
+/// One lane: clients in the order of their turns, each with its jobs, oldest request first. No client is without jobs.
+struct Waiting<J>(VecDeque<(Option<Arc<ClientId>>, VecDeque<J>)>);
+
+/// What [`State::take`] took.
+pub struct Taken<J> {
+    pub batch: Vec<J>,
+    /// Left without work: their deadline had passed.
+    pub late: Vec<J>,
+    /// Left without work: nobody waits for them any more.
+    pub gone: Vec<J>,
+}
+
+impl<J: Entry> State<J> {
+    pub fn new(limits: BatchLimits) -> Self {
+        Self { lanes: std::array::from_fn(|_| Waiting(VecDeque::new())), limits, batches: 0 }
+    }
+
+    /// Jobs that wait, all lanes together.
+    pub fn len(&self) -> usize {
+        self.depths().iter().sum()
+    }
+
+    /// Jobs that wait, lane by lane.
+    pub fn depths(&self) -> [usize; Lane::ALL.len()] {
+        self.lanes.each_ref().map(Waiting::len)
+    }
+
+    /// Gives the job back when the queue is full.
+    pub fn push(&mut self, job: J) -> Result<(), J> {
+        if self.len() >= self.limits.queue_depth {
+            return Err(job);
+        }
+        self.lanes[job.turn().lane as usize].push(job);
+        Ok(())
+    }
+
+    /// The next batch: jobs of one role, that of the first in turn. Lanes in their order, clients of a lane in turn, a client's
+    /// oldest request first. Places that the first lane leaves go to the lanes after it.
+    pub fn take(&mut self, now: Instant) -> Taken<J> {
+        let mut taken = Taken { batch: Vec::new(), late: Vec::new(), gone: Vec::new() };
+        for lane in &mut self.lanes {
+            lane.sweep(now, &mut taken);
+        }
+        let first = self.first_lane();
+        let mut order: Vec<&mut Waiting<J>> = self.lanes.iter_mut().collect();
+        order[..=first].rotate_right(1);
+        let Some(role) = order.iter().find_map(|lane| lane.next_role()) else { return taken };
+        for lane in order {
+            lane.fill(role, self.limits.batch_images, &mut taken.batch);
+        }
+        self.batches = self.batches.wrapping_add(1);
+        taken
+    }
+
+    /// All that waits, when there will be no more batches.
+    pub fn into_jobs(self) -> impl Iterator<Item = J> {
+        self.lanes.into_iter().flat_map(|lane| lane.0.into_iter().flat_map(|(_, jobs)| jobs))
+    }
+
+    /// The lane that goes first now: verification, but every `yield_every`th batch one of the others, in turn, so that none starves.
+    fn first_lane(&self) -> usize {
+        let every = self.limits.yield_every;
+        if every == 0 || self.batches % every != every - 1 {
+            return 0;
+        }
+        let lower = Lane::ALL.len() - 1;
+        let preferred = (self.batches / every) as usize % lower + 1;
+        // An empty lane has no use for its turn.
+        let candidates = (0..lower).map(|i| (preferred - 1 + i) % lower + 1);
+        candidates.into_iter().find(|&lane| self.lanes[lane].len() > 0).unwrap_or(0)
+    }
+}
+
+impl<J: Entry> Waiting<J> {
+    fn len(&self) -> usize {
+        self.0.iter().map(|(_, jobs)| jobs.len()).sum()
+    }
+
+    fn push(&mut self, job: J) {
+        let Turn { client, arrived, .. } = job.turn();
+        match self.0.iter_mut().find(|(waiting, _)| waiting == client) {
+            Some((_, jobs)) => {
+                // A request that comes back for its next network stands before younger ones.
+                let at = jobs.partition_point(|other| other.turn().arrived <= *arrived);
+                jobs.insert(at, job);
+            }
+            None => self.0.push_back((client.clone(), VecDeque::from([job]))),
+        }
+    }
+
+    fn sweep(&mut self, now: Instant, taken: &mut Taken<J>) {
+        for (_, jobs) in &mut self.0 {
+            for job in std::mem::take(jobs) {
+                match () {
+                    () if job.gone() => taken.gone.push(job),
+                    () if job.turn().deadline <= now => taken.late.push(job),
+                    () => jobs.push_back(job),
+                }
+            }
+        }
+        self.0.retain(|(_, jobs)| !jobs.is_empty());
+    }
+
+    /// That of the oldest request of the client whose turn it is.
+    fn next_role(&self) -> Option<Role> {
+        self.0.front().and_then(|(_, jobs)| jobs.front()).map(J::role)
+    }
+
+    /// One job of `role` from each client in turn, and again, until the batch is full or there are none. Who was served stands
+    /// behind who was not at the next batch.
+    fn fill(&mut self, role: Role, most: usize, batch: &mut Vec<J>) {
+        let mut round: VecDeque<usize> = (0..self.0.len()).collect();
+        let mut served = vec![false; self.0.len()];
+        while batch.len() < most
+            && let Some(at) = round.pop_front()
+        {
+            let jobs = &mut self.0[at].1;
+            if let Some(job) = jobs.iter().position(|job| job.role() == role).and_then(|i| jobs.remove(i)) {
+                batch.push(job);
+                served[at] = true;
+                round.push_back(at);
+            }
+        }
+        let (served, waiting): (Vec<_>, Vec<_>) = self.0.drain(..).zip(served).partition(|(_, served)| *served);
+        let in_turn = waiting.into_iter().chain(served).map(|(client, _)| client);
+        self.0 = in_turn.filter(|(_, jobs)| !jobs.is_empty()).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    struct Fake {
+        id: u32,
+        role: Role,
+        turn: Turn,
+        gone: bool,
+    }
+
+    impl Entry for Fake {
+        fn role(&self) -> Role {
+            self.role
+        }
+        fn turn(&self) -> &Turn {
+            &self.turn
+        }
+        fn gone(&self) -> bool {
+            self.gone
+        }
+    }
+
+    const LIMITS: BatchLimits = BatchLimits { queue_depth: 8, batch_images: 3, yield_every: 4 };
+
+    /// A job of a client; later ids arrived later.
+    fn fake(id: u32, role: Role, lane: Lane, client: &str) -> Fake {
+        let now = Instant::now();
+        let client = Some(Arc::new(ClientId::new(client).unwrap()));
+        let arrived = now + Duration::from_millis(id.into());
+        Fake { id, role, turn: Turn { lane, client, arrived, deadline: now + Duration::from_secs(60) }, gone: false }
+    }
+
+    fn state(limits: BatchLimits, jobs: impl IntoIterator<Item = Fake>) -> State<Fake> {
+        let mut state = State::new(limits);
+        for job in jobs {
+            state.push(job).unwrap();
+        }
+        state
+    }
+
+    fn ids(batch: &[Fake]) -> Vec<u32> {
+        batch.iter().map(|j| j.id).collect()
+    }
+
+    fn next(state: &mut State<Fake>) -> Vec<u32> {
+        ids(&state.take(Instant::now()).batch)
+    }
+
+    use Lane::{Enrolment as E, Identification as I, Verification as V};
+    use Role::{Detect, Embed};
+
+    #[test]
+    fn a_batch_is_of_one_role_and_no_longer_than_the_limit() {
+        let jobs = [(1, Embed), (2, Detect), (3, Embed), (4, Embed), (5, Embed)];
+        let mut state = state(LIMITS, jobs.map(|(id, role)| fake(id, role, V, "a")));
+        assert_eq!(next(&mut state), [1, 3, 4]);
+        assert_eq!(next(&mut state), [2]);
+        assert_eq!(next(&mut state), [5]);
+        assert!(next(&mut state).is_empty());
+    }
+
+    #[test]
+    fn a_request_keeps_its_place_from_network_to_network() {
+        let mut state = state(LIMITS, [fake(2, Detect, V, "a"), fake(3, Detect, V, "a"), fake(1, Embed, V, "a")]);
+        assert_eq!(next(&mut state), [1], "the oldest request's embedding comes before younger ones' detection");
+        assert_eq!(next(&mut state), [2, 3]);
+    }
+
+    #[test]
+    fn verification_overtakes_the_other_lanes_but_never_for_ever() {
+        let limits = BatchLimits { batch_images: 1, ..LIMITS };
+        let mut state = state(limits, [fake(100, Embed, E, "a"), fake(200, Embed, I, "a")]);
+        let mut order = Vec::new();
+        for id in 0..10 {
+            state.push(fake(id, Embed, V, "a")).unwrap();
+            order.extend(next(&mut state));
+        }
+        assert_eq!(order, [0, 1, 2, 200, 3, 4, 5, 100, 6, 7]);
+    }
+
+    #[test]
+    fn a_turn_of_an_empty_lane_goes_to_the_next() {
+        let limits = BatchLimits { batch_images: 1, yield_every: 2, ..LIMITS };
+        let mut state = state(limits, [fake(0, Embed, V, "a"), fake(1, Embed, V, "a"), fake(2, Embed, E, "a")]);
+        assert_eq!([next(&mut state), next(&mut state), next(&mut state)], [[0], [2], [1]]);
+    }
+
+    #[test]
+    fn clients_of_a_lane_take_turns() {
+        let flood = (0..6).map(|id| fake(id, Embed, V, "flood"));
+        let mut state = state(LIMITS, flood.chain([fake(50, Embed, V, "shop")]));
+        assert_eq!(next(&mut state), [0, 50, 1]);
+        state.push(fake(51, Detect, V, "shop")).unwrap();
+        // The flood's own turn comes first, then the shop's, whatever the network it is at.
+        assert_eq!(next(&mut state), [2, 3, 4]);
+        assert_eq!(next(&mut state), [51]);
+        assert_eq!(next(&mut state), [5]);
+    }
+
+    #[test]
+    fn what_a_lane_leaves_of_a_batch_goes_to_the_next() {
+        let mut state = state(LIMITS, [fake(1, Embed, E, "a"), fake(2, Detect, E, "a"), fake(3, Embed, V, "a")]);
+        assert_eq!(next(&mut state), [3, 1]);
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_job_back() {
+        let mut state = state(LIMITS, (0..8).map(|id| fake(id, Embed, V, "a")));
+        assert_eq!(state.push(fake(9, Embed, E, "b")).unwrap_err().id, 9);
+    }
+
+    #[test]
+    fn the_late_and_the_gone_leave_without_work() {
+        let now = Instant::now();
+        let mut late = fake(1, Embed, V, "a");
+        late.turn.deadline = now;
+        let mut gone = fake(2, Embed, E, "b");
+        gone.gone = true;
+        let mut state = state(LIMITS, [late, gone, fake(3, Embed, V, "a")]);
+        let taken = state.take(now);
+        assert_eq!((ids(&taken.batch), ids(&taken.late), ids(&taken.gone)), (vec![3], vec![1], vec![2]));
+        assert_eq!(state.len(), 0);
+    }
+
+    proptest! {
+        /// Whatever comes, nothing is lost or doubled, and whoever waits is served within as many batches as there are jobs
+        /// and turns.
+        #[test]
+        fn every_job_leaves_once(
+            jobs in proptest::collection::vec((0usize..3, 0usize..3, 0u8..4, any::<bool>()), 0..40),
+            batch_images in 1usize..8,
+            yield_every in 0u32..4,
+        ) {
+            let limits = BatchLimits { queue_depth: 64, batch_images, yield_every };
+            let make = |(id, (role, lane, client, gone)): (usize, (usize, usize, u8, bool))| {
+                let made = fake(id as u32, Role::ALL[role], Lane::ALL[lane], &format!("c{client}"));
+                Fake { gone, ..made }
+            };
+            let count = jobs.len();
+            let mut state = state(limits, jobs.into_iter().enumerate().map(make));
+            let (mut left, mut batches) = (Vec::new(), 0);
+            while state.len() > 0 {
+                let taken = state.take(Instant::now());
+                prop_assert!(taken.batch.len() <= batch_images);
+                prop_assert!(taken.batch.iter().all(|job| job.role == taken.batch[0].role && !job.gone));
+                prop_assert!(taken.batch.len() + taken.gone.len() > 0, "a batch without progress");
+                left.extend(ids(&taken.batch));
+                left.extend(ids(&taken.gone));
+                batches += 1;
+                prop_assert!(batches <= count);
+            }
+            left.sort_unstable();
+            prop_assert!(left == (0..count as u32).collect::<Vec<_>>());
+        }
+    }
+}

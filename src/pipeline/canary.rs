@@ -1,0 +1,59 @@
+//! Whether the device still answers rightly: golden faces in ordinary batches, held against the reference executor's answers.
+
+use std::time::{Duration, Instant};
+
+use super::{Pipeline, batch::DeviceError};
+use crate::{
+    domain::{Lane, Score, Template, Turn, compare},
+    model::{ExecuteError, Golden, ModelSet, Role},
+};
+
+/// A device that takes longer is not fit to serve.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a canary was not answered rightly.
+#[derive(Debug, thiserror::Error)]
+pub enum CanaryError {
+    #[error("the canary was not run: {0}")]
+    NotRun(#[from] DeviceError),
+    #[error("the {} network differs from the reference by {tolerances} tolerances", role.as_str())]
+    Wrong { role: Role, tolerances: f32 },
+    #[error("a golden face resembles another more than itself")]
+    Pair,
+}
+
+impl Pipeline {
+    /// Draws the golden faces and asks the reference executor about them: what [`Self::run_canary`] expects.
+    ///
+    /// # Errors
+    /// When the reference executor does not run.
+    pub fn with_golden(mut self, models: &ModelSet) -> Result<Self, ExecuteError> {
+        self.golden = Golden::of(models)?;
+        Ok(self)
+    }
+
+    /// Every golden face through the device, among whatever else is in its batches; each answer must be the reference's, and the
+    /// pair of one face must be more alike than the pair of two.
+    ///
+    /// # Errors
+    /// [`CanaryError::NotRun`] says nothing of the answers; the others are wrong ones.
+    pub async fn run_canary(&self) -> Result<(), CanaryError> {
+        let turn = Turn::own(Lane::Verification, Instant::now() + DEADLINE);
+        let mut templates = Vec::new();
+        for golden in &self.golden {
+            let output = self.device.run(golden.role, golden.image.clone(), &turn).await?;
+            let tolerances = golden.deviation(&output.values);
+            if tolerances > 1.0 {
+                return Err(CanaryError::Wrong { role: golden.role, tolerances });
+            }
+            if golden.role == Role::Embed {
+                templates.push(Template::new(self.model, output.values).map_err(|_| CanaryError::Pair)?);
+            }
+        }
+        let score = |a: &Template, b: &Template| compare(a, b).map(Score::value).map_err(|_| CanaryError::Pair);
+        match templates.as_slice() {
+            [one, dimmed, another] if score(one, dimmed)? <= score(one, another)? => Err(CanaryError::Pair),
+            _ => Ok(()),
+        }
+    }
+}

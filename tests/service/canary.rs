@@ -1,0 +1,106 @@
+//! Health is earned, and lost again: a device that begins to answer wrongly is found by the canary.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tonic::transport::Endpoint;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use vultus::{
+    access::Access,
+    config::Config,
+    domain::Pixels,
+    gallery::Galleries,
+    model::{DeviceChoice, ExecuteError, Executor, InputSize, ModelSet, Role},
+    pipeline::{CanaryError, Pipeline, Settings},
+    rpc::{Core, bind},
+    seal::RootKey,
+};
+
+use crate::server::models;
+
+/// The real device, until it is told to give each image its neighbour's answer.
+struct Swaps {
+    inner: Box<dyn Executor>,
+    wrong: Arc<AtomicBool>,
+}
+
+impl Executor for Swaps {
+    fn input_size(&self, role: Role) -> InputSize {
+        self.inner.input_size(role)
+    }
+
+    fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        let mut outputs = self.inner.run(role, images)?;
+        if self.wrong.load(Ordering::SeqCst) {
+            outputs.iter_mut().for_each(|values| values.rotate_right(1));
+        }
+        Ok(outputs)
+    }
+}
+
+fn pipeline(config: &Config) -> (Pipeline, Arc<AtomicBool>) {
+    let set = ModelSet::open(&models(), "default").unwrap();
+    let wrong = Arc::new(AtomicBool::new(false));
+    let inner = set.executor(DeviceChoice::Cpu, NonZeroUsize::MIN).unwrap();
+    let executor = Box::new(Swaps { inner, wrong: Arc::clone(&wrong) });
+    let settings = Settings {
+        decode: config.decode,
+        batch: config.batch,
+        rates: config.rates,
+        decoders: NonZeroUsize::MIN,
+        pixel_bytes: config.pixel_bytes,
+    };
+    let pipeline = Pipeline::start(&set, executor, settings, RootKey::from_bytes([7; 32])).unwrap();
+    (pipeline.with_golden(&set).unwrap(), wrong)
+}
+
+#[tokio::test]
+async fn golden_faces_tell_a_right_device_from_a_wrong_one() {
+    let (pipeline, wrong) = pipeline(&Config::load(None).unwrap());
+    pipeline.run_canary().await.unwrap();
+    wrong.store(true, Ordering::SeqCst);
+    let error = pipeline.run_canary().await.unwrap_err();
+    assert!(matches!(error, CanaryError::Wrong { tolerances, .. } if tolerances > 1.0), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_answer_turns_health_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::parse("[limits]\ncanary_interval_s = 1").unwrap();
+    let (pipeline, wrong) = pipeline(&config);
+    let root = RootKey::from_bytes([7; 32]);
+    let galleries = Arc::new(Galleries::open(dir.path(), &root, config.galleries.clone()).unwrap());
+    let access = Access::new(config.clients.clone(), Arc::clone(&galleries));
+    let core = Core::new(access, pipeline, config.alternative_route.clone(), config.limits.clone()).unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let serving = bind(core, any, any, false).await.unwrap();
+    let address = format!("http://{}", serving.address().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(serving.until(async {
+        let _ = stopped.await;
+    }));
+    let mut health = HealthClient::new(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
+    let mut said = async |expected: &str| {
+        for _ in 0..200 {
+            let request = HealthCheckRequest { service: "vultus.v1.MatchService".into() };
+            let status = health.check(request).await.unwrap().into_inner().status();
+            if status.as_str_name() == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("health never said {expected}");
+    };
+    said("SERVING").await;
+    wrong.store(true, Ordering::SeqCst);
+    said("NOT_SERVING").await;
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+    galleries.close().await;
+}
