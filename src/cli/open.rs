@@ -46,10 +46,19 @@ impl Shared {
             (Some(parent), Some(name)) if self.model.contains('/') => (parent.to_path_buf(), name),
             _ => (self.models_dir(), self.model.as_str()),
         };
-        ModelSet::open(&dir, name).map_err(|e| {
+        let set = ModelSet::open(&dir, name).map_err(|e| {
             format!("{e}\n  models are looked for in {}; `vultus model fetch` puts the default there", dir.display())
-                .into()
-        })
+        })?;
+        match self.precision {
+            Some(precision) => Ok(set.with_precision(precision).map_err(|e| format!("--precision {e}"))?),
+            None => Ok(set),
+        }
+    }
+
+    /// The file that `--model` names, if it is an ONNX file and no bundle.
+    pub fn onnx_file(&self) -> Option<&Path> {
+        let path = Path::new(&self.model);
+        path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")).then_some(path)
     }
 
     pub fn device_choice(&self) -> Result<DeviceChoice, Failure> {

@@ -1,15 +1,19 @@
 //! How fast a network runs.
 
 use std::{
+    fs,
     num::NonZeroUsize,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
 
 use super::{
+    bare::{Bare, BareError},
+    contract::Precision,
     device::DeviceChoice,
-    executor::{ExecuteError, Role},
+    executor::{ExecuteError, InputSize, Role},
     set::{ModelSet, OpenError},
 };
 use crate::domain::Pixels;
@@ -19,6 +23,8 @@ use crate::domain::Pixels;
 pub enum BenchError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Bare(#[from] BareError),
     #[error(transparent)]
     Execute(#[from] ExecuteError),
 }
@@ -32,6 +38,22 @@ pub struct BenchEmbed {
     pub threads: usize,
     pub model: String,
     pub device: String,
+    /// Of a file alone.
+    #[serde(flatten)]
+    pub file: Option<BenchFile>,
+}
+
+/// What is known of a network in a file besides.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchFile {
+    /// Reading, checking, planning, packing.
+    pub open_s: f64,
+    pub gflop_per_face: f64,
+    pub gflop_per_s: f64,
+    /// Of its weights as f32.
+    pub weight_bytes: usize,
+    /// The most that the process ever held in memory; `None` where the system does not say.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Runs batches of pseudo-random pixels through the face network for at least `duration`, after one that warms up.
@@ -49,6 +71,35 @@ pub fn bench_embed(
         threads: threads.get(),
         model: set.card().name.clone(),
         device: device.to_string(),
+        file: None,
+    })
+}
+
+/// The same for the network in an ONNX file, on the CPU.
+pub fn bench_file(
+    path: &Path,
+    precision: Precision,
+    batch: NonZeroUsize,
+    threads: NonZeroUsize,
+    duration: Duration,
+) -> Result<BenchEmbed, BenchError> {
+    let start = Instant::now();
+    let bare = Bare::open(path).map_err(BareError::from)?;
+    let size = InputSize { width: bare.input.width, height: bare.input.height };
+    let weight_bytes = 4 * bare.weights.iter().map(|(_, w)| w.values().len()).sum::<usize>();
+    let (mut network, flops) = bare.into_cpu(precision, threads)?;
+    let open_s = start.elapsed().as_secs_f64();
+    let faces_per_s = rate(size, batch, duration, |images| network.run(images))?;
+    let gflop_per_face = flops as f64 / 1e9;
+    let gflop_per_s = gflop_per_face * faces_per_s;
+    Ok(BenchEmbed {
+        faces_per_s,
+        batch: batch.get(),
+        precision: precision.as_str(),
+        threads: threads.get(),
+        model: path.display().to_string(),
+        device: DeviceChoice::Cpu.to_string(),
+        file: Some(BenchFile { open_s, gflop_per_face, gflop_per_s, weight_bytes, peak_bytes: peak_bytes() }),
     })
 }
 
@@ -63,17 +114,27 @@ pub fn images_per_s(
 ) -> Result<f64, BenchError> {
     let mut executor = set.executor(device, threads)?;
     let size = executor.input_size(role);
-    let images: Vec<Pixels> = (0..batch.get()).filter_map(|seed| noise(size.width, size.height, seed as u32)).collect();
+    Ok(rate(size, batch, duration, |images| executor.run(role, images))?)
+}
+
+fn rate(
+    size: InputSize,
+    batch: NonZeroUsize,
+    duration: Duration,
+    mut run: impl FnMut(&[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError>,
+) -> Result<f64, ExecuteError> {
+    let images: Vec<Pixels> = (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).collect();
     let images: Vec<&Pixels> = images.iter().collect();
-    executor.run(role, &images)?;
+    run(&images)?;
     let (start, mut done) = (Instant::now(), 0usize);
     while done == 0 || start.elapsed() < duration {
-        done += executor.run(role, &images)?.len();
+        done += run(&images)?.len();
     }
     Ok(done as f64 / start.elapsed().as_secs_f64())
 }
 
-fn noise(width: u32, height: u32, seed: u32) -> Option<Pixels> {
+/// Pseudo-random pixels.
+pub fn noise(InputSize { width, height }: InputSize, seed: u32) -> Option<Pixels> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -82,4 +143,11 @@ fn noise(width: u32, height: u32, seed: u32) -> Option<Pixels> {
         (state >> 24) as u8
     };
     Pixels::new(width, height, (0..width as usize * height as usize * 3).map(|_| next()).collect()).ok()
+}
+
+/// The process's high-water mark of resident memory.
+fn peak_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -99,6 +99,8 @@ impl Golden {
 const fn share_of(precision: Precision) -> f32 {
     match precision {
         Precision::F32 => 1e-3,
+        Precision::Bf16 => 3e-2,
+        Precision::Int8 => 1e-1,
     }
 }
 

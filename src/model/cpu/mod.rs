@@ -20,7 +20,7 @@ use self::{
     network::{Network, Workspace},
 };
 use super::{
-    bundle::Bundle,
+    contract::{Input, Precision},
     executor::{ExecuteError, Executor, InputSize, Role},
     plan::Plan,
     set::{ModelSet, OpenError},
@@ -32,9 +32,7 @@ pub struct CpuExecutor {
     detect: Prepared,
     landmark: Prepared,
     embed: Prepared,
-    pool: rayon::ThreadPool,
-    /// One for each thread.
-    work: Vec<Workspace>,
+    threads: Threads,
 }
 
 impl fmt::Debug for CpuExecutor {
@@ -46,18 +44,22 @@ impl fmt::Debug for CpuExecutor {
 impl CpuExecutor {
     /// `threads`: how many compute; the caller's own waits meanwhile.
     pub fn new(set: &ModelSet, threads: NonZeroUsize) -> Result<Self, OpenError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .thread_name(|i| format!("vultus-compute-{i}"))
-            .build()
-            .map_err(|e| OpenError::Device(e.to_string()))?;
-        let prepared = |role| Prepared::new(set.bundle(role));
+        let prepared = |role| {
+            let bundle = set.bundle(role);
+            // Boxes and landmarks stay exact: only templates are compared by precision class.
+            let precision = if role == Role::Embed { set.card().precision } else { Precision::F32 };
+            let plan = Plan::new(bundle.graph(), bundle.weights());
+            Prepared::new(
+                plan.map_err(|source| OpenError::Graph { role, source })?,
+                &bundle.contract().input,
+                precision,
+            )
+        };
         Ok(Self {
             detect: prepared(Role::Detect)?,
             landmark: prepared(Role::Landmark)?,
             embed: prepared(Role::Embed)?,
-            pool,
-            work: (0..threads.get()).map(|_| Workspace::default()).collect(),
+            threads: Threads::new(threads)?,
         })
     }
 }
@@ -72,17 +74,62 @@ impl Executor for CpuExecutor {
     }
 
     fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        let expected = self.input_size(role);
-        for (index, image) in images.iter().enumerate() {
-            if (image.width(), image.height()) != (expected.width, expected.height) {
-                return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
-            }
-        }
         let prepared = match role {
             Role::Detect => &self.detect,
             Role::Landmark => &self.landmark,
             Role::Embed => &self.embed,
         };
+        self.threads.run(prepared, images)
+    }
+}
+
+/// One network alone, as it came from a file.
+pub struct CpuNetwork {
+    network: Prepared,
+    threads: Threads,
+}
+
+impl fmt::Debug for CpuNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuNetwork").finish_non_exhaustive()
+    }
+}
+
+impl CpuNetwork {
+    pub fn new(plan: Plan, input: &Input, precision: Precision, threads: NonZeroUsize) -> Result<Self, OpenError> {
+        Ok(Self { network: Prepared::new(plan, input, precision)?, threads: Threads::new(threads)? })
+    }
+
+    /// As [`Executor::run`].
+    pub fn run(&mut self, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        self.threads.run(&self.network, images)
+    }
+}
+
+/// Who computes, and the memory that each needs.
+struct Threads {
+    pool: rayon::ThreadPool,
+    /// One for each thread.
+    work: Vec<Workspace>,
+}
+
+impl Threads {
+    fn new(threads: NonZeroUsize) -> Result<Self, OpenError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .thread_name(|i| format!("vultus-compute-{i}"))
+            .build()
+            .map_err(|e| OpenError::Device(e.to_string()))?;
+        Ok(Self { pool, work: (0..threads.get()).map(|_| Workspace::default()).collect() })
+    }
+
+    fn run(&mut self, prepared: &Prepared, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        let expected = prepared.size;
+        for (index, image) in images.iter().enumerate() {
+            if (image.width(), image.height()) != (expected.width, expected.height) {
+                return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
+            }
+        }
         let (threads, work) = (self.work.len(), &mut self.work);
         let outputs: Vec<Vec<f32>> = self.pool.install(|| {
             // Threads with images of their own do not wait for each other; few images are shared by all.
@@ -104,19 +151,15 @@ impl Executor for CpuExecutor {
 /// A role's network and what it takes.
 struct Prepared {
     size: InputSize,
-    mean: [f32; 3],
-    scale: f32,
+    input: Input,
     network: Network,
 }
 
 impl Prepared {
-    fn new(bundle: &Bundle) -> Result<Self, OpenError> {
-        let role = bundle.contract().role;
-        let plan = Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role, source })?;
-        let input = &bundle.contract().input;
+    fn new(plan: Plan, input: &Input, precision: Precision) -> Result<Self, OpenError> {
         let size = InputSize { width: input.width, height: input.height };
-        let network = Network::new(plan, Level::best());
-        Ok(Self { size, mean: input.mean, scale: input.scale, network })
+        let network = Network::new(plan, Level::best(), precision).map_err(OpenError::Precision)?;
+        Ok(Self { size, input: input.clone(), network })
     }
 
     /// Each image's outputs. `threads` work on one image.
@@ -130,11 +173,9 @@ impl Prepared {
     }
 
     fn normalise(&self, images: &[&Pixels], x: &mut [f32]) {
-        let pixels = images.iter().flat_map(|image| image.rgb8().chunks_exact(3));
-        for (x, rgb) in x.chunks_exact_mut(3).zip(pixels) {
-            for ((x, &v), mean) in x.iter_mut().zip(rgb).zip(self.mean) {
-                *x = (f32::from(v) - mean) * self.scale;
-            }
+        let pixels = images.iter().flat_map(|image| image.rgb8().as_chunks::<3>().0);
+        for (x, &rgb) in x.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+            *x = self.input.normalise(rgb);
         }
     }
 }
@@ -231,7 +272,7 @@ mod tests {
             let count = channels * height * width;
             let images: Vec<Vec<f32>> = (0..n).map(|i| noise(count, seed ^ (i as u64) << 32)).collect();
             for level in Level::available() {
-            let network = Network::new(Plan::new(&graph, &weights).unwrap(), level);
+            let network = Network::new(Plan::new(&graph, &weights).unwrap(), level, Precision::F32).unwrap();
             let run = |x: &[f32], n, threads| {
                 network.run(&mut Workspace::default(), n, threads, |input| input.copy_from_slice(x))
             };

@@ -12,6 +12,7 @@ use super::{
     ops::{self, Slide},
 };
 use crate::model::{
+    contract::Precision,
     graph::{Edges, Shape, Window},
     plan::{Action, Convolution, Plan, Step},
 };
@@ -82,7 +83,14 @@ pub struct Workspace {
 }
 
 impl Network {
-    pub fn new(plan: Plan, level: Level) -> Self {
+    /// `precision`: what convolutions compute in.
+    ///
+    /// # Errors
+    /// With the precision itself, where this executor does not compute in it.
+    pub fn new(plan: Plan, level: Level, precision: Precision) -> Result<Self, Precision> {
+        if precision != Precision::F32 {
+            return Err(precision);
+        }
         let Plan { steps, shapes, output } = plan;
         let input = shapes[0];
         let dense = |c: &Convolution| c.groups == 1;
@@ -130,7 +138,7 @@ impl Network {
         let largest = slots.iter().max().map_or(1, |lines| lines * size_of::<Line>());
         let together = (MAX_ACTIVATION / largest.max(1)).clamp(1, MAX_TOGETHER);
         let (output, output_slot) = (shapes[output], places[output]);
-        Self { level, layers, input, interleaved, output, output_slot, slots, together }
+        Ok(Self { level, layers, input, interleaved, output, output_slot, slots, together })
     }
 
     pub fn input_values(&self) -> usize {
