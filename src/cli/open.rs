@@ -41,17 +41,22 @@ impl Shared {
     }
 
     pub fn model_set(&self) -> Result<ModelSet, Failure> {
-        let path = Path::new(&self.model);
-        let (dir, name) = match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
-            (Some(parent), Some(name)) if self.model.contains('/') => (parent.to_path_buf(), name),
-            _ => (self.models_dir(), self.model.as_str()),
-        };
+        let (dir, name) = self.model_place();
         let set = ModelSet::open(&dir, name).map_err(|e| {
             format!("{e}\n  models are looked for in {}; `vultus model fetch` puts the default there", dir.display())
         })?;
         match self.precision {
             Some(precision) => Ok(set.with_precision(precision).map_err(|e| format!("--precision {e}"))?),
             None => Ok(set),
+        }
+    }
+
+    /// The models directory and the name in it that `--model` means.
+    pub fn model_place(&self) -> (PathBuf, &str) {
+        let path = Path::new(&self.model);
+        match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+            (Some(parent), Some(name)) if self.model.contains('/') => (parent.to_path_buf(), name),
+            _ => (self.models_dir(), self.model.as_str()),
         }
     }
 
@@ -80,8 +85,12 @@ impl Shared {
 
     /// The same, able to test itself against the reference executor.
     pub fn tested_pipeline(&self, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
-        let models = self.model_set()?;
-        Ok(self.started(&models, root, config)?.with_golden(&models)?)
+        self.tested(&self.model_set()?, root, config)
+    }
+
+    /// The same over a model that is open.
+    pub fn tested(&self, models: &ModelSet, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
+        Ok(self.started(models, root, config)?.with_golden(models)?)
     }
 
     fn started(&self, models: &ModelSet, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {

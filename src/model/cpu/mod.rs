@@ -49,11 +49,8 @@ impl CpuExecutor {
             // Boxes and landmarks stay exact: only templates are compared by precision class.
             let precision = if role == Role::Embed { set.card().precision } else { Precision::F32 };
             let plan = Plan::new(bundle.graph(), bundle.weights());
-            Prepared::new(
-                plan.map_err(|source| OpenError::Graph { role, source })?,
-                &bundle.contract().input,
-                precision,
-            )
+            let plan = plan.map_err(|source| OpenError::Graph { role, source })?;
+            Prepared::new(plan, &bundle.contract().input, precision, Level::best())
         };
         Ok(Self {
             detect: prepared(Role::Detect)?,
@@ -97,7 +94,23 @@ impl fmt::Debug for CpuNetwork {
 
 impl CpuNetwork {
     pub fn new(plan: Plan, input: &Input, precision: Precision, threads: NonZeroUsize) -> Result<Self, OpenError> {
-        Ok(Self { network: Prepared::new(plan, input, precision)?, threads: Threads::new(threads)? })
+        Self::at(Level::best(), plan, input, precision, threads)
+    }
+
+    /// The instruction sets of this machine that there are kernels for, the best first.
+    pub fn levels() -> Vec<Level> {
+        Level::available()
+    }
+
+    /// As [`Self::new`], on a chosen one of [`Self::levels`].
+    pub fn at(
+        level: Level,
+        plan: Plan,
+        input: &Input,
+        precision: Precision,
+        threads: NonZeroUsize,
+    ) -> Result<Self, OpenError> {
+        Ok(Self { network: Prepared::new(plan, input, precision, level)?, threads: Threads::new(threads)? })
     }
 
     /// As [`Executor::run`].
@@ -156,9 +169,9 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(plan: Plan, input: &Input, precision: Precision) -> Result<Self, OpenError> {
+    fn new(plan: Plan, input: &Input, precision: Precision, level: Level) -> Result<Self, OpenError> {
         let size = InputSize { width: input.width, height: input.height };
-        let network = Network::new(plan, Level::best(), precision).map_err(OpenError::Precision)?;
+        let network = Network::new(plan, level, precision).map_err(OpenError::Precision)?;
         Ok(Self { size, input: input.clone(), network })
     }
 
@@ -218,7 +231,7 @@ mod tests {
             let padding = Edges::same(x.height, x.width, window);
             let out = 1 + size % 70;
             let bias = (size % 2 == 0).then(|| tensor("b", &[out]));
-            let op = match choice % 13 {
+            let op = match choice % 17 {
                 0 | 1 => {
                     let weight = tensor("w", &[out, channels, window.height, window.width]);
                     Op::Convolution { weight, bias, window, padding, groups: 1 }
@@ -236,14 +249,32 @@ mod tests {
                 9 => Op::AveragePool { window },
                 10 => Op::PadChannels { count: size % 5 },
                 11 => Op::PadSpatial { edges: Edges { top: size % 2, left: 1, bottom: size % 3, right: 0 } },
+                13 => Op::Clip { low: -0.2, high: 0.3 },
+                14 => Op::Sigmoid,
+                15 => Op::Multiply,
+                // Two channels out for each group of one or all.
+                16 => {
+                    let groups = if size % 2 == 0 { channels } else { 2 };
+                    let weight = tensor("w", &[2 * groups, (channels / groups).max(1), window.height, window.width]);
+                    let bias = Some(tensor("gb", &[2 * groups]));
+                    Op::Convolution { weight, bias, window, padding, groups }
+                }
                 _ if size % 3 == 0 => Op::GlobalAveragePool,
                 _ if size % 3 == 1 => Op::Flatten,
                 _ => Op::FullyConnected { weight: tensor("w", &[out, channels]), bias },
             };
-            // An addition takes an earlier value of the same shape where there is one.
+            // An addition takes an earlier value of the same shape where there is one; a product may take factors of channels.
             let shapes = graph.shapes(&weights).unwrap_or(vec![input]);
             let inputs = match op {
                 Op::Add => vec![graph.output, shapes.iter().position(|&shape| shape == x).unwrap_or(graph.output)],
+                Op::Multiply => {
+                    let factors = |&shape: &Shape| shape == Shape::new(channels, 1, 1);
+                    let images = shapes.iter().rposition(|shape| shape.channels == channels && !shape.is_vector());
+                    match (shapes.iter().position(factors), images) {
+                        (Some(factors), Some(image)) => vec![image, factors],
+                        _ => vec![graph.output; 2],
+                    }
+                }
                 _ => vec![graph.output],
             };
             graph.nodes.push(Node { op, inputs });

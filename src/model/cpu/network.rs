@@ -8,13 +8,13 @@ use super::{
     convolve::{Dense, Part, Scratch, slopes},
     depthwise::{Depthwise, Grouped},
     kernels::{Level, TILE, vectorised},
-    layout::{Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
+    layout::{LANES, Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
     ops::{self, Slide},
 };
 use crate::model::{
     contract::Precision,
     graph::{Edges, Shape, Window},
-    plan::{Action, Convolution, Plan, Step},
+    plan::{Action, Arena, Convolution, Plan, Step},
 };
 
 /// Bytes of the largest activation of the images that run together, at most, unless one image alone has more.
@@ -101,7 +101,12 @@ impl Network {
             && steps.iter().filter(reads_input).all(|step| {
                 matches!(&step.action, Action::Convolution(c) if dense(c)) && step.inputs.get(1) != Some(&0)
             });
-        let (places, slots) = place(&steps, &shapes, output, interleaved);
+        let Arena { slot_of, slots } = Arena::new(&steps, shapes.len(), |id| match id {
+            0 if interleaved => (shapes[0].channels * area(shapes[0])).div_ceil(LANES),
+            id => lines(shapes[id]),
+        });
+        // Only values that fusing removed have no slot, and no step reads those.
+        let place = |id: usize| slot_of[id].unwrap_or_default();
         let mut layers = Vec::with_capacity(steps.len());
         for step in steps {
             let (shape, out) = (shapes[step.inputs[0]], shapes[step.output]);
@@ -132,12 +137,12 @@ impl Network {
                 Action::Pad { edges } => Layer::Pad(slide(Window::square(1, 1), edges)),
                 Action::Flatten => Layer::Flatten,
             };
-            let inputs = step.inputs.iter().map(|&id| places[id]).collect();
-            layers.push(Placed { layer, shape, out, inputs, output: places[step.output] });
+            let inputs = step.inputs.iter().map(|&id| place(id)).collect();
+            layers.push(Placed { layer, shape, out, inputs, output: place(step.output) });
         }
         let largest = slots.iter().max().map_or(1, |lines| lines * size_of::<Line>());
         let together = (MAX_ACTIVATION / largest.max(1)).clamp(1, MAX_TOGETHER);
-        let (output, output_slot) = (shapes[output], places[output]);
+        let (output, output_slot) = (shapes[output], place(output));
         Ok(Self { level, layers, input, interleaved, output, output_slot, slots, together })
     }
 
@@ -189,14 +194,15 @@ impl Placed {
             // Channels that a pad adds have no input.
             let x = x.get(block * before..(block + 1) * before).filter(|_| block < blocks(self.shape.channels));
             let Some(x) = x else { return y.fill(Line::ZERO) };
+            let lanes = self.shape.channels - block * LANES;
             // Of a vector: a line for each image.
             let factors = z.get(block * n..(block + 1) * n).unwrap_or(&[]);
             let z = z.get(block * after..(block + 1) * after).unwrap_or(&[]);
             vectorised(level, || match &self.layer {
                 Layer::Multiply => ops::multiply(x, z, y),
                 Layer::Scale => ops::scale(x, factors, y),
-                Layer::Clip { low, high } => ops::clip(x, *low, *high, y),
-                Layer::Sigmoid => ops::sigmoid(x, y),
+                Layer::Clip { low, high } => ops::clip(x, *low, *high, lanes, y),
+                Layer::Sigmoid => ops::sigmoid(x, lanes, y),
                 Layer::Depthwise(depthwise) => depthwise.run(block, x, z, y),
                 Layer::Affine { scale, shift } => ops::affine(x, &scale[block], &shift[block], y),
                 Layer::Add { slope } => ops::sum(x, z, &slope[block], y),
@@ -252,35 +258,4 @@ fn share(
     } else {
         parts.into_par_iter().zip(scratch.par_iter_mut()).for_each(|(part, scratch)| dense.run(level, scratch, part));
     }
-}
-
-/// A slot for every value, taken again once nobody needs what lies there; and the lines of each slot for one image.
-fn place(steps: &[Step], shapes: &[Shape], output: usize, interleaved: bool) -> (Vec<usize>, Vec<usize>) {
-    let mut last = vec![0; shapes.len()];
-    for (index, step) in steps.iter().enumerate() {
-        step.inputs.iter().chain([&step.output]).for_each(|&id| last[id] = index);
-    }
-    last[output] = usize::MAX;
-    let input = if interleaved { shapes[0].channels * area(shapes[0]) / 16 + 1 } else { lines(shapes[0]) };
-    let (mut places, mut slots) = (vec![0; shapes.len()], vec![input]);
-    // The value that each slot holds.
-    let mut holds = vec![Some(0)];
-    for (index, step) in steps.iter().enumerate() {
-        let need = lines(shapes[step.output]);
-        let free = |slot: &usize| holds[*slot].is_none();
-        // The smallest that is large enough, else the largest.
-        let best = (0..slots.len()).filter(free).min_by_key(|&slot| (slots[slot] < need, slots[slot].abs_diff(need)));
-        let slot = best.unwrap_or_else(|| {
-            slots.push(0);
-            holds.push(None);
-            slots.len() - 1
-        });
-        slots[slot] = slots[slot].max(need);
-        holds[slot] = Some(step.output);
-        places[step.output] = slot;
-        for held in &mut holds {
-            *held = held.filter(|&id: &usize| last[id] > index);
-        }
-    }
-    (places, slots)
 }

@@ -50,14 +50,24 @@ pub fn scale(x: &[Line], factors: &[Line], y: &mut [Line]) {
     }
 }
 
+/// `lanes`: channels that are there; the others stay zero.
 #[inline(always)]
-pub fn clip(x: &[Line], low: f32, high: f32, y: &mut [Line]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y = Line(x.0.map(|v| v.clamp(low, high))));
+pub fn clip(x: &[Line], low: f32, high: f32, lanes: usize, y: &mut [Line]) {
+    each(x, lanes, |v| v.clamp(low, high), y);
+}
+
+/// `lanes` as for [`clip`].
+#[inline(always)]
+pub fn sigmoid(x: &[Line], lanes: usize, y: &mut [Line]) {
+    each(x, lanes, |v| 1.0 / (1.0 + (-v).exp()), y);
 }
 
 #[inline(always)]
-pub fn sigmoid(x: &[Line], y: &mut [Line]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y = Line(x.0.map(|v| 1.0 / (1.0 + (-v).exp()))));
+fn each(x: &[Line], lanes: usize, f: impl Fn(f32) -> f32, y: &mut [Line]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = Line(x.0.map(&f));
+        y.0.iter_mut().skip(lanes).for_each(|y| *y = 0.0);
+    }
 }
 
 /// What slides over the images, and from which shape to which.

@@ -198,10 +198,14 @@ fn external(tensor: &TensorProto, folder: &Path, expected: usize) -> Result<Vec<
         return Err(outside());
     }
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(expected as u64));
+    // Before it is opened: opening a pipe would wait for its other end.
+    let metadata = path.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(format!("its external data {:?} are no file", shorten(location)));
+    }
     let mut file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
     let end = offset.checked_add(expected as u64);
-    if !metadata.is_file() || length != expected as u64 || end.is_none_or(|end| end > metadata.len()) {
+    if length != expected as u64 || end.is_none_or(|end| end > metadata.len()) {
         let (have, shape) = (metadata.len(), &tensor.dims);
         return Err(format!(
             "its shape {shape:?} needs {expected} bytes of {:?}; length {length} at {offset} of a file of {have} bytes",

@@ -21,47 +21,44 @@ pub fn free_early(mut steps: Vec<Step>, output: ValueId) -> Vec<Step> {
 /// Memory for all activations of a plan: slots that values use in turn. Made once, it serves every batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arena {
-    /// The slot of each value; `None` for values that fusing removed.
+    /// The slot of each value; `None` for values that fusing removed. The input's is 0.
     pub slot_of: Vec<Option<usize>>,
-    /// Values in each slot, for one image.
+    /// The size of each slot, for one image.
     pub slots: Vec<usize>,
 }
 
 impl Arena {
-    /// A step's result never lies where one of its operands does. Each value takes the free slot that fits best.
-    pub fn new(plan: &Plan) -> Self {
-        let elements = |id: ValueId| plan.shapes[id].elements().unwrap_or(0);
-        let mut arena = Self { slot_of: vec![None; plan.shapes.len()], slots: vec![] };
+    /// In values.
+    pub fn of(plan: &Plan) -> Self {
+        Self::new(&plan.steps, plan.shapes.len(), |id| plan.shapes[id].elements().unwrap_or(0))
+    }
+
+    /// `values`: how many there are; `size`: of each, in the executor's unit. A step's result never lies where one of its
+    /// operands does. Each value takes the free slot that fits best.
+    pub fn new(steps: &[Step], values: usize, size: impl Fn(ValueId) -> usize) -> Self {
+        let mut arena = Self { slot_of: vec![None; values], slots: vec![] };
         let mut free: Vec<usize> = Vec::new();
-        arena.take(0, elements(0), &mut free);
-        for step in &plan.steps {
-            arena.take(step.output, elements(step.output), &mut free);
+        arena.take(0, size(0), &mut free);
+        for step in steps {
+            arena.take(step.output, size(step.output), &mut free);
             free.extend(step.frees.iter().filter_map(|&id| arena.slot_of[id]));
         }
         arena
     }
 
-    fn take(&mut self, value: ValueId, elements: usize, free: &mut Vec<usize>) {
+    fn take(&mut self, value: ValueId, need: usize, free: &mut Vec<usize>) {
         // The smallest that is large enough; else the largest grows.
-        let size = |&&slot: &&usize| {
-            let size = self.slots[slot];
-            if size >= elements { (0, size) } else { (1, usize::MAX - size) }
-        };
-        let slot = match free.iter().min_by_key(size).copied() {
-            Some(slot) => {
-                free.retain(|&other| other != slot);
-                self.slots[slot] = self.slots[slot].max(elements);
-                slot
-            }
-            None => {
-                self.slots.push(elements);
-                self.slots.len() - 1
-            }
-        };
+        let fit = |&slot: &usize| (self.slots[slot] < need, self.slots[slot].abs_diff(need));
+        let slot = free.iter().copied().min_by_key(fit).unwrap_or_else(|| {
+            self.slots.push(0);
+            self.slots.len() - 1
+        });
+        free.retain(|&other| other != slot);
+        self.slots[slot] = self.slots[slot].max(need);
         self.slot_of[value] = Some(slot);
     }
 
-    /// Values of all slots, for a batch of `images`.
+    /// Of all slots, for a batch of `images`.
     pub fn elements(&self, images: usize) -> usize {
         self.slots.iter().map(|slot| slot.saturating_mul(images)).fold(0, usize::saturating_add)
     }

@@ -10,6 +10,8 @@ mod fold;
 mod fuse;
 mod lower;
 mod memory;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use super::{

@@ -46,6 +46,15 @@ impl Level {
         levels
     }
 
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Set::Portable => "portable",
+            Set::Avx2 => "avx2",
+            Set::Avx512 => "avx512",
+        }
+    }
+
     pub fn best() -> Self {
         Self::available()[0]
     }
