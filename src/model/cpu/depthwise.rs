@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::{
     convolve::{activate, add, slopes, within},
+    kernels::{Level, Loops, vectorised_loops},
     layout::{LANES, Line, area, blocks, per_channel},
 };
 use crate::model::{
@@ -74,8 +75,13 @@ impl Depthwise {
     }
 
     /// `x`, `residual` (empty where there is none) and `y` are the block's lines of n images.
+    pub fn run(&self, level: Level, block: usize, x: &[Line], residual: &[Line], y: &mut [Line]) {
+        vectorised_loops(level, Slide { depthwise: self, block, x, residual, y });
+    }
+
+    /// With the stride S; 0: any, a pixel at a time.
     #[inline(always)]
-    pub fn run(&self, block: usize, x: &[Line], residual: &[Line], y: &mut [Line]) {
+    fn slide<const S: usize>(&self, block: usize, x: &[Line], residual: &[Line], y: &mut [Line]) {
         let Self { shape, window, padding, epilogue, .. } = self;
         let out = epilogue.out;
         let taps = window.height * window.width;
@@ -83,28 +89,20 @@ impl Depthwise {
         // Columns whose windows lie inside of the image from left to right.
         let first = padding.left.div_ceil(window.stride).min(out.width);
         let last = (shape.width + padding.left).checked_sub(window.width).map_or(0, |room| room / window.stride + 1);
-        let last = last.clamp(first, out.width);
+        let last = if S == 0 { first } else { last.clamp(first, out.width) };
         for (image, (x, y)) in x.chunks_exact(area(*shape)).zip(y.chunks_exact_mut(area(out))).enumerate() {
             for (line, y) in y.chunks_exact_mut(out.width).enumerate() {
                 let rows = within(line * window.stride, padding.top, window.height, shape.height);
-                let pixel = (image * out.height + line) * out.width;
-                let mut store = |column: usize, sums: &[Line]| {
-                    for (at, sum) in (column..).zip(sums) {
-                        y[at] = epilogue.finish(sum, block, (line, at), residual.get(pixel + at));
-                    }
-                };
-                let one = |column: usize| {
-                    let columns = within(column * window.stride, padding.left, window.width, shape.width);
-                    self.sums::<1>(kernel, x, (line, column), rows.clone(), columns)
-                };
+                let residual = residual.get((image * out.height + line) * out.width..).unwrap_or(&[]);
                 let mut column = 0;
                 while column < out.width {
+                    let at = (block, line, column);
                     if column >= first && column + TILE <= last {
-                        let sums = self.sums::<TILE>(kernel, x, (line, column), rows.clone(), 0..window.width);
-                        store(column, &sums);
+                        self.tile::<TILE, S>(kernel, x, at, rows.clone(), 0..window.width, residual, y);
                         column += TILE;
                     } else {
-                        store(column, &one(column));
+                        let columns = within(column * window.stride, padding.left, window.width, shape.width);
+                        self.tile::<1, S>(kernel, x, at, rows.clone(), columns, residual, y);
                         column += 1;
                     }
                 }
@@ -112,31 +110,58 @@ impl Depthwise {
         }
     }
 
-    /// Of N pixels of a line, from the rows and columns of the kernel that lie inside of the image.
+    /// N pixels of a line, from the rows and columns of the kernel that lie inside of the image. `residual` and `y` are the
+    /// line's.
     #[inline(always)]
-    fn sums<const N: usize>(
+    #[allow(clippy::too_many_arguments)] // a struct of them would be made and taken apart in the same loop
+    fn tile<const N: usize, const S: usize>(
         &self,
         kernel: &[Line],
         x: &[Line],
-        (line, column): (usize, usize),
+        (block, line, column): (usize, usize, usize),
         rows: Range<usize>,
         columns: Range<usize>,
-    ) -> [Line; N] {
+        residual: &[Line],
+        y: &mut [Line],
+    ) {
         let stride = self.window.stride;
         let mut sums = [Line::ZERO; N];
         for row in rows {
             let start = (line * stride + row - self.padding.top) * self.shape.width + column * stride + columns.start
                 - self.padding.left;
             for (at, w) in kernel[row * self.window.width..][columns.clone()].iter().enumerate() {
-                let x = &x[start + at..][..(N - 1) * stride + 1];
+                let x = &x[start + at..][..(N - 1) * S + 1];
                 for (p, sum) in sums.iter_mut().enumerate() {
-                    for ((sum, x), w) in sum.0.iter_mut().zip(&x[p * stride].0).zip(&w.0) {
+                    for ((sum, x), w) in sum.0.iter_mut().zip(&x[p * S].0).zip(&w.0) {
                         *sum += x * w;
                     }
                 }
             }
         }
-        sums
+        for ((at, y), sum) in (column..).zip(&mut y[column..][..N]).zip(&sums) {
+            *y = self.epilogue.finish(sum, block, (line, at), residual.get(at));
+        }
+    }
+}
+
+/// One call of [`Depthwise::run`].
+struct Slide<'a> {
+    depthwise: &'a Depthwise,
+    block: usize,
+    x: &'a [Line],
+    residual: &'a [Line],
+    y: &'a mut [Line],
+}
+
+impl Loops for Slide<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { depthwise, block, x, residual, y } = self;
+        match depthwise.window.stride {
+            1 => depthwise.slide::<1>(block, x, residual, y),
+            2 => depthwise.slide::<2>(block, x, residual, y),
+            _ => depthwise.slide::<0>(block, x, residual, y),
+        }
     }
 }
 

@@ -198,19 +198,21 @@ impl Placed {
             // Of a vector: a line for each image.
             let factors = z.get(block * n..(block + 1) * n).unwrap_or(&[]);
             let z = z.get(block * after..(block + 1) * after).unwrap_or(&[]);
+            if let Layer::Depthwise(depthwise) = &self.layer {
+                return depthwise.run(level, block, x, z, y);
+            }
             vectorised(level, || match &self.layer {
                 Layer::Multiply => ops::multiply(x, z, y),
                 Layer::Scale => ops::scale(x, factors, y),
                 Layer::Clip { low, high } => ops::clip(x, *low, *high, lanes, y),
                 Layer::Sigmoid => ops::sigmoid(x, lanes, y),
-                Layer::Depthwise(depthwise) => depthwise.run(block, x, z, y),
                 Layer::Affine { scale, shift } => ops::affine(x, &scale[block], &shift[block], y),
                 Layer::Add { slope } => ops::sum(x, z, &slope[block], y),
                 Layer::Activate { slope } => ops::activate(x, &slope[block], y),
                 Layer::MaxPool(slide) => slide.max_pool(x, y),
                 Layer::AveragePool(slide) => slide.average_pool(x, y),
                 Layer::Pad(slide) => slide.pad(x, y),
-                Layer::Dense(_) | Layer::Grouped(_) | Layer::Flatten => {}
+                Layer::Dense(_) | Layer::Depthwise(_) | Layer::Grouped(_) | Layer::Flatten => {}
             });
         };
         if scratch.len() > 1 {

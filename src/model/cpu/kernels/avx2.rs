@@ -75,3 +75,10 @@ unsafe fn sum<const P: usize>(tile: &Tile<'_>, from: usize, line: usize, sums: *
 pub unsafe fn call<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
+
+/// # Safety
+/// The machine has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn run(loops: impl super::Loops) {
+    loops.run();
+}

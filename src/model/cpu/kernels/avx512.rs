@@ -71,3 +71,10 @@ unsafe fn sum<const P: usize, const N: usize>(tile: &Tile<'_>, sums: *mut f32) {
 pub unsafe fn call<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
+
+/// # Safety
+/// The machine has AVX-512 F, BW, VL and DQ.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub unsafe fn run(loops: impl super::Loops) {
+    loops.run();
+}

@@ -123,3 +123,22 @@ pub fn vectorised<R>(level: Level, f: impl FnOnce() -> R) -> R {
         _ => f(),
     }
 }
+
+/// Plain loops too large to be inlined without being told: `run` is marked `#[inline(always)]`, and so is what it calls.
+pub trait Loops {
+    fn run(self);
+}
+
+/// Runs them compiled for the instruction set.
+#[inline]
+pub fn vectorised_loops(level: Level, loops: impl Loops) {
+    match level.0 {
+        // SAFETY: a `Level` names what the machine has.
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 => unsafe { avx512::run(loops) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2 => unsafe { avx2::run(loops) },
+        _ => loops.run(),
+    }
+}
