@@ -240,7 +240,7 @@ fn average_pool(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Res
 /// `ceil_mode` makes no difference where the last window ends at the edge.
 fn floor(a: &Attributes<'_>, x: Shape, window: Window, padding: Edges) -> Result<(), String> {
     let even = |size: usize, pads: usize, kernel: usize| {
-        size.saturating_add(pads).saturating_sub(kernel) % window.stride.max(1) == 0
+        size.saturating_add(pads).saturating_sub(kernel).is_multiple_of(window.stride.max(1))
     };
     let even = even(x.height, padding.top.saturating_add(padding.bottom), window.height)
         && even(x.width, padding.left.saturating_add(padding.right), window.width);

@@ -127,7 +127,7 @@ fn reshaped(constant: Constant, target: &[i64]) -> Result<Constant, String> {
         target.iter().enumerate().filter(|(_, n)| **n != -1).try_fold(1usize, |product, (i, &n)| {
             product.checked_mul(if n == 0 { *constant.shape.get(i)? } else { usize::try_from(n).ok()? })
         });
-    let known = known.filter(|&n| n > 0 && count % n == 0).ok_or_else(refused)?;
+    let known = known.filter(|&n| n > 0 && count.is_multiple_of(n)).ok_or_else(refused)?;
     let shape: Vec<usize> = (target.iter().enumerate())
         .map(|(i, &n)| match n {
             -1 => count / known,
