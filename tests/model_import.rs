@@ -205,14 +205,10 @@ fn another_file_than_the_cards_is_not_imported() {
 fn a_precision_serves_when_it_was_measured_to_agree() {
     let place = Place::new();
     assert_eq!(place.import().0, 0);
-    let with = |precision| {
-        let (code, _, err) =
-            place.vultus(&["bench", "embed", "--model", "means", "--seconds", "0", "--precision", precision]);
-        (code, err)
-    };
-    assert_eq!(with("f32").0, 0);
-    let (code, err) = with("bf16");
-    assert!(code == 1 && err.contains("no measured agreement"), "{err}");
+    let check = |precision| place.vultus(&["model", "check", "--model", "means", "--precision", precision]);
+    assert_eq!(check("f32").0, 0);
+    let (code, out, _) = check("bf16");
+    assert!(code == 3 && out.contains("no measured agreement"), "{out}");
 }
 
 #[test]

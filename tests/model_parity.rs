@@ -7,7 +7,7 @@ use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use vultus::{
     domain::{Pixels, Region},
-    model::{DeviceChoice, Executor, ModelSet, Role, candle::CandleExecutor, detector, landmarks},
+    model::{DeviceChoice, Executor, ModelSet, Precision, Role, candle::CandleExecutor, detector, landmarks},
     pipeline::decode::{DecodeLimits, Source, decode},
 };
 
@@ -65,14 +65,50 @@ fn descriptors_of_whole_crops_are_face_apis() {
     assert!(worst < 0.02, "{worst}");
 }
 
+/// The face network in bf16, where this processor has the instructions.
+fn in_bf16(set: &ModelSet) -> Option<Box<dyn Executor>> {
+    match set.executor_in(Precision::Bf16, DeviceChoice::Cpu, NonZeroUsize::new(2).unwrap()) {
+        Ok(executor) => Some(executor),
+        Err(e) => {
+            println!("skipped: {e}");
+            None
+        }
+    }
+}
+
+#[test]
+fn bf16_stays_close_and_decides_the_same() {
+    let Some((set, faces, reference)) = setup() else { return };
+    let Some(mut rounded) = in_bf16(&set) else { return };
+    let crops = crops(&faces, &reference);
+    let images: Vec<&Pixels> = crops.iter().map(|c| &c.1).collect();
+    let (exact, got) = (executor(&set).run(Role::Embed, &images).unwrap(), rounded.run(Role::Embed, &images).unwrap());
+    let worst = got.iter().zip(&exact).map(|(a, b)| distance(a, b)).fold(0.0, f32::max);
+    let mut flips = 0;
+    for a in 0..images.len() {
+        for b in 0..a {
+            flips += usize::from((distance(&exact[a], &exact[b]) <= 0.6) != (distance(&got[a], &got[b]) <= 0.6));
+        }
+    }
+    println!("largest distance of bf16 to f32 {worst:e}, decisions that differ {flips} of 780");
+    assert!(worst < 0.05, "{worst}");
+    assert_eq!(flips, 0);
+}
+
 #[test]
 fn a_face_alone_and_among_others_gives_the_same_bits() {
     let Some((set, faces, reference)) = setup() else { return };
     let crops = crops(&faces, &reference);
     let images: Vec<&Pixels> = crops.iter().map(|c| &c.1).collect();
-    let mut executor = executor(&set);
+    alone_equals_batched(executor(&set), &images);
+    if let Some(executor) = in_bf16(&set) {
+        alone_equals_batched(executor, &images);
+    }
+}
+
+fn alone_equals_batched(mut executor: Box<dyn Executor>, images: &[&Pixels]) {
     let mut alone = Vec::new();
-    for image in &images {
+    for image in images {
         alone.extend(executor.run(Role::Embed, &[image]).unwrap());
     }
     for batch in [2, 7, 32, 40] {

@@ -75,7 +75,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
             let (device, threads) = (shared.device_choice()?, threads.unwrap_or_else(cores));
             let report = match shared.onnx_file() {
                 Some(file) => bench_file(file, shared.precision.unwrap_or(Precision::F32), *batch, threads, duration)?,
-                None => bench_embed(&shared.model_set()?, device, *batch, threads, duration)?,
+                None => bench_embed(&shared.carded_model_set()?, shared.precision, device, *batch, threads, duration)?,
             };
             print(&report, shared.json)
         }

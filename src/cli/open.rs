@@ -40,11 +40,18 @@ impl Shared {
         Ok(RootKey::load(&path).map_err(lost)?)
     }
 
-    pub fn model_set(&self) -> Result<ModelSet, Failure> {
+    /// The chosen model in the precision of its card: to measure others before they are in it.
+    pub fn carded_model_set(&self) -> Result<ModelSet, Failure> {
         let (dir, name) = self.model_place();
-        let set = ModelSet::open(&dir, name).map_err(|e| {
+        ModelSet::open(&dir, name).map_err(|e| {
             format!("{e}\n  models are looked for in {}; `vultus model fetch` puts the default there", dir.display())
-        })?;
+                .into()
+        })
+    }
+
+    /// The chosen model in the chosen precision, which must be one that may serve.
+    pub fn model_set(&self) -> Result<ModelSet, Failure> {
+        let set = self.carded_model_set()?;
         match self.precision {
             Some(precision) => Ok(set.with_precision(precision).map_err(|e| format!("--precision {e}"))?),
             None => Ok(set),

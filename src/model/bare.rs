@@ -4,12 +4,13 @@ use std::{num::NonZeroUsize, path::Path};
 
 use super::{
     candle,
-    contract::{Colour, Input, Precision},
+    contract::{Colour, Input},
     cpu::CpuNetwork,
     executor::{ExecuteError, Role},
     graph::Graph,
     onnx::{self, OnnxError},
     plan::Plan,
+    precision::Precision,
     set::OpenError,
     weights::Weights,
 };

@@ -11,9 +11,11 @@ use serde::Serialize;
 
 use super::{
     bare::{Bare, BareError},
-    contract::Precision,
+    cpu::ceiling,
     device::DeviceChoice,
-    executor::{ExecuteError, InputSize, Role},
+    executor::{ExecuteError, Executor, InputSize, Role},
+    plan::Plan,
+    precision::Precision,
     set::{ModelSet, OpenError},
 };
 use crate::domain::Pixels;
@@ -38,6 +40,12 @@ pub struct BenchEmbed {
     pub threads: usize,
     pub model: String,
     pub device: String,
+    /// Multiplications and additions of the network as it is written, 10⁹ a second.
+    pub gflop_per_s: f64,
+    /// What the threads can do in this precision at most, and the share of it. Winograd's algorithm needs fewer products
+    /// than are written, so that the share can be above 1.
+    pub ceiling_gflop_per_s: f64,
+    pub share_of_ceiling: f64,
     /// Of a file alone.
     #[serde(flatten)]
     pub file: Option<BenchFile>,
@@ -49,28 +57,39 @@ pub struct BenchFile {
     /// Reading, checking, planning, packing.
     pub open_s: f64,
     pub gflop_per_face: f64,
-    pub gflop_per_s: f64,
     /// Of its weights as f32.
     pub weight_bytes: usize,
     /// The most that the process ever held in memory; `None` where the system does not say.
     pub peak_bytes: Option<u64>,
 }
 
-/// Runs batches of pseudo-random pixels through the face network for at least `duration`, after one that warms up.
+/// Runs batches of pseudo-random pixels through the face network for at least `duration`, after one that warms up. The precision
+/// is the card's where none is given.
 pub fn bench_embed(
     set: &ModelSet,
+    precision: Option<Precision>,
     device: DeviceChoice,
     batch: NonZeroUsize,
     threads: NonZeroUsize,
     duration: Duration,
 ) -> Result<BenchEmbed, BenchError> {
+    let precision = precision.unwrap_or(set.card().precision);
+    let faces_per_s = images_per_s(set.executor_in(precision, device, threads)?, Role::Embed, batch, duration)?;
+    let bundle = set.bundle(Role::Embed);
+    let plan =
+        Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role: Role::Embed, source })?;
+    let gflop_per_s = faces_per_s * plan.flops() as f64 / 1e9;
+    let ceiling_gflop_per_s = ceiling(precision, threads) / 1e9;
     Ok(BenchEmbed {
-        faces_per_s: images_per_s(set, Role::Embed, device, batch, threads, duration)?,
+        faces_per_s,
         batch: batch.get(),
-        precision: set.card().precision.as_str(),
+        precision: precision.as_str(),
         threads: threads.get(),
         model: set.card().name.clone(),
         device: device.to_string(),
+        gflop_per_s,
+        ceiling_gflop_per_s,
+        share_of_ceiling: gflop_per_s / ceiling_gflop_per_s,
         file: None,
     })
 }
@@ -92,6 +111,8 @@ pub fn bench_file(
     let faces_per_s = rate(size, batch, duration, |images| network.run(images))?;
     let gflop_per_face = flops as f64 / 1e9;
     let gflop_per_s = gflop_per_face * faces_per_s;
+    let peak_bytes = peak_bytes();
+    let ceiling_gflop_per_s = ceiling(precision, threads) / 1e9;
     Ok(BenchEmbed {
         faces_per_s,
         batch: batch.get(),
@@ -99,20 +120,20 @@ pub fn bench_file(
         threads: threads.get(),
         model: path.display().to_string(),
         device: DeviceChoice::Cpu.to_string(),
-        file: Some(BenchFile { open_s, gflop_per_face, gflop_per_s, weight_bytes, peak_bytes: peak_bytes() }),
+        gflop_per_s,
+        ceiling_gflop_per_s,
+        share_of_ceiling: gflop_per_s / ceiling_gflop_per_s,
+        file: Some(BenchFile { open_s, gflop_per_face, weight_bytes, peak_bytes }),
     })
 }
 
 /// Images each second through the network of any role, as [`bench_embed`].
 pub fn images_per_s(
-    set: &ModelSet,
+    mut executor: Box<dyn Executor>,
     role: Role,
-    device: DeviceChoice,
     batch: NonZeroUsize,
-    threads: NonZeroUsize,
     duration: Duration,
 ) -> Result<f64, BenchError> {
-    let mut executor = set.executor(device, threads)?;
     let size = executor.input_size(role);
     Ok(rate(size, batch, duration, |images| executor.run(role, images))?)
 }

@@ -13,9 +13,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    contract::{Contract, ContractError, Input, MAX_CARD, Output, Precision},
+    contract::{Contract, ContractError, Input, MAX_CARD, Output},
     executor::Role,
     graph::{Graph, Shape},
+    precision::Precision,
     shapes::GraphError,
     weights::{MAX_ELEMENTS, Weights, WeightsError, element_count},
 };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::executor::Role;
+use super::{executor::Role, precision::Precision};
 use crate::domain::{
     Alignment, Calibration, CalibrationError, CalibrationPoint, Fmr, MeasureName, QualityThresholds, Score, Template,
     Threshold,
@@ -141,37 +141,6 @@ impl Input {
 pub struct Output {
     /// Values in all.
     pub dimension: usize,
-}
-
-/// What a network computes in. Templates of two classes are not compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    F32,
-    /// Weights and activations rounded to bf16, sums in f32.
-    Bf16,
-    /// Weights and activations as 8-bit integers with scales, sums in 32-bit integers.
-    Int8,
-}
-
-impl Precision {
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
-}
-
-impl std::str::FromStr for Precision {
-    type Err = &'static str;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|precision| precision.as_str() == word).ok_or("expected f32, bf16 or int8")
-    }
 }
 
 /// A reduced precision that the network may serve in, and how far it was measured to agree with f32.

@@ -3,8 +3,8 @@
 
 use super::{
     candle::CandleExecutor,
-    contract::Precision,
     executor::{ExecuteError, Executor, InputSize, Role},
+    precision::Precision,
     set::ModelSet,
 };
 use crate::domain::Pixels;
@@ -99,7 +99,7 @@ impl Golden {
 const fn share_of(precision: Precision) -> f32 {
     match precision {
         Precision::F32 => 1e-3,
-        Precision::Bf16 => 3e-2,
+        Precision::Bf16 => 5e-2,
         Precision::Int8 => 1e-1,
     }
 }

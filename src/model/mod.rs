@@ -23,15 +23,17 @@ pub mod list;
 pub mod onnx;
 pub mod parity;
 pub mod plan;
+mod precision;
 mod set;
 pub mod shapes;
 pub mod tfjs;
 pub mod weights;
 
 pub use bundle::{Bundle, BundleError};
-pub use contract::{Contract, ContractError, Metric, Precision};
+pub use contract::{Contract, ContractError, Metric};
 pub use cpu::{CpuExecutor, CpuNetwork};
 pub use device::{DeviceChoice, DeviceError};
 pub use executor::{ExecuteError, Executor, InputSize, Role};
 pub use golden::Golden;
+pub use precision::{NotAPrecision, Precision};
 pub use set::{Card, ModelSet, OpenError};

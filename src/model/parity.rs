@@ -7,11 +7,12 @@ use serde::Serialize;
 use super::{
     bench::noise,
     candle,
-    contract::{Input, Precision},
+    contract::Input,
     cpu::CpuNetwork,
     executor::{ExecuteError, InputSize, Role},
     graph::Graph,
     plan::Plan,
+    precision::Precision,
     set::OpenError,
     weights::Weights,
 };
@@ -60,10 +61,20 @@ pub fn parity(
     let expected = candle::reference(graph, weights, input, &images)?;
     let least = if precision == Precision::F32 { LEAST_F32 } else { LEAST_REDUCED };
     let mut agreements = Vec::new();
+    let mut unsupported = None;
     for level in CpuNetwork::levels() {
         let role = Role::Embed;
         let plan = Plan::new(graph, weights).map_err(|source| OpenError::Graph { role, source })?;
-        let got = CpuNetwork::at(level, plan, input, precision, threads)?.run(&images)?;
+        let mut network = match CpuNetwork::at(level, plan, input, precision, threads) {
+            Ok(network) => network,
+            // Not every instruction set computes in every precision.
+            Err(e @ OpenError::Unsupported { .. }) => {
+                unsupported = Some(e);
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let got = network.run(&images)?;
         let cosine = got.iter().zip(&expected).map(|(got, expected)| cosine(got, expected)).fold(1.0, f64::min);
         agreements.push(Agreement {
             executor: format!("cpu, {}", level.name()),
@@ -73,7 +84,10 @@ pub fn parity(
             good: got.len() == expected.len() && cosine >= least,
         });
     }
-    Ok(agreements)
+    match unsupported {
+        Some(e) if agreements.is_empty() => Err(e.into()),
+        _ => Ok(agreements),
+    }
 }
 
 /// Of two outputs; 1 for two that are all zeros, -1 for outputs of different lengths.

@@ -6,12 +6,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bundle::{Bundle, BundleError},
-    contract::{ContractError, FaceContract, Metric, Precision, PrecisionClass, Terms, is_name},
+    contract::{ContractError, FaceContract, Metric, PrecisionClass, Terms, is_name},
     cpu::CpuExecutor,
     detector,
     device::{DeviceChoice, DeviceError},
     executor::{Executor, Role},
     landmarks,
+    precision::Precision,
     shapes::GraphError,
 };
 use crate::domain::{Alignment, Calibration, ModelDigest, QualityThresholds};
@@ -31,8 +32,8 @@ pub enum OpenError {
     Contract(#[from] ContractError),
     #[error("the {} network cannot be planned: {source}", role.as_str())]
     Graph { role: Role, source: GraphError },
-    #[error("the CPU executor does not compute in {} yet; use f32", .0.as_str())]
-    Precision(Precision),
+    #[error("the {} network needs {op}, which this executor does not do", role.as_str())]
+    Unsupported { role: Role, op: &'static str },
     #[error("{}: the card has no measured agreement with f32 that reaches a floor (`precisions` in model.toml)", .0.as_str())]
     Agreement(Precision),
     #[error(transparent)]
@@ -157,10 +158,20 @@ impl ModelSet {
         self.template_digest
     }
 
-    /// Loads the networks onto a device. `threads` are those of the CPU.
+    /// Loads the networks onto a device, the face network in the card's precision. `threads` are those of the CPU.
     pub fn executor(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Box<dyn Executor>, OpenError> {
+        self.executor_in(self.card.precision, device, threads)
+    }
+
+    /// With the face network in a precision of the caller's: for measurements. The others run in f32.
+    pub fn executor_in(
+        &self,
+        precision: Precision,
+        device: DeviceChoice,
+        threads: NonZeroUsize,
+    ) -> Result<Box<dyn Executor>, OpenError> {
         device.check()?;
-        Ok(Box::new(CpuExecutor::new(self, threads)?))
+        Ok(Box::new(CpuExecutor::new(self, precision, threads)?))
     }
 }
 

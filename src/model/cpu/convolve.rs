@@ -1,15 +1,16 @@
-//! Dense convolutions, f32: tiles of output pixels with panels of channels, and all that follows them in the same pass.
+//! Dense convolutions: tiles of output pixels with panels of channels, and all that follows them in the same pass.
 //!
 //! A tile's pixels are read in place where they lie in one run inside of the image, and gathered where they do not. Sums
 //! run over lines of channels in, then places of the kernel, then channels: in the same order for every tile.
 
 use super::{
-    kernels::{Chunk, Level, PANEL, TILE, Tile, vectorised},
-    layout::{LANES, Line, area, blocks, floats, floats_mut, per_channel},
+    epilogue::{Epilogue, Finish},
+    kernels::{Chunk, Level, PANEL, Pass, TILE, Tile, Vector},
+    layout::{LANES, Line, area, blocks, floats, floats_mut, pair_of_bf16},
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
-    plan::{Activation, Convolution},
+    plan::Convolution,
 };
 use std::ops::Range;
 
@@ -26,30 +27,23 @@ pub struct Dense {
     out: Shape,
     window: Window,
     padding: Edges,
-    /// The input lies as image, row, column, channel, and a chunk's steps go through a row of the kernel.
+    /// The input lies as image, row, column, channel; a tile is part of a row, and a chunk a row of the kernel.
     interleaved: bool,
+    /// The input is rounded first, and a step takes two channels.
+    bf16: bool,
     /// Panel, chunk, step, line out.
     weights: Vec<Line>,
-    /// Class, block.
-    bias: Vec<Line>,
-    border: Option<Classes>,
-    slope: Vec<Line>,
-    residual: bool,
-}
-
-struct Classes {
-    row: Vec<u8>,
-    column: Vec<u8>,
-    columns: usize,
+    epilogue: Epilogue,
 }
 
 /// What one thread needs besides, kept from run to run.
 #[derive(Default)]
 pub struct Scratch {
-    chunks: Vec<Chunk>,
-    gathered: Vec<Line>,
-    sums: Vec<Line>,
-    patch: Vec<f32>,
+    pub chunks: Vec<Chunk>,
+    pub gathered: Vec<Line>,
+    pub sums: Vec<Line>,
+    /// The input as bf16.
+    rounded: Vec<Line>,
 }
 
 /// One thread's part of a convolution.
@@ -64,20 +58,20 @@ pub struct Part<'a> {
 }
 
 impl Dense {
-    pub fn new(c: Convolution, shape: Shape, out: Shape, interleaved: bool) -> Self {
-        let weights = pack(&c, shape, interleaved);
-        let each = c.bias.len();
-        let (bias, border) = match c.border {
-            None => (per_channel(&c.bias), None),
-            Some(border) => {
-                let classes =
-                    Classes { row: border.row_class, column: border.column_class, columns: border.column_classes };
-                (border.values.chunks_exact(each).flat_map(per_channel).collect(), Some(classes))
+    /// `bf16` where the shapes allow it: pairs of channels must not be cut.
+    pub fn new(c: &Convolution, shape: Shape, out: Shape, interleaved: bool, bf16: bool) -> Self {
+        let even = |values: usize| values.is_multiple_of(2);
+        let pairs = match interleaved {
+            true => {
+                let (row, stride) = (shape.width * shape.channels, c.window.stride * shape.channels);
+                c.padding == Edges::NONE && even(row) && even(stride)
             }
+            false => shape.channels.is_multiple_of(2 * LANES),
         };
-        let (window, padding, residual) = (c.window, c.padding, c.residual);
-        let slope = slopes(&c.activation, each);
-        Self { shape, out, window, padding, interleaved, weights, bias, border, slope, residual }
+        let bf16 = bf16 && pairs;
+        let weights = pack(c, shape, interleaved, bf16);
+        let (window, padding) = (c.window, c.padding);
+        Self { shape, out, window, padding, interleaved, bf16, weights, epilogue: Epilogue::new(c) }
     }
 
     pub fn panels(&self) -> usize {
@@ -90,23 +84,60 @@ impl Dense {
     }
 
     fn steps(&self) -> usize {
-        self.window.height * self.window.width * self.shape.channels
+        self.weights.len() / blocks(self.out.channels)
+    }
+
+    /// Values in the place of a float.
+    fn each(&self) -> usize {
+        if self.bf16 { 2 } else { 1 }
     }
 
     fn chunks(&self) -> usize {
-        if self.interleaved {
-            return self.steps().div_ceil(LANES);
+        match self.interleaved {
+            true => self.window.height,
+            false => self.window.height * self.window.width * blocks(self.shape.channels / self.each()),
         }
-        self.window.height * self.window.width * blocks(self.shape.channels)
     }
 
-    pub fn run(&self, level: Level, scratch: &mut Scratch, mut part: Part<'_>) {
+    /// Floats from pixel to pixel of a tile.
+    fn stride(&self) -> usize {
+        if self.interleaved { self.window.stride * self.shape.channels / self.each() } else { LANES }
+    }
+
+    /// Pixels that threads must not cut apart.
+    pub fn piece(&self) -> usize {
+        if self.interleaved { self.out.width } else { 1 }
+    }
+
+    pub fn run(&self, level: Level, scratch: &mut Scratch, part: Part<'_>) {
+        if !self.bf16 {
+            return self.compute(level, scratch, part);
+        }
+        // Lines that become one: neighbours, or those of the same pixel in two blocks.
+        let plane = if self.interleaved { 1 } else { part.images * area(self.shape) };
+        let x = match self.interleaved {
+            true => &part.x[..(part.images * area(self.shape) * self.shape.channels).div_ceil(LANES)],
+            false => &part.x[..plane * blocks(self.shape.channels)],
+        };
+        let mut rounded = std::mem::take(&mut scratch.rounded);
+        rounded.resize(x.len().div_ceil(2).max(rounded.len()), Line::ZERO);
+        for (x, y) in x.chunks(2 * plane).zip(rounded.chunks_mut(plane)) {
+            let (low, high) = x.split_at(plane.min(x.len()));
+            level.run(Round { low, high, y });
+        }
+        self.compute(level, scratch, Part { x: &rounded, ..part });
+        scratch.rounded = rounded;
+    }
+
+    fn compute(&self, level: Level, scratch: &mut Scratch, mut part: Part<'_>) {
         let chunks = self.chunks();
         let tiles = (GROUP_LINES / (chunks * TILE)).clamp(2, GROUP_TILES);
-        let total = part.pixels.len().div_ceil(TILE);
         // Tiles of nearly equal size: none is left with one pixel.
         let range = part.pixels.clone();
-        let cut = |tile: usize| range.start + range.len() * tile / total;
+        let line = if self.interleaved { self.out.width } else { range.len() };
+        let each = line.div_ceil(TILE);
+        let total = range.len() / line * each;
+        let cut = |tile: usize| range.start + tile / each * line + line * (tile % each) / each;
         for group in (0..total).step_by(tiles) {
             let group = group..total.min(group + tiles);
             scratch.chunks.clear();
@@ -132,8 +163,10 @@ impl Dense {
                             sources: [part.x, &scratch.gathered],
                             weights: &weights[step * width..][..taken * width],
                             pixels: pixels.len(),
+                            stride: self.stride(),
                             width,
                             first: from == 0,
+                            bf16: self.bf16,
                         }
                         .accumulate(level, &mut scratch.sums[start * width..][..pixels.len() * width]);
                     }
@@ -141,48 +174,25 @@ impl Dense {
                 }
                 let first = cut(group.start);
                 for n in 0..width {
-                    let sums = &scratch.sums[n..count * width];
                     let block_out = panel * PANEL + n;
-                    self.finish(level, sums, width, block_out, first..first + count, &mut part, block);
+                    let residual = match self.epilogue.residual {
+                        true => &part.residual[block_out * part.images * area(self.out) + first..][..count],
+                        false => &[],
+                    };
+                    level.run(Finish {
+                        epilogue: &self.epilogue,
+                        block: block_out,
+                        sums: &scratch.sums[n..count * width],
+                        width,
+                        residual,
+                        y: &mut part.out[block][first - part.pixels.start..][..count],
+                        first,
+                        out: self.out,
+                    });
                     block += 1;
                 }
             }
         }
-    }
-
-    /// Bias, residual and activation of one block's pixels.
-    #[allow(clippy::too_many_arguments)] // a struct of them would be made and taken apart in the same loop
-    fn finish(
-        &self,
-        level: Level,
-        sums: &[Line],
-        width: usize,
-        block: usize,
-        pixels: Range<usize>,
-        part: &mut Part<'_>,
-        out: usize,
-    ) {
-        let blocks = blocks(self.out.channels);
-        let y = &mut part.out[out][pixels.start - part.pixels.start..][..pixels.len()];
-        let sums = sums.iter().step_by(width);
-        let (bias, slope) = (&self.bias[block], &self.slope[block]);
-        let residual = match self.residual {
-            true => &part.residual[block * part.images * area(self.out)..][pixels.clone()],
-            false => &[],
-        };
-        vectorised(level, || match (&self.border, self.residual) {
-            (None, false) => y.iter_mut().zip(sums).for_each(|(y, x)| *y = activate(add(x, bias), slope)),
-            (None, true) => (y.iter_mut().zip(sums).zip(residual))
-                .for_each(|((y, x), r)| *y = activate(add(&add(x, bias), r), slope)),
-            (Some(classes), _) => {
-                for (((y, x), pixel), at) in y.iter_mut().zip(sums).zip(pixels).zip(0..) {
-                    let class = classes.of(pixel % area(self.out), self.out.width);
-                    let x = add(x, &self.bias[class * blocks + block]);
-                    let x = residual.get(at).map_or(x, |r: &Line| add(&x, r));
-                    *y = activate(x, slope);
-                }
-            }
-        });
     }
 
     /// Appends the chunks of a tile.
@@ -190,7 +200,8 @@ impl Dense {
         if self.interleaved {
             return self.gather_interleaved(scratch, part, pixels);
         }
-        let Shape { channels, height, width } = self.shape;
+        let Shape { height, width, .. } = self.shape;
+        let channels = self.shape.channels / self.each();
         let (inside, count) = (area(self.out), pixels.len());
         let mut places = [(0usize, 0isize, 0isize); TILE];
         for (place, pixel) in places.iter_mut().zip(pixels) {
@@ -216,89 +227,44 @@ impl Dense {
             let at = &at[..count];
             let direct = at.iter().enumerate().all(|(p, &at_p)| at[0] != usize::MAX && at_p == at[0] + p);
             for block in 0..blocks(channels) {
-                let steps = LANES.min(channels - block * LANES) as u8;
+                let steps = LANES.min(channels - block * LANES) as u16;
                 let chunk = &mut scratch.chunks[first + block * taps + tap];
                 if direct {
-                    *chunk = Chunk { source: 0, steps, at: (block * plane + at[0]) as u32 };
+                    *chunk = Chunk { source: 0, steps, at: ((block * plane + at[0]) * LANES) as u32 };
                     continue;
                 }
-                *chunk = Chunk { source: 1, steps, at: scratch.gathered.len() as u32 };
+                *chunk = Chunk { source: 1, steps, at: (scratch.gathered.len() * LANES) as u32 };
                 let x = &part.x[block * plane..][..plane];
                 scratch.gathered.extend(at.iter().map(|&at| x.get(at).copied().unwrap_or(Line::ZERO)));
             }
         }
     }
 
-    /// The same from an interleaved input: a patch's values follow each other, 16 to a line.
+    /// The same from an interleaved input: the strip of it under a tile, which is part of one row, with the padding.
     fn gather_interleaved(&self, scratch: &mut Scratch, part: &Part<'_>, pixels: Range<usize>) {
         let Shape { channels, height, width } = self.shape;
-        let x = floats(part.x);
-        let (steps, count, inside) = (self.steps(), pixels.len(), area(self.out));
-        let chunks = self.chunks();
-        let first = scratch.gathered.len();
-        scratch.gathered.resize(first + chunks * count, Line::ZERO);
-        scratch.patch.clear();
-        scratch.patch.resize(chunks * LANES, 0.0);
-        let line = self.window.width * channels;
-        for (p, pixel) in pixels.enumerate() {
-            let (image, pixel) = (pixel / inside, pixel % inside);
-            let (top, left) =
-                (pixel / self.out.width * self.window.stride, pixel % self.out.width * self.window.stride);
-            let columns = within(left, self.padding.left, self.window.width, width);
-            let rows = within(top, self.padding.top, self.window.height, height);
-            if rows.len() * columns.len() < self.window.height * self.window.width {
-                scratch.patch.fill(0.0);
-            }
-            for row in rows {
-                let start = ((image * height + top + row - self.padding.top) * width + left + columns.start
-                    - self.padding.left)
-                    * channels;
-                let patch = &mut scratch.patch[row * line..][columns.start * channels..columns.end * channels];
-                patch.copy_from_slice(&x[start..start + patch.len()]);
-            }
-            let gathered = floats_mut(&mut scratch.gathered[first..]);
-            for (chunk, patch) in scratch.patch.chunks_exact(LANES).enumerate() {
-                gathered[(chunk * count + p) * LANES..][..LANES].copy_from_slice(patch);
-            }
+        let (image, pixel) = (pixels.start / area(self.out), pixels.start % area(self.out));
+        let (top, left) = (pixel / self.out.width * self.window.stride, pixel % self.out.width * self.window.stride);
+        let across = (pixels.len() - 1) * self.window.stride + self.window.width;
+        let first = scratch.gathered.len() * LANES;
+        // In floats, each one value or a pair.
+        let (pitch, each) = ((across * channels).div_ceil(self.each()), self.each());
+        let lines = (self.window.height * pitch).div_ceil(LANES);
+        scratch.gathered.resize(scratch.gathered.len() + lines, Line::ZERO);
+        let (x, strip) = (floats(part.x), &mut floats_mut(&mut scratch.gathered)[first..]);
+        let columns = within(left, self.padding.left, across, width);
+        for row in within(top, self.padding.top, self.window.height, height) {
+            let place = (image * height + top + row - self.padding.top) * width + left + columns.start;
+            let place = (place - self.padding.left) * channels / each;
+            let from = &x[place..][..(columns.len() * channels).div_ceil(each)];
+            strip[row * pitch + columns.start * channels / each..][..from.len()].copy_from_slice(from);
         }
-        scratch.chunks.extend((0..chunks).map(|chunk| {
-            let steps = LANES.min(steps - chunk * LANES) as u8;
-            Chunk { source: 1, steps, at: (first + chunk * count) as u32 }
+        scratch.chunks.extend((0..self.window.height).map(|row| Chunk {
+            source: 1,
+            steps: (self.window.width * channels).div_ceil(each) as u16,
+            at: (first + row * pitch) as u32,
         }));
     }
-}
-
-impl Classes {
-    fn of(&self, pixel: usize, width: usize) -> usize {
-        usize::from(self.row[pixel / width]) * self.columns + usize::from(self.column[pixel % width])
-    }
-}
-
-/// Negative values are multiplied by it, which says every activation.
-pub fn slopes(activation: &Activation, channels: usize) -> Vec<Line> {
-    match activation {
-        Activation::Identity => per_channel(&vec![1.0; channels]),
-        Activation::Relu => per_channel(&vec![0.0; channels]),
-        Activation::Leaky(slope) => per_channel(&vec![*slope; channels]),
-        Activation::PRelu(slopes) => per_channel(slopes),
-    }
-}
-
-#[inline(always)]
-pub fn add(a: &Line, b: &Line) -> Line {
-    let mut y = *a;
-    for (y, b) in y.0.iter_mut().zip(&b.0) {
-        *y += b;
-    }
-    y
-}
-
-#[inline(always)]
-pub fn activate(mut x: Line, slope: &Line) -> Line {
-    for (x, slope) in x.0.iter_mut().zip(&slope.0) {
-        *x = if *x > 0.0 { *x } else { slope * *x };
-    }
-    x
 }
 
 /// The places of a window of `kernel` that lie inside of `size`, when it starts at `start` of the padded image.
@@ -307,25 +273,52 @@ pub fn within(start: usize, padding: usize, kernel: usize, size: usize) -> Range
     from..(size + padding).saturating_sub(start).clamp(from, kernel)
 }
 
+/// Two lines become one of bf16.
+struct Round<'a> {
+    low: &'a [Line],
+    /// Where a line is missing, the half stays as it is.
+    high: &'a [Line],
+    y: &'a mut [Line],
+}
+
+impl Pass for Round<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (y, x) in self.y.iter_mut().zip(self.low) {
+            V::load(x).store_half(y, false);
+        }
+        for (y, x) in self.y.iter_mut().zip(self.high) {
+            V::load(x).store_half(y, true);
+        }
+    }
+}
+
 /// Out x in x height x width to panel, chunk, step, line out.
-fn pack(c: &Convolution, shape: Shape, interleaved: bool) -> Vec<Line> {
+fn pack(c: &Convolution, shape: Shape, interleaved: bool, bf16: bool) -> Vec<Line> {
     let (taps, channels, out) = (c.window.height * c.window.width, shape.channels, c.bias.len());
-    // (tap, channel in) of every step.
-    let steps: Vec<(usize, usize)> = if interleaved {
-        (0..taps).flat_map(|tap| (0..channels).map(move |channel| (tap, channel))).collect()
+    let each = if bf16 { 2 } else { 1 };
+    // Where in a filter the values of a chunk stand.
+    let chunks: Vec<Vec<usize>> = if interleaved {
+        let row = |row: usize| (0..c.window.width).map(move |column| row * c.window.width + column);
+        let chunk = |at: usize| row(at).flat_map(|tap| (0..channels).map(move |channel| channel * taps + tap));
+        (0..c.window.height).map(|at| chunk(at).collect()).collect()
     } else {
-        let of_block = |from: usize| {
-            (0..taps).flat_map(move |tap| (from..channels.min(from + LANES)).map(move |channel| (tap, channel)))
-        };
-        (0..channels).step_by(LANES).flat_map(of_block).collect()
+        let mut chunks = Vec::new();
+        for from in (0..channels).step_by(each * LANES) {
+            let line = from..channels.min(from + each * LANES);
+            chunks.extend((0..taps).map(|tap| line.clone().map(|channel| channel * taps + tap).collect()));
+        }
+        chunks
     };
+    let steps: Vec<&[usize]> = chunks.iter().flat_map(|chunk| chunk.chunks(each)).collect();
     let mut packed = vec![Line::ZERO; blocks(out) * steps.len()];
     for (o, filter) in c.weight.chunks_exact(taps * channels).enumerate() {
         let panel = o / (LANES * PANEL);
         let width = PANEL.min(blocks(out) - panel * PANEL);
         let lines = &mut packed[panel * PANEL * steps.len()..][o / LANES % PANEL..];
-        for (line, &(tap, channel)) in lines.iter_mut().step_by(width).zip(&steps) {
-            line.0[o % LANES] = filter[channel * taps + tap];
+        for (line, step) in lines.iter_mut().step_by(width).zip(&steps) {
+            let value = |at: usize| step.get(at).map_or(0.0, |&place| filter[place]);
+            line.0[o % LANES] = if bf16 { pair_of_bf16(value(0), value(1)) } else { value(0) };
         }
     }
     packed
@@ -334,7 +327,7 @@ fn pack(c: &Convolution, shape: Shape, interleaved: bool) -> Vec<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::plan::Border;
+    use crate::model::plan::{Activation, Border};
 
     #[test]
     fn a_border_gives_each_class_of_pixels_its_bias() {
@@ -357,7 +350,7 @@ mod tests {
             activation: Activation::Identity,
         };
         let out = Shape::new(channels, 5, 6);
-        let dense = Dense::new(convolution, shape, out, false);
+        let dense = Dense::new(&convolution, shape, out, false, false);
         let (x, images) = (vec![Line::ZERO; 60], 2);
         for level in Level::available() {
             let mut y = vec![Line::ZERO; 3 * 60];

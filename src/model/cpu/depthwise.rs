@@ -6,9 +6,10 @@
 use std::ops::Range;
 
 use super::{
-    convolve::{activate, add, slopes, within},
-    kernels::{Level, Loops, vectorised_loops},
-    layout::{LANES, Line, area, blocks, per_channel},
+    convolve::within,
+    epilogue::Epilogue,
+    kernels::Vector,
+    layout::{LANES, Line, area, blocks},
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
@@ -18,42 +19,10 @@ use crate::model::{
 /// Output pixels of a tile.
 const TILE: usize = 8;
 
-/// What becomes of a sum: bias, residual, activation.
-struct Epilogue {
-    /// Class, block.
-    bias: Vec<Line>,
-    /// The classes of rows and columns, and how many columns have. `None`: all pixels have one bias.
-    classes: Option<(Vec<u8>, Vec<u8>, usize)>,
-    slope: Vec<Line>,
-    out: Shape,
-}
-
-impl Epilogue {
-    fn new(c: &Convolution, out: Shape) -> Self {
-        let each = out.channels;
-        let bias = match &c.border {
-            None => per_channel(&c.bias),
-            Some(border) => border.values.chunks_exact(each).flat_map(per_channel).collect(),
-        };
-        let classes = c.border.as_ref().map(|b| (b.row_class.clone(), b.column_class.clone(), b.column_classes));
-        Self { bias, classes, slope: slopes(&c.activation, each), out }
-    }
-
-    /// `line`, `column`: place in the image. `pixel`: number in the block's plane, where the residual lies.
-    #[inline(always)]
-    fn finish(&self, sum: &Line, block: usize, (line, column): (usize, usize), residual: Option<&Line>) -> Line {
-        let class = match &self.classes {
-            None => 0,
-            Some((rows, columns, count)) => usize::from(rows[line]) * count + usize::from(columns[column]),
-        };
-        let sum = add(sum, &self.bias[class * blocks(self.out.channels) + block]);
-        activate(residual.map_or(sum, |r| add(&sum, r)), &self.slope[block])
-    }
-}
-
 /// Each channel out is one channel in.
 pub struct Depthwise {
     shape: Shape,
+    out: Shape,
     window: Window,
     padding: Edges,
     /// Block, place of the kernel.
@@ -71,19 +40,24 @@ impl Depthwise {
                 line.0[channel % LANES] = *w;
             }
         }
-        Self { shape, window: c.window, padding: c.padding, kernel, epilogue: Epilogue::new(&c, out) }
+        Self { shape, out, window: c.window, padding: c.padding, kernel, epilogue: Epilogue::new(&c) }
     }
 
     /// `x`, `residual` (empty where there is none) and `y` are the block's lines of n images.
-    pub fn run(&self, level: Level, block: usize, x: &[Line], residual: &[Line], y: &mut [Line]) {
-        vectorised_loops(level, Slide { depthwise: self, block, x, residual, y });
+    #[inline(always)]
+    pub fn run<V: Vector>(&self, block: usize, x: &[Line], residual: &[Line], y: &mut [Line]) {
+        match self.window.stride {
+            1 => self.slide::<V, 1>(block, x, residual, y),
+            2 => self.slide::<V, 2>(block, x, residual, y),
+            _ => self.slide::<V, 0>(block, x, residual, y),
+        }
     }
 
     /// With the stride S; 0: any, a pixel at a time.
     #[inline(always)]
-    fn slide<const S: usize>(&self, block: usize, x: &[Line], residual: &[Line], y: &mut [Line]) {
-        let Self { shape, window, padding, epilogue, .. } = self;
-        let out = epilogue.out;
+    fn slide<V: Vector, const S: usize>(&self, block: usize, x: &[Line], residual: &[Line], y: &mut [Line]) {
+        let Self { shape, window, padding, .. } = self;
+        let out = self.out;
         let taps = window.height * window.width;
         let kernel = &self.kernel[block * taps..][..taps];
         // Columns whose windows lie inside of the image from left to right.
@@ -98,11 +72,11 @@ impl Depthwise {
                 while column < out.width {
                     let at = (block, line, column);
                     if column >= first && column + TILE <= last {
-                        self.tile::<TILE, S>(kernel, x, at, rows.clone(), 0..window.width, residual, y);
+                        self.tile::<V, TILE, S>(kernel, x, at, rows.clone(), 0..window.width, residual, y);
                         column += TILE;
                     } else {
                         let columns = within(column * window.stride, padding.left, window.width, shape.width);
-                        self.tile::<1, S>(kernel, x, at, rows.clone(), columns, residual, y);
+                        self.tile::<V, 1, S>(kernel, x, at, rows.clone(), columns, residual, y);
                         column += 1;
                     }
                 }
@@ -114,7 +88,7 @@ impl Depthwise {
     /// line's.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)] // a struct of them would be made and taken apart in the same loop
-    fn tile<const N: usize, const S: usize>(
+    fn tile<V: Vector, const N: usize, const S: usize>(
         &self,
         kernel: &[Line],
         x: &[Line],
@@ -125,42 +99,23 @@ impl Depthwise {
         y: &mut [Line],
     ) {
         let stride = self.window.stride;
-        let mut sums = [Line::ZERO; N];
+        let mut sums = [V::splat(0.0); N];
         for row in rows {
             let start = (line * stride + row - self.padding.top) * self.shape.width + column * stride + columns.start
                 - self.padding.left;
             for (at, w) in kernel[row * self.window.width..][columns.clone()].iter().enumerate() {
                 let x = &x[start + at..][..(N - 1) * S + 1];
+                let w = V::load(w);
                 for (p, sum) in sums.iter_mut().enumerate() {
-                    for ((sum, x), w) in sum.0.iter_mut().zip(&x[p * S].0).zip(&w.0) {
-                        *sum += x * w;
-                    }
+                    *sum = sum.add(V::load(&x[p * S]).mul(w));
                 }
             }
         }
+        let slope = V::load(self.epilogue.slope(block));
         for ((at, y), sum) in (column..).zip(&mut y[column..][..N]).zip(&sums) {
-            *y = self.epilogue.finish(sum, block, (line, at), residual.get(at));
-        }
-    }
-}
-
-/// One call of [`Depthwise::run`].
-struct Slide<'a> {
-    depthwise: &'a Depthwise,
-    block: usize,
-    x: &'a [Line],
-    residual: &'a [Line],
-    y: &'a mut [Line],
-}
-
-impl Loops for Slide<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let Self { depthwise, block, x, residual, y } = self;
-        match depthwise.window.stride {
-            1 => depthwise.slide::<1>(block, x, residual, y),
-            2 => depthwise.slide::<2>(block, x, residual, y),
-            _ => depthwise.slide::<0>(block, x, residual, y),
+            let sum = sum.add(V::load(self.epilogue.bias(block, line, at)));
+            let sum = residual.get(at).map_or(sum, |r| sum.add(V::load(r)));
+            sum.activate(slope).store(y);
         }
     }
 }
@@ -168,6 +123,7 @@ impl Loops for Slide<'_> {
 /// Any other number of groups.
 pub struct Grouped {
     shape: Shape,
+    out: Shape,
     window: Window,
     padding: Edges,
     /// Channels in of a group.
@@ -193,14 +149,13 @@ impl Grouped {
                 }
             }
         }
-        Self { shape, window: c.window, padding: c.padding, each, from, kernel, epilogue: Epilogue::new(&c, out) }
+        Self { shape, out, window: c.window, padding: c.padding, each, from, kernel, epilogue: Epilogue::new(&c) }
     }
 
     /// `x` is all of n images; `residual` and `y` are the block's lines.
-    #[inline(always)]
     pub fn run(&self, block: usize, x: &[Line], n: usize, residual: &[Line], y: &mut [Line]) {
         let Self { shape, window, padding, epilogue, each, .. } = self;
-        let (out, plane) = (epilogue.out, area(*shape));
+        let (out, plane) = (self.out, area(*shape));
         let taps = window.height * window.width;
         let kernel = &self.kernel[block * taps * each..][..taps * each];
         for (pixel, y) in y.iter_mut().enumerate() {
@@ -220,7 +175,9 @@ impl Grouped {
                     }
                 }
             }
-            *y = epilogue.finish(&sum, block, (line, column), residual.get(pixel));
+            let sum = sum.add(*epilogue.bias(block, line, column));
+            let sum = residual.get(pixel).map_or(sum, |r| sum.add(*r));
+            *y = sum.activate(*epilogue.slope(block));
         }
     }
 }

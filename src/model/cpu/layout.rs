@@ -70,6 +70,16 @@ pub fn to_planes(x: &[Line], shape: Shape, n: usize) -> Vec<f32> {
     y
 }
 
+/// Two values rounded to bf16, to the nearest and then to even, the first in the low half: bits in the place of a float.
+#[inline(always)]
+pub fn pair_of_bf16(low: f32, high: f32) -> f32 {
+    let round = |v: f32| {
+        let bits = v.to_bits();
+        (bits + 0x7fff + (bits >> 16 & 1)) >> 16
+    };
+    f32::from_bits(round(low) | round(high) << 16)
+}
+
 /// The same memory as plain floats.
 pub fn floats(lines: &[Line]) -> &[f32] {
     // SAFETY: a line is 16 floats without padding, and aligned more strictly than they are.

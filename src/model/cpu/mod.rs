@@ -1,28 +1,33 @@
-//! The executor for CPUs, in f32.
+//! The executor for CPUs, in f32 and, for the face network, bf16: factors are rounded, sums and all else stay f32.
 //!
 //! Activations lie in lines of 16 channels ([`layout`]); convolutions are tiles of pixels times panels of channels
 //! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile, so
 //! an image alone and among others gives the same bits.
 
+mod ceiling;
 mod convolve;
 mod depthwise;
+mod epilogue;
 mod kernels;
 mod layout;
 mod network;
 mod ops;
+mod winograd;
 
 use std::{fmt, num::NonZeroUsize};
 
 use rayon::prelude::*;
 
+pub use self::ceiling::ceiling;
 use self::{
     kernels::Level,
     network::{Network, Workspace},
 };
 use super::{
-    contract::{Input, Precision},
+    contract::Input,
     executor::{ExecuteError, Executor, InputSize, Role},
     plan::Plan,
+    precision::Precision,
     set::{ModelSet, OpenError},
 };
 use crate::domain::Pixels;
@@ -42,15 +47,15 @@ impl fmt::Debug for CpuExecutor {
 }
 
 impl CpuExecutor {
-    /// `threads`: how many compute; the caller's own waits meanwhile.
-    pub fn new(set: &ModelSet, threads: NonZeroUsize) -> Result<Self, OpenError> {
+    /// `precision` is the face network's; the others run in f32. `threads`: how many compute; the caller's own waits meanwhile.
+    pub fn new(set: &ModelSet, precision: Precision, threads: NonZeroUsize) -> Result<Self, OpenError> {
         let prepared = |role| {
             let bundle = set.bundle(role);
             // Boxes and landmarks stay exact: only templates are compared by precision class.
-            let precision = if role == Role::Embed { set.card().precision } else { Precision::F32 };
+            let precision = if role == Role::Embed { precision } else { Precision::F32 };
             let plan = Plan::new(bundle.graph(), bundle.weights());
             let plan = plan.map_err(|source| OpenError::Graph { role, source })?;
-            Prepared::new(plan, &bundle.contract().input, precision, Level::best())
+            Prepared::new(role, plan, &bundle.contract().input, precision, Level::best())
         };
         Ok(Self {
             detect: prepared(Role::Detect)?,
@@ -110,7 +115,10 @@ impl CpuNetwork {
         precision: Precision,
         threads: NonZeroUsize,
     ) -> Result<Self, OpenError> {
-        Ok(Self { network: Prepared::new(plan, input, precision, level)?, threads: Threads::new(threads)? })
+        Ok(Self {
+            network: Prepared::new(Role::Embed, plan, input, precision, level)?,
+            threads: Threads::new(threads)?,
+        })
     }
 
     /// As [`Executor::run`].
@@ -169,9 +177,9 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(plan: Plan, input: &Input, precision: Precision, level: Level) -> Result<Self, OpenError> {
+    fn new(role: Role, plan: Plan, input: &Input, precision: Precision, level: Level) -> Result<Self, OpenError> {
         let size = InputSize { width: input.width, height: input.height };
-        let network = Network::new(plan, level, precision).map_err(OpenError::Precision)?;
+        let network = Network::new(plan, level, precision).map_err(|op| OpenError::Unsupported { role, op })?;
         Ok(Self { size, input: input.clone(), network })
     }
 

@@ -5,16 +5,18 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    convolve::{Dense, Part, Scratch, slopes},
+    convolve::{Dense, Part, Scratch},
     depthwise::{Depthwise, Grouped},
-    kernels::{Level, TILE, vectorised},
+    epilogue::slopes,
+    kernels::{Level, Pass, TILE, Vector},
     layout::{LANES, Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
     ops::{self, Slide},
+    winograd::Winograd,
 };
 use crate::model::{
-    contract::Precision,
     graph::{Edges, Shape, Window},
     plan::{Action, Arena, Convolution, Plan, Step},
+    precision::Precision,
 };
 
 /// Bytes of the largest activation of the images that run together, at most, unless one image alone has more.
@@ -25,6 +27,7 @@ const MAX_TOGETHER: usize = 64;
 /// What a layer does.
 enum Layer {
     Dense(Dense),
+    Winograd(Winograd),
     Depthwise(Depthwise),
     Grouped(Grouped),
     Affine {
@@ -83,14 +86,14 @@ pub struct Workspace {
 }
 
 impl Network {
-    /// `precision`: what convolutions compute in.
-    ///
-    /// # Errors
-    /// With the precision itself, where this executor does not compute in it.
-    pub fn new(plan: Plan, level: Level, precision: Precision) -> Result<Self, Precision> {
-        if precision != Precision::F32 {
-            return Err(precision);
-        }
+    /// The error names what this executor does not do.
+    pub fn new(plan: Plan, level: Level, precision: Precision) -> Result<Self, &'static str> {
+        let bf16 = match precision {
+            Precision::F32 => false,
+            Precision::Bf16 if level.has_bf16() => true,
+            Precision::Bf16 => return Err("bf16 on a processor without AVX512_BF16"),
+            Precision::Int8 => return Err("int8"),
+        };
         let Plan { steps, shapes, output } = plan;
         let input = shapes[0];
         let dense = |c: &Convolution| c.groups == 1;
@@ -102,7 +105,7 @@ impl Network {
                 matches!(&step.action, Action::Convolution(c) if dense(c)) && step.inputs.get(1) != Some(&0)
             });
         let Arena { slot_of, slots } = Arena::new(&steps, shapes.len(), |id| match id {
-            0 if interleaved => (shapes[0].channels * area(shapes[0])).div_ceil(LANES),
+            0 if interleaved => shapes[0].channels * area(shapes[0]) / LANES + 1,
             id => lines(shapes[id]),
         });
         // Only values that fusing removed have no slot, and no step reads those.
@@ -113,7 +116,12 @@ impl Network {
             let slide = |window, padding| Slide { shape, out, window, padding };
             let layer = match step.action {
                 Action::Convolution(c) if c.groups == 1 => {
-                    Layer::Dense(Dense::new(c, shape, out, interleaved && step.inputs[0] == 0))
+                    let interleaved = interleaved && step.inputs[0] == 0;
+                    let pairs = bf16 && shape.channels.is_multiple_of(2 * LANES);
+                    match Winograd::pays(&c, out, pairs).filter(|_| !interleaved) {
+                        Some(side) => Layer::Winograd(Winograd::new(&c, shape, out, side, pairs)),
+                        None => Layer::Dense(Dense::new(&c, shape, out, interleaved, bf16)),
+                    }
                 }
                 Action::Convolution(c) if c.groups == shape.channels && c.bias.len() == shape.channels => {
                     Layer::Depthwise(Depthwise::new(c, shape, out))
@@ -180,40 +188,26 @@ impl Network {
 impl Placed {
     fn run(&self, level: Level, scratch: &mut [Scratch], [x, z]: [&[Line]; 2], n: usize, y: &mut [Line]) {
         let (before, after) = (area(self.shape) * n, area(self.out) * n);
-        if let Layer::Dense(dense) = &self.layer {
-            return share(dense, level, scratch, x, z, n, after, y);
+        match &self.layer {
+            Layer::Dense(dense) => return share(dense, level, scratch, x, z, n, after, y),
+            Layer::Winograd(winograd) => return share(winograd, level, scratch, x, z, n, after, y),
+            _ => {}
         }
         if let Layer::Flatten = self.layer {
             return ops::flatten(x, self.shape, n, y);
         }
         let block = |(block, y): (usize, &mut [Line])| {
             if let Layer::Grouped(grouped) = &self.layer {
-                let z = z.get(block * after..(block + 1) * after).unwrap_or(&[]);
-                return vectorised(level, || grouped.run(block, x, n, z, y));
+                return grouped.run(block, x, n, z.get(block * after..(block + 1) * after).unwrap_or(&[]), y);
             }
             // Channels that a pad adds have no input.
             let x = x.get(block * before..(block + 1) * before).filter(|_| block < blocks(self.shape.channels));
             let Some(x) = x else { return y.fill(Line::ZERO) };
+            // Factors of channels are a vector: a line for each image.
+            let each = if let Layer::Scale = self.layer { n } else { after };
+            let z = z.get(block * each..(block + 1) * each).unwrap_or(&[]);
             let lanes = self.shape.channels - block * LANES;
-            // Of a vector: a line for each image.
-            let factors = z.get(block * n..(block + 1) * n).unwrap_or(&[]);
-            let z = z.get(block * after..(block + 1) * after).unwrap_or(&[]);
-            if let Layer::Depthwise(depthwise) = &self.layer {
-                return depthwise.run(level, block, x, z, y);
-            }
-            vectorised(level, || match &self.layer {
-                Layer::Multiply => ops::multiply(x, z, y),
-                Layer::Scale => ops::scale(x, factors, y),
-                Layer::Clip { low, high } => ops::clip(x, *low, *high, lanes, y),
-                Layer::Sigmoid => ops::sigmoid(x, lanes, y),
-                Layer::Affine { scale, shift } => ops::affine(x, &scale[block], &shift[block], y),
-                Layer::Add { slope } => ops::sum(x, z, &slope[block], y),
-                Layer::Activate { slope } => ops::activate(x, &slope[block], y),
-                Layer::MaxPool(slide) => slide.max_pool(x, y),
-                Layer::AveragePool(slide) => slide.average_pool(x, y),
-                Layer::Pad(slide) => slide.pad(x, y),
-                Layer::Dense(_) | Layer::Depthwise(_) | Layer::Grouped(_) | Layer::Flatten => {}
-            });
+            level.run(Plain { layer: &self.layer, block, lanes, x, z, y });
         };
         if scratch.len() > 1 {
             y.par_chunks_exact_mut(after).enumerate().for_each(block);
@@ -223,10 +217,98 @@ impl Placed {
     }
 }
 
-/// Cuts a convolution into parts: by pixels as long as there are tiles for everyone, else by channels out.
+/// A layer that computes each block of channels by itself.
+struct Plain<'a> {
+    layer: &'a Layer,
+    block: usize,
+    /// Channels from the block's first on.
+    lanes: usize,
+    x: &'a [Line],
+    z: &'a [Line],
+    y: &'a mut [Line],
+}
+
+impl Pass for Plain<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { layer, block, lanes, x, z, y } = self;
+        match layer {
+            Layer::Depthwise(depthwise) => depthwise.run::<V>(block, x, z, y),
+            Layer::Affine { scale, shift } => ops::affine::<V>(x, &scale[block], &shift[block], y),
+            Layer::Add { slope } => ops::sum::<V>(x, z, &slope[block], y),
+            Layer::Activate { slope } => ops::activate::<V>(x, &slope[block], y),
+            Layer::Clip { low, high } => ops::clip(x, *low, *high, lanes, y),
+            Layer::Sigmoid => ops::sigmoid(x, lanes, y),
+            Layer::Multiply => ops::multiply::<V>(x, z, y),
+            Layer::Scale => ops::scale::<V>(x, z, y),
+            Layer::MaxPool(slide) => slide.max_pool::<V>(x, y),
+            Layer::AveragePool(slide) => slide.average_pool::<V>(x, y),
+            Layer::Pad(slide) => slide.pad(x, y),
+            Layer::Dense(_) | Layer::Winograd(_) | Layer::Grouped(_) | Layer::Flatten => {}
+        }
+    }
+}
+
+/// A convolution that threads share.
+trait Shared: Sync {
+    fn panels(&self) -> usize;
+    /// Lines out of a panel.
+    fn width(&self, panel: usize) -> usize;
+    /// Pieces that its pixels can be cut into, and how many a thread should have at least.
+    fn pieces(&self, pixels: usize, images: usize) -> (usize, usize);
+    /// The first pixel of a piece.
+    fn pixel(&self, piece: usize) -> usize;
+    fn run(&self, level: Level, scratch: &mut Scratch, part: Part<'_>);
+}
+
+impl Shared for Dense {
+    fn panels(&self) -> usize {
+        self.panels()
+    }
+
+    fn width(&self, panel: usize) -> usize {
+        self.width(panel)
+    }
+
+    fn pieces(&self, pixels: usize, _: usize) -> (usize, usize) {
+        (pixels / self.piece(), (2 * TILE).div_ceil(self.piece()))
+    }
+
+    fn pixel(&self, piece: usize) -> usize {
+        piece * self.piece()
+    }
+
+    fn run(&self, level: Level, scratch: &mut Scratch, part: Part<'_>) {
+        self.run(level, scratch, part);
+    }
+}
+
+impl Shared for Winograd {
+    fn panels(&self) -> usize {
+        self.panels()
+    }
+
+    fn width(&self, panel: usize) -> usize {
+        self.width(panel)
+    }
+
+    fn pieces(&self, _: usize, images: usize) -> (usize, usize) {
+        (images * self.rows(), 4)
+    }
+
+    fn pixel(&self, piece: usize) -> usize {
+        self.pixel(piece)
+    }
+
+    fn run(&self, level: Level, scratch: &mut Scratch, part: Part<'_>) {
+        self.run(level, scratch, part);
+    }
+}
+
+/// Cuts a convolution into parts: by pixels as long as there are enough for everyone, else by channels out.
 #[allow(clippy::too_many_arguments)] // they are one layer's operands
 fn share(
-    dense: &Dense,
+    layer: &impl Shared,
     level: Level,
     scratch: &mut [Scratch],
     x: &[Line],
@@ -235,29 +317,34 @@ fn share(
     pixels: usize,
     y: &mut [Line],
 ) {
-    let threads = scratch.len();
-    let across = (dense.panels() >= threads * 8 || pixels < 2 * TILE * threads).then_some(threads.min(dense.panels()));
-    let (rows, columns) = across.map_or((threads, 1), |columns| ((threads / columns).clamp(1, pixels), columns));
+    let (threads, panels) = (scratch.len(), layer.panels());
+    let (pieces, least) = layer.pieces(pixels, images);
+    let across = (threads > 1 && (panels >= threads * 8 || pieces < least * threads)).then_some(threads.min(panels));
+    let (rows, columns) = across.map_or((threads, 1), |columns| ((threads / columns).clamp(1, pieces), columns));
     let cut = |total: usize, parts: usize, i: usize| total * i / parts..total * (i + 1) / parts;
+    let pixels_of = |row: usize| {
+        let pieces = cut(pieces, rows, row);
+        layer.pixel(pieces.start)..layer.pixel(pieces.end)
+    };
     let mut parts: Vec<Part<'_>> = Vec::with_capacity(rows * columns);
     for i in 0..rows * columns {
-        let (pixels, panels) = (cut(pixels, rows, i / columns), cut(dense.panels(), columns, i % columns));
+        let (pixels, panels) = (pixels_of(i / columns), cut(panels, columns, i % columns));
         parts.push(Part { x, residual, images, pixels, panels, out: Vec::new() });
     }
     let mut planes = y.chunks_exact_mut(pixels);
     for column in 0..columns {
-        let panels: Range<usize> = cut(dense.panels(), columns, column);
-        for mut plane in planes.by_ref().take(panels.map(|panel| dense.width(panel)).sum()) {
+        let panels: Range<usize> = cut(panels, columns, column);
+        for mut plane in planes.by_ref().take(panels.map(|panel| layer.width(panel)).sum()) {
             for row in 0..rows {
-                let (part, rest) = plane.split_at_mut(cut(pixels, rows, row).len());
+                let (part, rest) = plane.split_at_mut(pixels_of(row).len());
                 parts[row * columns + column].out.push(part);
                 plane = rest;
             }
         }
     }
     if threads == 1 {
-        parts.into_iter().zip(scratch).for_each(|(part, scratch)| dense.run(level, scratch, part));
+        parts.into_iter().zip(scratch).for_each(|(part, scratch)| layer.run(level, scratch, part));
     } else {
-        parts.into_par_iter().zip(scratch.par_iter_mut()).for_each(|(part, scratch)| dense.run(level, scratch, part));
+        parts.into_par_iter().zip(scratch.par_iter_mut()).for_each(|(part, scratch)| layer.run(level, scratch, part));
     }
 }

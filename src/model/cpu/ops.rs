@@ -3,66 +3,65 @@
 //! `x` and `y` are one block's lines of n images, one after the other; shapes were checked when the graph was.
 
 use super::{
-    convolve::{activate as activated, add, within},
+    convolve::within,
+    kernels::Vector,
     layout::{LANES, Line, area},
 };
 use crate::model::graph::{Edges, Shape, Window};
 
 /// `x * scale + shift`.
 #[inline(always)]
-pub fn affine(x: &[Line], scale: &Line, shift: &Line, y: &mut [Line]) {
+pub fn affine<V: Vector>(x: &[Line], scale: &Line, shift: &Line, y: &mut [Line]) {
+    let (scale, shift) = (V::load(scale), V::load(shift));
     for (y, x) in y.iter_mut().zip(x) {
-        for (((y, x), scale), shift) in y.0.iter_mut().zip(&x.0).zip(&scale.0).zip(&shift.0) {
-            *y = x * scale + shift;
-        }
+        V::load(x).mul(scale).add(shift).store(y);
     }
 }
 
 #[inline(always)]
-pub fn activate(x: &[Line], slope: &Line, y: &mut [Line]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y = activated(*x, slope));
+pub fn activate<V: Vector>(x: &[Line], slope: &Line, y: &mut [Line]) {
+    let slope = V::load(slope);
+    for (y, x) in y.iter_mut().zip(x) {
+        V::load(x).activate(slope).store(y);
+    }
 }
 
 /// `activation(a + b)`.
 #[inline(always)]
-pub fn sum(a: &[Line], b: &[Line], slope: &Line, y: &mut [Line]) {
+pub fn sum<V: Vector>(a: &[Line], b: &[Line], slope: &Line, y: &mut [Line]) {
+    let slope = V::load(slope);
     for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-        *y = activated(add(a, b), slope);
+        V::load(a).add(V::load(b)).activate(slope).store(y);
     }
 }
 
 /// Product of two values of one shape.
 #[inline(always)]
-pub fn multiply(a: &[Line], b: &[Line], y: &mut [Line]) {
+pub fn multiply<V: Vector>(a: &[Line], b: &[Line], y: &mut [Line]) {
     for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-        y.0.iter_mut().zip(&a.0).zip(&b.0).for_each(|((y, a), b)| *y = a * b);
+        V::load(a).mul(V::load(b)).store(y);
     }
 }
 
 /// Each image times its line of `factors`.
 #[inline(always)]
-pub fn scale(x: &[Line], factors: &[Line], y: &mut [Line]) {
+pub fn scale<V: Vector>(x: &[Line], factors: &[Line], y: &mut [Line]) {
     let area = x.len() / factors.len().max(1);
     for ((y, x), factor) in y.chunks_exact_mut(area).zip(x.chunks_exact(area)).zip(factors) {
-        for (y, x) in y.iter_mut().zip(x) {
-            y.0.iter_mut().zip(&x.0).zip(&factor.0).for_each(|((y, x), factor)| *y = x * factor);
-        }
+        y.iter_mut().zip(x).for_each(|(y, x)| V::load(x).mul(V::load(factor)).store(y));
     }
 }
 
 /// `lanes`: channels that are there; the others stay zero.
-#[inline(always)]
 pub fn clip(x: &[Line], low: f32, high: f32, lanes: usize, y: &mut [Line]) {
     each(x, lanes, |v| v.clamp(low, high), y);
 }
 
 /// `lanes` as for [`clip`].
-#[inline(always)]
 pub fn sigmoid(x: &[Line], lanes: usize, y: &mut [Line]) {
     each(x, lanes, |v| 1.0 / (1.0 + (-v).exp()), y);
 }
 
-#[inline(always)]
 fn each(x: &[Line], lanes: usize, f: impl Fn(f32) -> f32, y: &mut [Line]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = Line(x.0.map(&f));
@@ -82,21 +81,15 @@ pub struct Slide {
 impl Slide {
     /// Padding counts as minus infinity.
     #[inline(always)]
-    pub fn max_pool(&self, x: &[Line], y: &mut [Line]) {
-        let larger = |y: &mut Line, _, x: &Line| {
-            for (y, x) in y.0.iter_mut().zip(&x.0) {
-                *y = if *x > *y { *x } else { *y };
-            }
-        };
-        self.run(x, Line([f32::NEG_INFINITY; LANES]), larger, |y, _| y, y);
+    pub fn max_pool<V: Vector>(&self, x: &[Line], y: &mut [Line]) {
+        self.run(x, V::splat(f32::NEG_INFINITY), |y, _, x| x.max(y), |y, _| y, y);
     }
 
     /// No padding.
     #[inline(always)]
-    pub fn average_pool(&self, x: &[Line], y: &mut [Line]) {
-        let taps = (self.window.height * self.window.width) as f32;
-        let each = |sum: &mut Line, _, x: &Line| *sum = add(sum, x);
-        self.run(x, Line::ZERO, each, |sum, _| Line(sum.0.map(|v| v / taps)), y);
+    pub fn average_pool<V: Vector>(&self, x: &[Line], y: &mut [Line]) {
+        let share = 1.0 / (self.window.height * self.window.width) as f32;
+        self.run(x, V::splat(0.0), |sum, _, x| sum.add(x), |sum, _| sum.times(share), y);
     }
 
     /// Zeros at the edges; `self.padding` says how many.
@@ -113,12 +106,12 @@ impl Slide {
     /// For every output pixel: `each(sum, place in the window, line there)` for every place that lies inside of the image,
     /// in order, then `last(sum, its number)`. Sums start as `first`.
     #[inline(always)]
-    fn run(
+    fn run<V: Vector>(
         &self,
         x: &[Line],
-        first: Line,
-        each: impl Fn(&mut Line, usize, &Line),
-        last: impl Fn(Line, usize) -> Line,
+        first: V,
+        each: impl Fn(V, usize, V) -> V,
+        last: impl Fn(V, usize) -> V,
         y: &mut [Line],
     ) {
         let Self { shape: Shape { height, width, .. }, out, window, padding } = *self;
@@ -135,10 +128,10 @@ impl Slide {
                         let start = (top + row - padding.top) * width + left + columns.start - padding.left;
                         let tap = row * window.width + columns.start;
                         for (at, x) in x[start..start + columns.len()].iter().enumerate() {
-                            each(&mut sum, tap + at, x);
+                            sum = each(sum, tap + at, V::load(x));
                         }
                     }
-                    *y = last(sum, pixel);
+                    last(sum, pixel).store(y);
                     pixel += 1;
                 }
             }

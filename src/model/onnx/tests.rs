@@ -13,7 +13,8 @@ use super::{
     },
 };
 use crate::model::{
-    contract::{Colour, Input, Precision},
+    Precision,
+    contract::{Colour, Input},
     graph::Shape,
     parity::parity,
     plan::Plan,

@@ -49,11 +49,11 @@ unsafe fn sum<const P: usize>(tile: &Tile<'_>, from: usize, line: usize, sums: *
         let mut weights: *const f32 = tile.weights.as_ptr().add(line).cast();
         for chunk in tile.chunks {
             let source = tile.sources.get_unchecked(chunk.source as usize);
-            let mut x: *const f32 = source.as_ptr().add(chunk.at as usize + from).cast();
+            let mut x = source.as_ptr().cast::<f32>().add(chunk.at as usize + from * tile.stride);
             for _ in 0..chunk.steps {
                 let (low, high) = (_mm256_load_ps(weights), _mm256_load_ps(weights.add(8)));
                 for (p, acc) in acc.iter_mut().enumerate() {
-                    let value = _mm256_broadcast_ss(&*x.add(p * 16));
+                    let value = _mm256_broadcast_ss(&*x.add(p * tile.stride));
                     acc[0] = _mm256_fmadd_ps(value, low, acc[0]);
                     acc[1] = _mm256_fmadd_ps(value, high, acc[1]);
                 }
@@ -67,18 +67,4 @@ unsafe fn sum<const P: usize>(tile: &Tile<'_>, from: usize, line: usize, sums: *
             }
         }
     }
-}
-
-/// # Safety
-/// The machine has AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn call<R>(f: impl FnOnce() -> R) -> R {
-    f()
-}
-
-/// # Safety
-/// The machine has AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn run(loops: impl super::Loops) {
-    loops.run();
 }

@@ -1,16 +1,19 @@
 //! The inner loops, for every instruction set: products of a few pixels with a panel of weights, summed over lines.
 //!
 //! A panel is one or two lines of channels out. For every step (one channel in, or one group of them that a dot product
-//! takes at once) it holds its lines, one step after the other. A chunk is one line of channels in at one place of the
-//! kernel: pixel p of a tile is line `at + p` of its source. How a pixel is summed does not depend on the others.
+//! takes at once) it holds its lines, one step after the other. A chunk is steps that lie side by side: those of pixel p
+//! start at float `at + p * stride` of its source. How a pixel is summed does not depend on the others.
 
 #![allow(unsafe_code)]
 
 mod avx2;
 mod avx512;
 mod portable;
+mod vector;
 
-use super::layout::Line;
+pub use self::vector::{Pass, Vector};
+
+use super::layout::{LANES, Line};
 
 /// Pixels of a tile, at most: with two lines out, 28 sums stay in registers.
 pub const TILE: usize = 14;
@@ -19,13 +22,15 @@ pub const PANEL: usize = 2;
 
 /// An instruction set that this machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level(Set);
+pub struct Level(LevelSet);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Set {
+enum LevelSet {
     Portable,
     Avx2,
     Avx512,
+    /// With products of bf16.
+    Avx512Bf16,
 }
 
 impl Level {
@@ -36,38 +41,46 @@ impl Level {
         {
             let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
             if wide && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
-                levels.push(Self(Set::Avx512));
+                if is_x86_feature_detected!("avx512bf16") {
+                    levels.push(Self(LevelSet::Avx512Bf16));
+                }
+                levels.push(Self(LevelSet::Avx512));
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                levels.push(Self(Set::Avx2));
+                levels.push(Self(LevelSet::Avx2));
             }
         }
-        levels.push(Self(Set::Portable));
+        levels.push(Self(LevelSet::Portable));
         levels
     }
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
         match self.0 {
-            Set::Portable => "portable",
-            Set::Avx2 => "avx2",
-            Set::Avx512 => "avx512",
+            LevelSet::Portable => "portable",
+            LevelSet::Avx2 => "avx2",
+            LevelSet::Avx512 => "avx512",
+            LevelSet::Avx512Bf16 => "avx512_bf16",
         }
     }
 
     pub fn best() -> Self {
         Self::available()[0]
     }
+
+    /// Whether tiles of bf16 can be computed.
+    pub fn has_bf16(self) -> bool {
+        self.0 == LevelSet::Avx512Bf16
+    }
 }
 
-/// Where the pixels of a tile lie for one line of channels in.
+/// Where the pixels of a tile lie for a few steps.
 #[derive(Debug, Clone, Copy)]
 pub struct Chunk {
     /// Which of the sources.
-    pub source: u8,
-    /// Channels in that are there.
-    pub steps: u8,
-    /// The first pixel's line.
+    pub source: u16,
+    pub steps: u16,
+    /// The first pixel's first float.
     pub at: u32,
 }
 
@@ -78,67 +91,40 @@ pub struct Tile<'a> {
     pub sources: [&'a [Line]; 2],
     pub weights: &'a [Line],
     pub pixels: usize,
+    /// Floats from pixel to pixel: [`LANES`] where a pixel is a line.
+    pub stride: usize,
     pub width: usize,
     /// Starts from zero, not from what `sums` holds.
     pub first: bool,
+    /// A step is a pair of bf16 in the place of one float, of the input and of each weight.
+    pub bf16: bool,
 }
 
 impl Tile<'_> {
     /// Adds to `sums` (pixel, line out).
     ///
     /// # Panics
-    /// When a chunk leaves its source or a length is wrong: a mistake of the program, never of its input.
+    /// When a chunk leaves its source, a length is wrong or the level has no bf16: a mistake of the program, never of its
+    /// input.
     pub fn accumulate(&self, level: Level, sums: &mut [Line]) {
-        let Self { chunks, sources, weights, pixels, width, .. } = *self;
+        let Self { chunks, sources, weights, pixels, stride, width, .. } = *self;
         assert!((1..=TILE).contains(&pixels) && (1..=PANEL).contains(&width) && sums.len() == pixels * width);
         let mut steps = 0;
         for chunk in chunks {
-            assert!(chunk.at as usize + pixels <= sources[usize::from(chunk.source)].len() && chunk.steps <= 16);
+            let floats = sources[usize::from(chunk.source)].len() * LANES;
+            assert!(chunk.at as usize + (pixels - 1) * stride + usize::from(chunk.steps) <= floats);
             steps += usize::from(chunk.steps);
         }
-        assert!(weights.len() == steps * width);
+        assert!(weights.len() == steps * width && (!self.bf16 || level.has_bf16()));
         match level.0 {
             // SAFETY: a `Level` names what the machine has. The assertions say that every chunk's pixels lie inside of its
             // source, that there are weights for every step and sums for every pixel and line.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => unsafe { avx512::accumulate(self, sums) },
+            LevelSet::Avx512 | LevelSet::Avx512Bf16 => unsafe { avx512::accumulate(self, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => unsafe { avx2::accumulate(self, sums) },
+            LevelSet::Avx2 => unsafe { avx2::accumulate(self, sums) },
             _ => portable::accumulate(self, sums),
         }
-    }
-}
-
-/// Runs plain loops compiled for the instruction set: `f` and what it calls must be inlined.
-#[inline]
-pub fn vectorised<R>(level: Level, f: impl FnOnce() -> R) -> R {
-    match level.0 {
-        // SAFETY: a `Level` names what the machine has.
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512 => unsafe { avx512::call(f) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx2 => unsafe { avx2::call(f) },
-        _ => f(),
-    }
-}
-
-/// Plain loops too large to be inlined without being told: `run` is marked `#[inline(always)]`, and so is what it calls.
-pub trait Loops {
-    fn run(self);
-}
-
-/// Runs them compiled for the instruction set.
-#[inline]
-pub fn vectorised_loops(level: Level, loops: impl Loops) {
-    match level.0 {
-        // SAFETY: a `Level` names what the machine has.
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512 => unsafe { avx512::run(loops) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx2 => unsafe { avx2::run(loops) },
-        _ => loops.run(),
     }
 }

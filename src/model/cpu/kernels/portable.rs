@@ -1,6 +1,7 @@
 //! Plain Rust for machines without the others: one pixel times one line at a time.
 
 use super::{Line, Tile};
+use crate::model::cpu::layout::floats;
 
 pub fn accumulate(tile: &Tile<'_>, sums: &mut [Line]) {
     for (place, sum) in sums.iter_mut().enumerate() {
@@ -8,8 +9,8 @@ pub fn accumulate(tile: &Tile<'_>, sums: &mut [Line]) {
         let mut acc = if tile.first { Line::ZERO } else { *sum };
         let mut weights = tile.weights.iter().skip(line).step_by(tile.width);
         for chunk in tile.chunks {
-            let x = &tile.sources[usize::from(chunk.source)][chunk.at as usize + pixel];
-            for (value, weights) in x.0[..usize::from(chunk.steps)].iter().zip(&mut weights) {
+            let x = &floats(tile.sources[usize::from(chunk.source)])[chunk.at as usize + pixel * tile.stride..];
+            for (value, weights) in x[..usize::from(chunk.steps)].iter().zip(&mut weights) {
                 acc.0.iter_mut().zip(&weights.0).for_each(|(acc, w)| *acc += value * w);
             }
         }

@@ -1,0 +1,121 @@
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    cpu::{convolve::Dense, kernels::Level},
+    plan::Activation,
+};
+
+fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// To lines, from image, channel, row, column.
+fn lines(values: &[f32], shape: Shape, n: usize) -> Vec<Line> {
+    let area = area(shape);
+    let mut lines = vec![Line::ZERO; blocks(shape.channels) * n * area];
+    for (at, value) in values.iter().enumerate() {
+        let (image, channel, pixel) = (at / area / shape.channels, at / area % shape.channels, at % area);
+        lines[(channel / LANES * n + image) * area + pixel].0[channel % LANES] = *value;
+    }
+    lines
+}
+
+/// The definition, in f64: image, channel, row, column.
+fn expected(c: &Convolution, shape: Shape, out: Shape, n: usize, x: &[f32], residual: &[f32]) -> Vec<f32> {
+    let Window { height, width, stride } = c.window;
+    let mut y = Vec::new();
+    for at in 0..n * out.channels * area(out) {
+        let (image, o) = (at / area(out) / out.channels, at / area(out) % out.channels);
+        let (row, column) = (at % area(out) / out.width, at % out.width);
+        let mut sum = f64::from(c.bias[o]);
+        for (w, weight) in
+            c.weight[o * shape.channels * height * width..][..shape.channels * height * width].iter().enumerate()
+        {
+            let r = (row * stride + w / width % height).wrapping_sub(c.padding.top);
+            let col = (column * stride + w % width).wrapping_sub(c.padding.left);
+            if r < shape.height && col < shape.width {
+                let place = ((image * shape.channels + w / width / height) * shape.height + r) * shape.width + col;
+                sum += f64::from(*weight) * f64::from(x[place]);
+            }
+        }
+        let sum = sum + f64::from(*residual.get(at).unwrap_or(&0.0));
+        y.push(if sum > 0.0 { sum as f32 } else { 0.25 * sum as f32 });
+    }
+    y
+}
+
+fn run(layer: impl Fn(&mut Scratch, Part<'_>), out: Shape, n: usize, x: &[Line], residual: &[Line]) -> Vec<Line> {
+    let pixels = n * area(out);
+    let mut y = vec![Line::ZERO; blocks(out.channels) * pixels];
+    let panels = 0..blocks(out.channels).div_ceil(PANEL);
+    layer(
+        &mut Scratch::default(),
+        Part { x, residual, images: n, pixels: 0..pixels, panels, out: y.chunks_exact_mut(pixels).collect() },
+    );
+    y
+}
+
+fn close(got: &[Line], expected: &[Line], tolerance: f32) -> bool {
+    let largest = expected.iter().flat_map(|line| line.0).fold(1.0f32, |m, v| m.max(v.abs()));
+    let near = |(a, b): (&Line, &Line)| a.0.iter().zip(b.0).all(|(a, b)| (a - b).abs() <= tolerance * largest);
+    got.len() == expected.len() && got.iter().zip(expected).all(near)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn tiles_and_written_out_sums_give_the_definition(
+        (height, width, padding) in (3usize..14, 3usize..40, 0usize..2),
+        channels in prop_oneof![1usize..40, Just(32), Just(64)],
+        channels_out in 1usize..70,
+        n in 1usize..4,
+        residual: bool,
+        seed: u64,
+    ) {
+        let shape = Shape::new(channels, height, width);
+        let out = Shape::new(channels_out, height + 2 * padding - 2, width + 2 * padding - 2);
+        let c = Convolution {
+            weight: noise(channels_out * channels * 9, seed),
+            bias: noise(channels_out, seed ^ 1 << 20),
+            border: None,
+            window: Window::square(3, 1),
+            padding: Edges::all(padding),
+            groups: 1,
+            residual,
+            activation: Activation::Leaky(0.25),
+        };
+        let x = noise(n * channels * area(shape), seed ^ 1 << 30);
+        let added = if residual { noise(n * channels_out * area(out), seed ^ 1 << 40) } else { vec![] };
+        let want = lines(&expected(&c, shape, out, n, &x, &added), out, n);
+        let each = x.len() / n;
+        let alone = lines(&x[..each], shape, 1);
+        let (x, added) = (lines(&x, shape, n), lines(&added, out, n));
+        for level in Level::available() {
+            let may = level.has_bf16() && channels.is_multiple_of(32);
+            for (bf16, tolerance) in [(false, 2e-5), (true, 3e-2)].into_iter().take(1 + usize::from(may)) {
+                let dense = Dense::new(&c, shape, out, false, bf16);
+                let y = run(|scratch, part| dense.run(level, scratch, part), out, n, &x, &added);
+                prop_assert!(close(&y, &want, tolerance), "written out, {level:?}, bf16 {bf16}");
+                for side in [2, 4] {
+                    let tiles = Winograd::new(&c, shape, out, side, bf16);
+                    let y = run(|scratch, part| tiles.run(level, scratch, part), out, n, &x, &added);
+                    prop_assert!(close(&y, &want, tolerance), "tiles of {side}, {level:?}, bf16 {bf16}");
+                    if !residual {
+                        let single = run(|scratch, part| tiles.run(level, scratch, part), out, 1, &alone, &[]);
+                        let same = single.chunks(area(out)).zip(y.chunks(n * area(out))).all(|(a, b)| *a == b[..a.len()]);
+                        prop_assert!(same, "alone differs from batched: tiles of {side}, {level:?}");
+                    }
+                }
+            }
+        }
+    }
+}
