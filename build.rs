@@ -1,4 +1,4 @@
-//! Compiles the contract in `proto/` without protoc.
+//! Compiles the contract in `proto/`, and the part of the ONNX format that is read, without protoc.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -17,6 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .skip_debug(IMAGE_BEARERS)
         .compile_fds(descriptors)?;
+    // Tensors are then slices of the file that was read, not copies.
+    tonic_prost_build::configure().bytes(".").compile_fds(protox::compile(["onnx/onnx.proto"], ["proto"])?)?;
     Ok(())
 }
 

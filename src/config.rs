@@ -27,6 +27,8 @@ use crate::{
 pub struct Config {
     pub listen: SocketAddr,
     pub metrics_listen: SocketAddr,
+    /// Whether weights that are licensed for research alone may serve.
+    pub research_only_models: bool,
     /// Whether the contract may be asked for, as grpcurl and ghz do.
     pub reflection: bool,
     pub log_format: LogFormat,
@@ -90,6 +92,7 @@ struct RawPolicy {
     extrapolated_thresholds: Option<bool>,
     alternative_route: Option<String>,
     case_retention_days: Option<u64>,
+    research_only_models: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -135,6 +138,7 @@ impl Config {
             ),
             reflection: raw.server.reflection.unwrap_or(false),
             log_format: raw.server.log_format.unwrap_or_default(),
+            research_only_models: raw.policy.research_only_models.unwrap_or(false),
             rates: faults.rates(&raw.policy),
             alternative_route: faults.route(raw.policy.alternative_route),
             clients: raw.clients.into_iter().filter_map(|(name, client)| faults.client(&name, &client)).collect(),

@@ -17,7 +17,10 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::telemetry::{self, LogFormat};
+use crate::{
+    model::Precision,
+    telemetry::{self, LogFormat},
+};
 
 /// Face verification (1:1) and duplicate-identity search (1:N).
 #[derive(Debug, Parser)]
@@ -41,12 +44,16 @@ struct Shared {
     /// Where model bundles live; by default `models` in the data directory.
     #[arg(long, global = true, env = "VULTUS_MODELS")]
     models: Option<PathBuf>,
-    /// Name of the model, or the path of its folder.
+    /// Name of the model, or the path of its folder; for `bench embed` and `model inspect`, `check` and `run` an ONNX file too.
     #[arg(long, global = true, default_value = "default")]
     model: String,
     /// The device that runs the networks: auto, cpu or cuda:N.
     #[arg(long, global = true, default_value = "auto")]
     device: String,
+    /// What the face network computes in: f32, bf16 or int8; by default what the model's card says. Others need a measured
+    /// agreement in the card.
+    #[arg(long, global = true)]
+    precision: Option<Precision>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -40,16 +40,37 @@ impl Shared {
         Ok(RootKey::load(&path).map_err(lost)?)
     }
 
-    pub fn model_set(&self) -> Result<ModelSet, Failure> {
-        let path = Path::new(&self.model);
-        let (dir, name) = match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
-            (Some(parent), Some(name)) if self.model.contains('/') => (parent.to_path_buf(), name),
-            _ => (self.models_dir(), self.model.as_str()),
-        };
+    /// The chosen model in the precision of its card: to measure others before they are in it.
+    pub fn carded_model_set(&self) -> Result<ModelSet, Failure> {
+        let (dir, name) = self.model_place();
         ModelSet::open(&dir, name).map_err(|e| {
             format!("{e}\n  models are looked for in {}; `vultus model fetch` puts the default there", dir.display())
                 .into()
         })
+    }
+
+    /// The chosen model in the chosen precision, which must be one that may serve.
+    pub fn model_set(&self) -> Result<ModelSet, Failure> {
+        let set = self.carded_model_set()?;
+        match self.precision {
+            Some(precision) => Ok(set.with_precision(precision).map_err(|e| format!("--precision {e}"))?),
+            None => Ok(set),
+        }
+    }
+
+    /// The models directory and the name in it that `--model` means.
+    pub fn model_place(&self) -> (PathBuf, &str) {
+        let path = Path::new(&self.model);
+        match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+            (Some(parent), Some(name)) if self.model.contains('/') => (parent.to_path_buf(), name),
+            _ => (self.models_dir(), self.model.as_str()),
+        }
+    }
+
+    /// The file that `--model` names, if it is an ONNX file and no bundle.
+    pub fn onnx_file(&self) -> Option<&Path> {
+        let path = Path::new(&self.model);
+        path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")).then_some(path)
     }
 
     pub fn device_choice(&self) -> Result<DeviceChoice, Failure> {
@@ -71,8 +92,12 @@ impl Shared {
 
     /// The same, able to test itself against the reference executor.
     pub fn tested_pipeline(&self, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
-        let models = self.model_set()?;
-        Ok(self.started(&models, root, config)?.with_golden(&models)?)
+        self.tested(&self.model_set()?, root, config)
+    }
+
+    /// The same over a model that is open.
+    pub fn tested(&self, models: &ModelSet, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
+        Ok(self.started(models, root, config)?.with_golden(models)?)
     }
 
     fn started(&self, models: &ModelSet, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {

@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     domain::Calibration,
     gallery::Galleries,
+    model::Card,
     pipeline::RatePolicy,
     rpc::{self, Core, Ended, Serving},
     telemetry,
@@ -118,7 +119,9 @@ pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, A
 /// Opens everything that a server answers from.
 pub(super) fn core(config: &Config, shared: &Shared) -> Result<(Core, Arc<Galleries>), Failure> {
     let root = shared.root_key()?;
-    let pipeline = shared.tested_pipeline(&root, config)?;
+    let models = shared.model_set()?;
+    check_licence(models.card(), config.research_only_models)?;
+    let pipeline = shared.tested(&models, &root, config)?;
     check_policy(pipeline.calibration(), config)?;
     let galleries = shared.galleries(&root, config)?;
     for gallery in galleries.list() {
@@ -129,6 +132,23 @@ pub(super) fn core(config: &Config, shared: &Shared) -> Result<(Core, Arc<Galler
     let access = Access::new(config.clients.clone(), Arc::clone(&galleries));
     let core = Core::new(access, pipeline, config.alternative_route.clone(), config.limits.clone())?;
     Ok((core, galleries))
+}
+
+/// Weights that are licensed for research alone serve where the operator says so, and the log keeps it.
+fn check_licence(card: &Card, research_only_models: bool) -> Result<(), Failure> {
+    let Card { name, licence, research_only, .. } = card;
+    if !research_only {
+        return Ok(());
+    }
+    if !research_only_models {
+        return Err(format!(
+            "the model {name:?} is licensed for research alone ({licence}): expected policy.research_only_models = true in the \
+             configuration, or another model"
+        )
+        .into());
+    }
+    tracing::warn!(model = %name, %licence, "serving weights that are licensed for research alone: the configuration says so");
+    Ok(())
 }
 
 /// A policy that no request could be decided by is refused now, not at the first request.

@@ -1,16 +1,19 @@
 //! How fast a network runs.
 
 use std::{
+    fs,
     num::NonZeroUsize,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
 
 use super::{
+    bare::{Bare, BareError},
     cpu::ceiling,
     device::DeviceChoice,
-    executor::{ExecuteError, Executor, Role},
+    executor::{ExecuteError, Executor, InputSize, Role},
     plan::Plan,
     precision::Precision,
     set::{ModelSet, OpenError},
@@ -22,6 +25,8 @@ use crate::domain::Pixels;
 pub enum BenchError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Bare(#[from] BareError),
     #[error(transparent)]
     Execute(#[from] ExecuteError),
 }
@@ -41,6 +46,21 @@ pub struct BenchEmbed {
     /// than are written, so that the share can be above 1.
     pub ceiling_gflop_per_s: f64,
     pub share_of_ceiling: f64,
+    /// Of a file alone.
+    #[serde(flatten)]
+    pub file: Option<BenchFile>,
+}
+
+/// What is known of a network in a file besides.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchFile {
+    /// Reading, checking, planning, packing.
+    pub open_s: f64,
+    pub gflop_per_face: f64,
+    /// Of its weights as f32.
+    pub weight_bytes: usize,
+    /// The most that the process ever held in memory; `None` where the system does not say.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Runs batches of pseudo-random pixels through the face network for at least `duration`, after one that warms up. The precision
@@ -71,6 +91,40 @@ pub fn bench_embed(
         gflop_per_s,
         ceiling_gflop_per_s,
         share_of_ceiling: gflop_per_s / ceiling_gflop_per_s,
+        file: None,
+    })
+}
+
+/// The same for the network in an ONNX file, on the CPU.
+pub fn bench_file(
+    path: &Path,
+    precision: Precision,
+    batch: NonZeroUsize,
+    threads: NonZeroUsize,
+    duration: Duration,
+) -> Result<BenchEmbed, BenchError> {
+    let start = Instant::now();
+    let bare = Bare::open(path).map_err(BareError::from)?;
+    let size = InputSize { width: bare.input.width, height: bare.input.height };
+    let weight_bytes = 4 * bare.weights.iter().map(|(_, w)| w.values().len()).sum::<usize>();
+    let (mut network, flops) = bare.into_cpu(precision, threads)?;
+    let open_s = start.elapsed().as_secs_f64();
+    let faces_per_s = rate(size, batch, duration, |images| network.run(images))?;
+    let gflop_per_face = flops as f64 / 1e9;
+    let gflop_per_s = gflop_per_face * faces_per_s;
+    let peak_bytes = peak_bytes();
+    let ceiling_gflop_per_s = ceiling(precision, threads) / 1e9;
+    Ok(BenchEmbed {
+        faces_per_s,
+        batch: batch.get(),
+        precision: precision.as_str(),
+        threads: threads.get(),
+        model: path.display().to_string(),
+        device: DeviceChoice::Cpu.to_string(),
+        gflop_per_s,
+        ceiling_gflop_per_s,
+        share_of_ceiling: gflop_per_s / ceiling_gflop_per_s,
+        file: Some(BenchFile { open_s, gflop_per_face, weight_bytes, peak_bytes }),
     })
 }
 
@@ -94,19 +148,14 @@ impl BareLoop {
     fn of(executor: Box<dyn Executor>, batch: NonZeroUsize) -> Self {
         let images = Role::ALL.map(|role| {
             let size = executor.input_size(role);
-            (0..batch.get()).filter_map(|seed| noise(size.width, size.height, seed as u32)).collect()
+            (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).collect()
         });
         Self { executor, images }
     }
 
     /// Faces a second, each through the networks of all `roles`, for at least `duration` after a batch that warms up.
     pub fn faces_per_s(&mut self, roles: &[Role], duration: Duration) -> Result<f64, ExecuteError> {
-        self.batch(roles)?;
-        let (start, mut done) = (Instant::now(), 0usize);
-        while done == 0 || start.elapsed() < duration {
-            done += self.batch(roles)?;
-        }
-        Ok(done as f64 / start.elapsed().as_secs_f64())
+        per_s(duration, || self.batch(roles))
     }
 
     /// The number of faces.
@@ -126,7 +175,29 @@ impl std::fmt::Debug for BareLoop {
     }
 }
 
-fn noise(width: u32, height: u32, seed: u32) -> Option<Pixels> {
+fn rate(
+    size: InputSize,
+    batch: NonZeroUsize,
+    duration: Duration,
+    mut run: impl FnMut(&[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError>,
+) -> Result<f64, ExecuteError> {
+    let images: Vec<Pixels> = (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).collect();
+    let images: Vec<&Pixels> = images.iter().collect();
+    per_s(duration, || Ok(run(&images)?.len()))
+}
+
+/// What `batch` does each second, for at least `duration` after one that warms up.
+fn per_s(duration: Duration, mut batch: impl FnMut() -> Result<usize, ExecuteError>) -> Result<f64, ExecuteError> {
+    batch()?;
+    let (start, mut done) = (Instant::now(), 0usize);
+    while done == 0 || start.elapsed() < duration {
+        done += batch()?;
+    }
+    Ok(done as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Pseudo-random pixels.
+pub fn noise(InputSize { width, height }: InputSize, seed: u32) -> Option<Pixels> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -135,4 +206,11 @@ fn noise(width: u32, height: u32, seed: u32) -> Option<Pixels> {
         (state >> 24) as u8
     };
     Pixels::new(width, height, (0..width as usize * height as usize * 3).map(|_| next()).collect()).ok()
+}
+
+/// The process's high-water mark of resident memory.
+fn peak_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -24,7 +24,7 @@ use super::{
 const CARD_FILE: &str = "model.toml";
 const WEIGHTS_FILE: &str = "weights.safetensors";
 /// Bytes of a weights file, at most: all elements and a generous header.
-const MAX_FILE: u64 = 4 * MAX_ELEMENTS as u64 + (16 << 20);
+pub const MAX_FILE: u64 = 4 * MAX_ELEMENTS as u64 + (16 << 20);
 
 /// Why a folder is not a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,7 @@ impl Bundle {
 }
 
 /// Graph and weights from the bytes of a weights file. Anything may be in them.
-fn parse(bytes: &[u8]) -> Result<(Graph, Weights), BundleError> {
+pub fn parse(bytes: &[u8]) -> Result<(Graph, Weights), BundleError> {
     let (_, header) = SafeTensors::read_metadata(bytes)?;
     let text = header.metadata().as_ref().and_then(|m| m.get("graph"));
     let text = text.ok_or_else(|| BundleError::GraphText("there is none".into()))?;

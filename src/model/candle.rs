@@ -50,34 +50,41 @@ impl Executor for CandleExecutor {
     }
 
     fn run(&mut self, role: Role, images: &[&Pixels]) -> std::result::Result<Vec<Vec<f32>>, ExecuteError> {
-        let expected = self.input_size(role);
         let bundle = self.bundle(role);
-        let mut outputs = Vec::with_capacity(images.len());
-        for (index, image) in images.iter().enumerate() {
-            let (width, height) = (image.width(), image.height());
-            if (width, height) != (expected.width, expected.height) {
-                return Err(ExecuteError::Size { index, width, height, expected });
-            }
-            let output =
-                (|| interpret(bundle.graph(), bundle.weights(), normalise(&bundle.contract().input, image)?))();
-            let output = output.map_err(|e| ExecuteError::Device(e.to_string()))?;
-            if !output.iter().all(|v| v.is_finite()) {
-                return Err(ExecuteError::NotFinite { index });
-            }
-            outputs.push(output);
-        }
-        Ok(outputs)
+        reference(bundle.graph(), bundle.weights(), &bundle.contract().input, images)
     }
+}
+
+/// Each image's outputs, flattened: what [`Executor::run`] promises, for one network.
+pub fn reference(
+    graph: &Graph,
+    weights: &Weights,
+    input: &Input,
+    images: &[&Pixels],
+) -> std::result::Result<Vec<Vec<f32>>, ExecuteError> {
+    let expected = InputSize { width: input.width, height: input.height };
+    let mut outputs = Vec::with_capacity(images.len());
+    for (index, image) in images.iter().enumerate() {
+        let (width, height) = (image.width(), image.height());
+        if (width, height) != (expected.width, expected.height) {
+            return Err(ExecuteError::Size { index, width, height, expected });
+        }
+        let output = normalise(input, image).and_then(|x| interpret(graph, weights, x));
+        let output = output.map_err(|e| ExecuteError::Device(e.to_string()))?;
+        if !output.iter().all(|v| v.is_finite()) {
+            return Err(ExecuteError::NotFinite { index });
+        }
+        outputs.push(output);
+    }
+    Ok(outputs)
 }
 
 /// 1 x 3 x height x width.
 fn normalise(input: &Input, image: &Pixels) -> Result<Tensor> {
     let shape = (1, image.height() as usize, image.width() as usize, 3);
-    let values: Vec<f32> = image.rgb8().iter().map(|&v| f32::from(v)).collect();
-    let mean = Tensor::from_slice(&input.mean, 3, &Device::Cpu)?;
-    let x = Tensor::from_vec(values, shape, &Device::Cpu)?.broadcast_sub(&mean)?;
-    let scale = Tensor::new(input.scale, &Device::Cpu)?;
-    x.broadcast_mul(&scale)?.permute((0, 3, 1, 2))?.contiguous()
+    let (pixels, _) = image.rgb8().as_chunks::<3>();
+    let values: Vec<f32> = pixels.iter().flat_map(|&rgb| input.normalise(rgb)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()
 }
 
 /// The graph's output for `x` (1 x channels x height x width), flattened. The graph was checked with these weights.
@@ -113,7 +120,10 @@ fn apply<'a>(op: &Op, weights: &Weights, x: &'a Tensor, y: impl Fn() -> Result<&
         Op::Relu => x.relu(),
         Op::LeakyRelu { slope } => leaky(&Tensor::new(*slope, &Device::Cpu)?),
         Op::PRelu { slope } => leaky(&per_channel(slope)?),
+        Op::Clip { low, high } => x.clamp(*low, *high),
+        Op::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip(),
         Op::Add => x + y()?,
+        Op::Multiply => x.broadcast_mul(y()?),
         Op::MaxPool { window, padding } => pad(x, *padding, f32::NEG_INFINITY)?
             .max_pool2d_with_stride((window.height, window.width), (window.stride, window.stride)),
         Op::AveragePool { window } => {

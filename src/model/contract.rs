@@ -45,6 +45,9 @@ pub struct Contract {
     pub role: Role,
     pub summary: String,
     pub precision: Precision,
+    /// Others that it may serve in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub precisions: Vec<PrecisionClass>,
     /// SHA-256, hexadecimal, of weights, graph and what of this contract changes outputs. In a card: what importing must give.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
@@ -77,7 +80,27 @@ pub struct Source {
 pub struct Licence {
     /// SPDX expression.
     pub spdx: String,
+    /// What the weights may be used for.
+    #[serde(default, skip_serializing_if = "Terms::is_any")]
+    pub terms: Terms,
     pub notes: String,
+}
+
+/// What weights may be used for, as far as this program heeds it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Terms {
+    /// Whatever the licence says; nothing is held back.
+    #[default]
+    Any,
+    /// Research alone: they do not serve unless the operator's configuration says so.
+    ResearchOnly,
+}
+
+impl Terms {
+    fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
 }
 
 /// What the network takes: `(value - mean) * scale` of each 8-bit channel.
@@ -87,6 +110,7 @@ pub struct Input {
     pub width: u32,
     pub height: u32,
     pub colour: Colour,
+    /// In the order of `colour`.
     pub mean: [f32; 3],
     pub scale: f32,
 }
@@ -96,6 +120,19 @@ pub struct Input {
 #[serde(rename_all = "snake_case")]
 pub enum Colour {
     Rgb,
+    Bgr,
+}
+
+impl Input {
+    /// What the network takes for a pixel R G B.
+    #[inline]
+    pub fn normalise(&self, [r, g, b]: [u8; 3]) -> [f32; 3] {
+        let ordered = match self.colour {
+            Colour::Rgb => [r, g, b],
+            Colour::Bgr => [b, g, r],
+        };
+        std::array::from_fn(|c| (f32::from(ordered[c]) - self.mean[c]) * self.scale)
+    }
 }
 
 /// What the network gives for one image.
@@ -106,12 +143,52 @@ pub struct Output {
     pub dimension: usize,
 }
 
+/// A reduced precision that the network may serve in, and how far it was measured to agree with f32.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrecisionClass {
+    pub precision: Precision,
+    /// The least cosine to the f32 output that is accepted.
+    pub floor: f32,
+    /// The least cosine over `images`, where it was measured. A class below its floor, or not measured, does not serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f32>,
+    /// Images behind it.
+    #[serde(default)]
+    pub images: u64,
+    /// What they were.
+    #[serde(default)]
+    pub source: String,
+}
+
+impl PrecisionClass {
+    /// Whether it was measured and reaches its floor.
+    pub fn serves(&self) -> bool {
+        self.images > 0 && self.agreement.is_some_and(|agreement| agreement >= self.floor)
+    }
+}
+
 /// How templates are compared. Score is `1 - d²/2` of the Euclidean distance d, in both cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// As they are.
     Euclidean,
+    /// Scaled to length 1 first: the score is then the cosine.
+    Cosine,
+}
+
+impl Metric {
+    /// The network's outputs as features to compare. All zeros stay: they have no direction.
+    pub fn features(self, mut outputs: Vec<f32>) -> Vec<f32> {
+        if self == Self::Cosine {
+            let length = outputs.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            if length > 0.0 {
+                outputs.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
+            }
+        }
+        outputs
+    }
 }
 
 /// What belongs to a face network.
@@ -191,6 +268,11 @@ impl Contract {
         let Input { width, height, mean, scale, .. } = &self.input;
         let sides = 1..=MAX_INPUT_SIDE;
         let finite = mean.iter().all(|m| m.is_finite()) && scale.is_finite() && *scale != 0.0;
+        let fits = |class: &PrecisionClass| {
+            let once = self.precisions.iter().filter(|other| other.precision == class.precision).count() == 1;
+            let cosine = |value: f32| (-1.0..=1.0).contains(&value);
+            once && class.precision != self.precision && cosine(class.floor) && class.agreement.is_none_or(cosine)
+        };
         let rules = [
             (is_name(&self.name), "name: expected 1 to 64 characters of a-z 0-9 - _"),
             (self.digest.as_deref().is_none_or(is_sha256), "digest: expected 64 hexadecimal characters"),
@@ -198,6 +280,7 @@ impl Contract {
             (sides.contains(width) && sides.contains(height), "input: expected sides of 1 to 2048 pixels"),
             (finite, "input: mean and scale must be finite, scale not 0"),
             (self.output.dimension > 0, "output.dimension: expected at least 1"),
+            (self.precisions.iter().all(fits), "precisions: each but the first once, cosines of -1 to 1"),
             (self.face.is_some() == (self.role == Role::Embed), "face: expected for the role embed, and for no other"),
         ];
         if let Some((_, fault)) = rules.into_iter().find(|(good, _)| !good) {

@@ -115,8 +115,17 @@ pub enum Op {
     PRelu {
         slope: String,
     },
+    /// Not below `low`, not above `high`.
+    Clip {
+        low: f32,
+        high: f32,
+    },
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
     /// Sum of two values of one shape.
     Add,
+    /// Product of two values of one shape, or of an image and a vector with one factor per channel.
+    Multiply,
     /// The padding counts as minus infinity.
     MaxPool {
         window: Window,
@@ -154,7 +163,10 @@ impl Op {
             Self::Relu => "relu",
             Self::LeakyRelu { .. } => "leaky_relu",
             Self::PRelu { .. } => "p_relu",
+            Self::Clip { .. } => "clip",
+            Self::Sigmoid => "sigmoid",
             Self::Add => "add",
+            Self::Multiply => "multiply",
             Self::MaxPool { .. } => "max_pool",
             Self::AveragePool { .. } => "average_pool",
             Self::GlobalAveragePool => "global_average_pool",

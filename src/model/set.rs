@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bundle::{Bundle, BundleError},
-    contract::{ContractError, FaceContract, is_name},
+    contract::{ContractError, FaceContract, Metric, PrecisionClass, Terms, is_name},
     cpu::CpuExecutor,
     detector,
     device::{DeviceChoice, DeviceError},
@@ -34,6 +34,8 @@ pub enum OpenError {
     Graph { role: Role, source: GraphError },
     #[error("the {} network needs {op}, which this executor does not do", role.as_str())]
     Unsupported { role: Role, op: &'static str },
+    #[error("{}: the card has no measured agreement with f32 that reaches a floor (`precisions` in model.toml)", .0.as_str())]
+    Agreement(Precision),
     #[error(transparent)]
     DeviceChoice(#[from] DeviceError),
     #[error("the device failed: {0}")]
@@ -50,6 +52,9 @@ pub struct Card {
     pub dimension: usize,
     pub alignment: Alignment,
     pub precision: Precision,
+    pub metric: Metric,
+    /// The weights may serve only where the operator says so.
+    pub research_only: bool,
     pub calibration: Calibration,
     pub quality: QualityThresholds,
 }
@@ -110,11 +115,29 @@ impl ModelSet {
             dimension: contract.output.dimension,
             alignment: promise.alignment,
             precision: contract.precision,
+            metric: promise.metric,
+            research_only: contract.licence.terms == Terms::ResearchOnly,
             calibration: promise.calibration()?,
             quality: promise.quality_thresholds()?,
         };
         let template_digest = template_digest(&landmark, &face, &card);
         Ok(Self { detector, landmark, face, card, template_digest })
+    }
+
+    /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared with
+    /// those of the first.
+    ///
+    /// # Errors
+    /// [`OpenError::Agreement`].
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self, OpenError> {
+        let contract = self.face.contract();
+        let serves = |class: &PrecisionClass| class.precision == precision && class.serves();
+        if precision != contract.precision && !contract.precisions.iter().any(serves) {
+            return Err(OpenError::Agreement(precision));
+        }
+        self.card.precision = precision;
+        self.template_digest = template_digest(&self.landmark, &self.face, &self.card);
+        Ok(self)
     }
 
     pub fn bundle(&self, role: Role) -> &Bundle {
@@ -164,6 +187,10 @@ fn template_digest(landmark: &Bundle, face: &Bundle, card: &Card) -> ModelDigest
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
+    }
+    // Named only where it is not the first there was, so that templates of before stay comparable.
+    if card.metric == Metric::Cosine {
+        hash.update(b"cosine");
     }
     ModelDigest::new(hash.finalize().into())
 }

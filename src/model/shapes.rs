@@ -44,6 +44,8 @@ pub enum Fault {
     NotVector(Shape),
     #[error("a slope must be finite")]
     Slope,
+    #[error("bounds must be finite, the lower not above the higher")]
+    Bounds,
     #[error("the result is empty or larger than {MAX_ACTIVATION} values")]
     Size,
 }
@@ -74,7 +76,7 @@ impl Graph {
 impl Node {
     /// The shape of what it gives, from those of the values before it.
     pub(super) fn shape(&self, shapes: &[Shape], weights: &Weights) -> Result<Shape, Fault> {
-        let expected = if self.op == Op::Add { 2 } else { 1 };
+        let expected = if matches!(self.op, Op::Add | Op::Multiply) { 2 } else { 1 };
         if self.inputs.len() != expected {
             return Err(Fault::Operands { expected, got: self.inputs.len() });
         }
@@ -98,10 +100,17 @@ impl Node {
                 vector(scale, x.channels)?;
                 vector(shift, x.channels).map(|()| x)
             }
-            Op::Relu => Ok(x),
+            Op::Relu | Op::Sigmoid => Ok(x),
+            Op::Clip { low, high } => {
+                (low.is_finite() && low <= high && high.is_finite()).then_some(x).ok_or(Fault::Bounds)
+            }
             Op::LeakyRelu { slope } => slope.is_finite().then_some(x).ok_or(Fault::Slope),
             Op::PRelu { slope } => vector(slope, x.channels).map(|()| x),
             Op::Add => operand(1).and_then(|y| if x == y { Ok(x) } else { Err(Fault::Unequal(x, y)) }),
+            Op::Multiply => operand(1).and_then(|y| match y {
+                y if x == y || y == Shape::new(x.channels, 1, 1) => Ok(x),
+                y => Err(Fault::Unequal(x, y)),
+            }),
             Op::MaxPool { window, padding } => slide(x, *window, *padding),
             Op::AveragePool { window } => slide(x, *window, Edges::NONE),
             Op::GlobalAveragePool => Ok(Shape::new(x.channels, 1, 1)),

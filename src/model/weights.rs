@@ -1,6 +1,6 @@
 //! Named weights: finite f32 tensors under limits.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Elements of all tensors of one network, at most: 128 Mi, half a GiB of f32. IResNet-100 has 65 M.
 pub const MAX_ELEMENTS: usize = 128 << 20;
@@ -30,11 +30,11 @@ pub enum WeightsError {
     Missing { name: String },
 }
 
-/// One tensor, row-major.
+/// One tensor, row-major. Clones share the values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weight {
     shape: Vec<usize>,
-    values: Vec<f32>,
+    values: Arc<Vec<f32>>,
 }
 
 impl Weight {
@@ -44,6 +44,11 @@ impl Weight {
 
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// Shape and values; they are copied only where a clone shares them.
+    pub fn into_parts(self) -> (Vec<usize>, Vec<f32>) {
+        (self.shape, Arc::unwrap_or_clone(self.values))
     }
 
     /// The same values with dimension `order[i]` moved to place i. `None` unless `order` is a permutation of the dimensions.
@@ -71,7 +76,7 @@ impl Weight {
                 place[axis] = 0;
             }
         }
-        Some(Self { shape, values })
+        Some(Self { shape, values: Arc::new(values) })
     }
 }
 
@@ -106,13 +111,22 @@ impl Weights {
             return Err(WeightsError::TooLarge);
         }
         self.elements += expected;
-        self.tensors.insert(name.into(), Weight { shape, values });
+        self.tensors.insert(name.into(), Weight { shape, values: Arc::new(values) });
         Ok(())
     }
 
     /// Adds a tensor that another network's weights already hold.
     pub fn adopt(&mut self, name: &str, weight: Weight) -> Result<(), WeightsError> {
-        self.insert(name, weight.shape, weight.values)
+        let (shape, values) = weight.into_parts();
+        self.insert(name, shape, values)
+    }
+
+    /// Takes a tensor out.
+    pub fn take(&mut self, name: &str) -> Result<Weight, WeightsError> {
+        let weight = self.get(name)?.clone();
+        self.tensors.remove(name);
+        self.elements -= weight.values.len();
+        Ok(weight)
     }
 
     pub fn get(&self, name: &str) -> Result<&Weight, WeightsError> {
@@ -170,7 +184,7 @@ mod tests {
 
     #[test]
     fn permuting_moves_dimensions() {
-        let w = Weight { shape: vec![2, 3], values: vec![0., 1., 2., 3., 4., 5.] };
+        let w = Weight { shape: vec![2, 3], values: Arc::new(vec![0., 1., 2., 3., 4., 5.]) };
         let t = w.permuted(&[1, 0]).unwrap();
         assert_eq!((t.shape(), t.values()), ([3, 2].as_slice(), [0., 3., 1., 4., 2., 5.].as_slice()));
         assert_eq!(w.permuted(&[0, 0]), None);

@@ -47,7 +47,10 @@ impl Pipeline {
                 return Err(CanaryError::Wrong { role: golden.role, tolerances });
             }
             if golden.role == Role::Embed {
-                templates.push(Template::new(self.model, output.values).map_err(|_| CanaryError::Pair)?);
+                templates.push(
+                    Template::new(self.model, self.card.metric.features(output.values))
+                        .map_err(|_| CanaryError::Pair)?,
+                );
             }
         }
         let score = |a: &Template, b: &Template| compare(a, b).map(Score::value).map_err(|_| CanaryError::Pair);

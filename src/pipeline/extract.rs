@@ -167,7 +167,7 @@ impl Pipeline {
         let output = self.device.run(Role::Embed, crop, turn).await?;
         timings.queue += output.queued;
         timings.extract += output.ran;
-        let template = Template::new(self.model, output.values)
+        let template = Template::new(self.model, self.card.metric.features(output.values))
             .map_err(|_| DeviceError::Failed("the network's output is no template".into()))?;
         Ok(Extraction { outcome: Ok(template), timings })
     }

@@ -63,7 +63,7 @@ impl Pipeline {
         });
         let output = self.device.run(Role::Embed, decoded.await??, &turn).await?;
         let digest = Sha256::new_with_prefix(b"vultus whole image v1").chain_update(self.model.as_bytes()).finalize();
-        Template::new(ModelDigest::new(digest.into()), output.values)
+        Template::new(ModelDigest::new(digest.into()), self.card.metric.features(output.values))
             .map_err(|_| DeviceError::Failed("the network's output is no template".into()).into())
     }
 

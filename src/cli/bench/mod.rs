@@ -13,13 +13,17 @@ use crate::{
     domain::{GalleryName, ModelDigest},
     gallery::{Galleries, bench_enrol},
     index::{Spec, bench::bench_search},
-    model::{Precision, bench::bench_embed},
+    model::{
+        Precision,
+        bench::{bench_embed, bench_file},
+    },
     seal::RootKey,
 };
 
 #[derive(Debug, Subcommand)]
 pub enum Options {
-    /// Faces a second through the face network of `--model`; decoding and alignment are not counted.
+    /// Faces a second through the face network of `--model`, or through the network in an ONNX file that it names; decoding and
+    /// alignment are not counted.
     Embed {
         #[arg(long, default_value = "32")]
         batch: NonZeroUsize,
@@ -29,9 +33,6 @@ pub enum Options {
         /// Threads of the CPU; by default one per core.
         #[arg(long)]
         threads: Option<NonZeroUsize>,
-        /// f32, bf16 or int8; by default the card's.
-        #[arg(long)]
-        precision: Option<Precision>,
     },
     /// Searches a second of an index over made-up unit vectors.
     Search {
@@ -76,10 +77,14 @@ const MAX_BYTES: usize = 64 << 30;
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     match options {
-        Options::Embed { batch, seconds, threads, precision } => {
+        Options::Embed { batch, seconds, threads } => {
             let duration = Duration::try_from_secs_f64(*seconds).map_err(|e| format!("--seconds {seconds}: {e}"))?;
-            let (set, threads) = (shared.model_set()?, threads.unwrap_or_else(cores));
-            print(&bench_embed(&set, *precision, shared.device_choice()?, *batch, threads, duration)?, shared.json)
+            let (device, threads) = (shared.device_choice()?, threads.unwrap_or_else(cores));
+            let report = match shared.onnx_file() {
+                Some(file) => bench_file(file, shared.precision.unwrap_or(Precision::F32), *batch, threads, duration)?,
+                None => bench_embed(&shared.carded_model_set()?, shared.precision, device, *batch, threads, duration)?,
+            };
+            print(&report, shared.json)
         }
         Options::Search { size, dim, queries, batch, index } => {
             let rows = size.checked_add(*queries).and_then(|rows| rows.checked_mul(4 * dim));

@@ -6,6 +6,7 @@
 
 mod ceiling;
 mod convolve;
+mod depthwise;
 mod epilogue;
 mod kernels;
 mod layout;
@@ -23,7 +24,7 @@ use self::{
     network::{Network, Workspace},
 };
 use super::{
-    bundle::Bundle,
+    contract::Input,
     executor::{ExecuteError, Executor, InputSize, Role},
     plan::Plan,
     precision::Precision,
@@ -36,9 +37,7 @@ pub struct CpuExecutor {
     detect: Prepared,
     landmark: Prepared,
     embed: Prepared,
-    pool: rayon::ThreadPool,
-    /// One for each thread.
-    work: Vec<Workspace>,
+    threads: Threads,
 }
 
 impl fmt::Debug for CpuExecutor {
@@ -50,18 +49,19 @@ impl fmt::Debug for CpuExecutor {
 impl CpuExecutor {
     /// `precision` is the face network's; the others run in f32. `threads`: how many compute; the caller's own waits meanwhile.
     pub fn new(set: &ModelSet, precision: Precision, threads: NonZeroUsize) -> Result<Self, OpenError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .thread_name(|i| format!("vultus-compute-{i}"))
-            .build()
-            .map_err(|e| OpenError::Device(e.to_string()))?;
-        let prepared = |role, precision| Prepared::new(set.bundle(role), precision);
+        let prepared = |role| {
+            let bundle = set.bundle(role);
+            // Boxes and landmarks stay exact: only templates are compared by precision class.
+            let precision = if role == Role::Embed { precision } else { Precision::F32 };
+            let plan = Plan::new(bundle.graph(), bundle.weights());
+            let plan = plan.map_err(|source| OpenError::Graph { role, source })?;
+            Prepared::new(role, plan, &bundle.contract().input, precision, Level::best())
+        };
         Ok(Self {
-            detect: prepared(Role::Detect, Precision::F32)?,
-            landmark: prepared(Role::Landmark, Precision::F32)?,
-            embed: prepared(Role::Embed, precision)?,
-            pool,
-            work: (0..threads.get()).map(|_| Workspace::default()).collect(),
+            detect: prepared(Role::Detect)?,
+            landmark: prepared(Role::Landmark)?,
+            embed: prepared(Role::Embed)?,
+            threads: Threads::new(threads)?,
         })
     }
 }
@@ -76,17 +76,81 @@ impl Executor for CpuExecutor {
     }
 
     fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        let expected = self.input_size(role);
-        for (index, image) in images.iter().enumerate() {
-            if (image.width(), image.height()) != (expected.width, expected.height) {
-                return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
-            }
-        }
         let prepared = match role {
             Role::Detect => &self.detect,
             Role::Landmark => &self.landmark,
             Role::Embed => &self.embed,
         };
+        self.threads.run(prepared, images)
+    }
+}
+
+/// One network alone, as it came from a file.
+pub struct CpuNetwork {
+    network: Prepared,
+    threads: Threads,
+}
+
+impl fmt::Debug for CpuNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuNetwork").finish_non_exhaustive()
+    }
+}
+
+impl CpuNetwork {
+    pub fn new(plan: Plan, input: &Input, precision: Precision, threads: NonZeroUsize) -> Result<Self, OpenError> {
+        Self::at(Level::best(), plan, input, precision, threads)
+    }
+
+    /// The instruction sets of this machine that there are kernels for, the best first.
+    pub fn levels() -> Vec<Level> {
+        Level::available()
+    }
+
+    /// As [`Self::new`], on a chosen one of [`Self::levels`].
+    pub fn at(
+        level: Level,
+        plan: Plan,
+        input: &Input,
+        precision: Precision,
+        threads: NonZeroUsize,
+    ) -> Result<Self, OpenError> {
+        Ok(Self {
+            network: Prepared::new(Role::Embed, plan, input, precision, level)?,
+            threads: Threads::new(threads)?,
+        })
+    }
+
+    /// As [`Executor::run`].
+    pub fn run(&mut self, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        self.threads.run(&self.network, images)
+    }
+}
+
+/// Who computes, and the memory that each needs.
+struct Threads {
+    pool: rayon::ThreadPool,
+    /// One for each thread.
+    work: Vec<Workspace>,
+}
+
+impl Threads {
+    fn new(threads: NonZeroUsize) -> Result<Self, OpenError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .thread_name(|i| format!("vultus-compute-{i}"))
+            .build()
+            .map_err(|e| OpenError::Device(e.to_string()))?;
+        Ok(Self { pool, work: (0..threads.get()).map(|_| Workspace::default()).collect() })
+    }
+
+    fn run(&mut self, prepared: &Prepared, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        let expected = prepared.size;
+        for (index, image) in images.iter().enumerate() {
+            if (image.width(), image.height()) != (expected.width, expected.height) {
+                return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
+            }
+        }
         let (threads, work) = (self.work.len(), &mut self.work);
         let outputs: Vec<Vec<f32>> = self.pool.install(|| {
             // Threads with images of their own do not wait for each other; few images are shared by all.
@@ -108,19 +172,15 @@ impl Executor for CpuExecutor {
 /// A role's network and what it takes.
 struct Prepared {
     size: InputSize,
-    mean: [f32; 3],
-    scale: f32,
+    input: Input,
     network: Network,
 }
 
 impl Prepared {
-    fn new(bundle: &Bundle, precision: Precision) -> Result<Self, OpenError> {
-        let role = bundle.contract().role;
-        let plan = Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role, source })?;
-        let input = &bundle.contract().input;
+    fn new(role: Role, plan: Plan, input: &Input, precision: Precision, level: Level) -> Result<Self, OpenError> {
         let size = InputSize { width: input.width, height: input.height };
-        let network = Network::new(plan, Level::best(), precision).map_err(|op| OpenError::Unsupported { role, op })?;
-        Ok(Self { size, mean: input.mean, scale: input.scale, network })
+        let network = Network::new(plan, level, precision).map_err(|op| OpenError::Unsupported { role, op })?;
+        Ok(Self { size, input: input.clone(), network })
     }
 
     /// Each image's outputs. `threads` work on one image.
@@ -134,11 +194,9 @@ impl Prepared {
     }
 
     fn normalise(&self, images: &[&Pixels], x: &mut [f32]) {
-        let pixels = images.iter().flat_map(|image| image.rgb8().chunks_exact(3));
-        for (x, rgb) in x.chunks_exact_mut(3).zip(pixels) {
-            for ((x, &v), mean) in x.iter_mut().zip(rgb).zip(self.mean) {
-                *x = (f32::from(v) - mean) * self.scale;
-            }
+        let pixels = images.iter().flat_map(|image| image.rgb8().as_chunks::<3>().0);
+        for (x, &rgb) in x.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+            *x = self.input.normalise(rgb);
         }
     }
 }
@@ -181,7 +239,7 @@ mod tests {
             let padding = Edges::same(x.height, x.width, window);
             let out = 1 + size % 70;
             let bias = (size % 2 == 0).then(|| tensor("b", &[out]));
-            let op = match choice % 13 {
+            let op = match choice % 17 {
                 0 | 1 => {
                     let weight = tensor("w", &[out, channels, window.height, window.width]);
                     Op::Convolution { weight, bias, window, padding, groups: 1 }
@@ -199,14 +257,32 @@ mod tests {
                 9 => Op::AveragePool { window },
                 10 => Op::PadChannels { count: size % 5 },
                 11 => Op::PadSpatial { edges: Edges { top: size % 2, left: 1, bottom: size % 3, right: 0 } },
+                13 => Op::Clip { low: -0.2, high: 0.3 },
+                14 => Op::Sigmoid,
+                15 => Op::Multiply,
+                // Two channels out for each group of one or all.
+                16 => {
+                    let groups = if size % 2 == 0 { channels } else { 2 };
+                    let weight = tensor("w", &[2 * groups, (channels / groups).max(1), window.height, window.width]);
+                    let bias = Some(tensor("gb", &[2 * groups]));
+                    Op::Convolution { weight, bias, window, padding, groups }
+                }
                 _ if size % 3 == 0 => Op::GlobalAveragePool,
                 _ if size % 3 == 1 => Op::Flatten,
                 _ => Op::FullyConnected { weight: tensor("w", &[out, channels]), bias },
             };
-            // An addition takes an earlier value of the same shape where there is one.
+            // An addition takes an earlier value of the same shape where there is one; a product may take factors of channels.
             let shapes = graph.shapes(&weights).unwrap_or(vec![input]);
             let inputs = match op {
                 Op::Add => vec![graph.output, shapes.iter().position(|&shape| shape == x).unwrap_or(graph.output)],
+                Op::Multiply => {
+                    let factors = |&shape: &Shape| shape == Shape::new(channels, 1, 1);
+                    let images = shapes.iter().rposition(|shape| shape.channels == channels && !shape.is_vector());
+                    match (shapes.iter().position(factors), images) {
+                        (Some(factors), Some(image)) => vec![image, factors],
+                        _ => vec![graph.output; 2],
+                    }
+                }
                 _ => vec![graph.output],
             };
             graph.nodes.push(Node { op, inputs });

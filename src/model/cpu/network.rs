@@ -6,15 +6,16 @@ use rayon::prelude::*;
 
 use super::{
     convolve::{Dense, Part, Scratch},
+    depthwise::{Depthwise, Grouped},
     epilogue::slopes,
     kernels::{Level, Pass, TILE, Vector},
     layout::{LANES, Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
-    ops::{self, Depthwise, Slide},
+    ops::{self, Slide},
     winograd::Winograd,
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
-    plan::{Action, Convolution, Plan, Step},
+    plan::{Action, Arena, Convolution, Plan, Step},
     precision::Precision,
 };
 
@@ -28,9 +29,26 @@ enum Layer {
     Dense(Dense),
     Winograd(Winograd),
     Depthwise(Depthwise),
-    Affine { scale: Vec<Line>, shift: Vec<Line> },
-    Add { slope: Vec<Line> },
-    Activate { slope: Vec<Line> },
+    Grouped(Grouped),
+    Affine {
+        scale: Vec<Line>,
+        shift: Vec<Line>,
+    },
+    Add {
+        slope: Vec<Line>,
+    },
+    Activate {
+        slope: Vec<Line>,
+    },
+    Clip {
+        low: f32,
+        high: f32,
+    },
+    Sigmoid,
+    /// Of two values of one shape.
+    Multiply,
+    /// By one factor for each channel of an image.
+    Scale,
     MaxPool(Slide),
     AveragePool(Slide),
     Pad(Slide),
@@ -76,9 +94,8 @@ impl Network {
             Precision::Bf16 => return Err("bf16 on a processor without AVX512_BF16"),
             Precision::Int8 => return Err("int8"),
         };
-        let Plan { steps, mut shapes, output } = plan;
+        let Plan { steps, shapes, output } = plan;
         let input = shapes[0];
-        let steps = unflatten(steps, &mut shapes, output);
         let dense = |c: &Convolution| c.groups == 1;
         let reads_input = |step: &&Step| step.inputs.contains(&0);
         // Few channels would leave most of a line empty.
@@ -87,7 +104,12 @@ impl Network {
             && steps.iter().filter(reads_input).all(|step| {
                 matches!(&step.action, Action::Convolution(c) if dense(c)) && step.inputs.get(1) != Some(&0)
             });
-        let (places, slots) = place(&steps, &shapes, output, interleaved);
+        let Arena { slot_of, slots } = Arena::new(&steps, shapes.len(), |id| match id {
+            0 if interleaved => shapes[0].channels * area(shapes[0]) / LANES + 1,
+            id => lines(shapes[id]),
+        });
+        // Only values that fusing removed have no slot, and no step reads those.
+        let place = |id: usize| slot_of[id].unwrap_or_default();
         let mut layers = Vec::with_capacity(steps.len());
         for step in steps {
             let (shape, out) = (shapes[step.inputs[0]], shapes[step.output]);
@@ -104,10 +126,14 @@ impl Network {
                 Action::Convolution(c) if c.groups == shape.channels && c.bias.len() == shape.channels => {
                     Layer::Depthwise(Depthwise::new(c, shape, out))
                 }
-                Action::Convolution(_) => return Err("convolution in groups that is not depthwise"),
+                Action::Convolution(c) => Layer::Grouped(Grouped::new(c, shape, out)),
                 Action::Affine { scale, shift } => {
                     Layer::Affine { scale: per_channel(&scale), shift: per_channel(&shift) }
                 }
+                Action::Clip { low, high } => Layer::Clip { low, high },
+                Action::Sigmoid => Layer::Sigmoid,
+                Action::Multiply if shapes[step.inputs[1]] == shape => Layer::Multiply,
+                Action::Multiply => Layer::Scale,
                 Action::Activate(activation) => Layer::Activate { slope: slopes(&activation, out.channels) },
                 Action::Add(activation) => Layer::Add { slope: slopes(&activation, out.channels) },
                 Action::MaxPool { window, padding } => Layer::MaxPool(slide(window, padding)),
@@ -119,12 +145,12 @@ impl Network {
                 Action::Pad { edges } => Layer::Pad(slide(Window::square(1, 1), edges)),
                 Action::Flatten => Layer::Flatten,
             };
-            let inputs = step.inputs.iter().map(|&id| places[id]).collect();
-            layers.push(Placed { layer, shape, out, inputs, output: places[step.output] });
+            let inputs = step.inputs.iter().map(|&id| place(id)).collect();
+            layers.push(Placed { layer, shape, out, inputs, output: place(step.output) });
         }
         let largest = slots.iter().max().map_or(1, |lines| lines * size_of::<Line>());
         let together = (MAX_ACTIVATION / largest.max(1)).clamp(1, MAX_TOGETHER);
-        let (output, output_slot) = (shapes[output], places[output]);
+        let (output, output_slot) = (shapes[output], place(output));
         Ok(Self { level, layers, input, interleaved, output, output_slot, slots, together })
     }
 
@@ -171,11 +197,17 @@ impl Placed {
             return ops::flatten(x, self.shape, n, y);
         }
         let block = |(block, y): (usize, &mut [Line])| {
+            if let Layer::Grouped(grouped) = &self.layer {
+                return grouped.run(block, x, n, z.get(block * after..(block + 1) * after).unwrap_or(&[]), y);
+            }
             // Channels that a pad adds have no input.
             let x = x.get(block * before..(block + 1) * before).filter(|_| block < blocks(self.shape.channels));
             let Some(x) = x else { return y.fill(Line::ZERO) };
-            let z = z.get(block * after..(block + 1) * after).unwrap_or(&[]);
-            level.run(Plain { layer: &self.layer, block, x, z, y });
+            // Factors of channels are a vector: a line for each image.
+            let each = if let Layer::Scale = self.layer { n } else { after };
+            let z = z.get(block * each..(block + 1) * each).unwrap_or(&[]);
+            let lanes = self.shape.channels - block * LANES;
+            level.run(Plain { layer: &self.layer, block, lanes, x, z, y });
         };
         if scratch.len() > 1 {
             y.par_chunks_exact_mut(after).enumerate().for_each(block);
@@ -189,6 +221,8 @@ impl Placed {
 struct Plain<'a> {
     layer: &'a Layer,
     block: usize,
+    /// Channels from the block's first on.
+    lanes: usize,
     x: &'a [Line],
     z: &'a [Line],
     y: &'a mut [Line],
@@ -197,16 +231,20 @@ struct Plain<'a> {
 impl Pass for Plain<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { layer, block, x, z, y } = self;
+        let Self { layer, block, lanes, x, z, y } = self;
         match layer {
             Layer::Depthwise(depthwise) => depthwise.run::<V>(block, x, z, y),
             Layer::Affine { scale, shift } => ops::affine::<V>(x, &scale[block], &shift[block], y),
             Layer::Add { slope } => ops::sum::<V>(x, z, &slope[block], y),
             Layer::Activate { slope } => ops::activate::<V>(x, &slope[block], y),
+            Layer::Clip { low, high } => ops::clip(x, *low, *high, lanes, y),
+            Layer::Sigmoid => ops::sigmoid(x, lanes, y),
+            Layer::Multiply => ops::multiply::<V>(x, z, y),
+            Layer::Scale => ops::scale::<V>(x, z, y),
             Layer::MaxPool(slide) => slide.max_pool::<V>(x, y),
             Layer::AveragePool(slide) => slide.average_pool::<V>(x, y),
             Layer::Pad(slide) => slide.pad(x, y),
-            Layer::Dense(_) | Layer::Winograd(_) | Layer::Flatten => {}
+            Layer::Dense(_) | Layer::Winograd(_) | Layer::Grouped(_) | Layer::Flatten => {}
         }
     }
 }
@@ -309,65 +347,4 @@ fn share(
     } else {
         parts.into_par_iter().zip(scratch.par_iter_mut()).for_each(|(part, scratch)| layer.run(level, scratch, part));
     }
-}
-
-/// A fully connected layer on flattened features is a convolution with a window as large as the image: nothing moves.
-fn unflatten(steps: Vec<Step>, shapes: &mut [Shape], output: usize) -> Vec<Step> {
-    let mut kept: Vec<Step> = Vec::with_capacity(steps.len());
-    let readers = |id: usize| steps.iter().filter(|step| step.inputs.contains(&id)).count();
-    let single: Vec<bool> = steps.iter().map(|step| readers(step.output) == 1 && step.output != output).collect();
-    let mut flattened: Vec<(usize, usize)> = Vec::new();
-    let alone = |step: &Step| matches!(step.action, Action::Flatten);
-    let read_by_dense: Vec<bool> = (steps.iter().zip(&single))
-        .map(|(step, single)| {
-            let reads = |s: &&Step| s.inputs.first() == Some(&step.output) && s.inputs.get(1) != Some(&step.output);
-            let dense = |s: &Step| matches!(&s.action, Action::Convolution(c) if c.groups == 1 && c.window == Window::square(1, 1) && c.padding == Edges::NONE);
-            *single && alone(step) && steps.iter().find(reads).is_some_and(dense)
-        })
-        .collect();
-    for (mut step, merge) in steps.into_iter().zip(read_by_dense) {
-        if merge {
-            flattened.push((step.output, step.inputs[0]));
-            continue;
-        }
-        if let Action::Convolution(c) = &mut step.action
-            && let Some(&(_, before)) = flattened.iter().find(|(flat, _)| step.inputs[0] == *flat)
-        {
-            step.inputs[0] = before;
-            c.window = Window { height: shapes[before].height, width: shapes[before].width, stride: 1 };
-        }
-        kept.push(step);
-    }
-    kept
-}
-
-/// A slot for every value, taken again once nobody needs what lies there; and the lines of each slot for one image.
-fn place(steps: &[Step], shapes: &[Shape], output: usize, interleaved: bool) -> (Vec<usize>, Vec<usize>) {
-    let mut last = vec![0; shapes.len()];
-    for (index, step) in steps.iter().enumerate() {
-        step.inputs.iter().chain([&step.output]).for_each(|&id| last[id] = index);
-    }
-    last[output] = usize::MAX;
-    let input = if interleaved { shapes[0].channels * area(shapes[0]) / 16 + 1 } else { lines(shapes[0]) };
-    let (mut places, mut slots) = (vec![0; shapes.len()], vec![input]);
-    // The value that each slot holds.
-    let mut holds = vec![Some(0)];
-    for (index, step) in steps.iter().enumerate() {
-        let need = lines(shapes[step.output]);
-        let free = |slot: &usize| holds[*slot].is_none();
-        // The smallest that is large enough, else the largest.
-        let best = (0..slots.len()).filter(free).min_by_key(|&slot| (slots[slot] < need, slots[slot].abs_diff(need)));
-        let slot = best.unwrap_or_else(|| {
-            slots.push(0);
-            holds.push(None);
-            slots.len() - 1
-        });
-        slots[slot] = slots[slot].max(need);
-        holds[slot] = Some(step.output);
-        places[step.output] = slot;
-        for held in &mut holds {
-            *held = held.filter(|&id: &usize| last[id] > index);
-        }
-    }
-    (places, slots)
 }

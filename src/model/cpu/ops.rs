@@ -4,14 +4,10 @@
 
 use super::{
     convolve::within,
-    epilogue::slopes,
     kernels::Vector,
-    layout::{LANES, Line, area, blocks, per_channel},
+    layout::{LANES, Line, area},
 };
-use crate::model::{
-    graph::{Edges, Shape, Window},
-    plan::Convolution,
-};
+use crate::model::graph::{Edges, Shape, Window};
 
 /// `x * scale + shift`.
 #[inline(always)]
@@ -39,42 +35,37 @@ pub fn sum<V: Vector>(a: &[Line], b: &[Line], slope: &Line, y: &mut [Line]) {
     }
 }
 
-/// A depthwise convolution with its epilogue.
-pub struct Depthwise {
-    slide: Slide,
-    /// Block, place of the kernel.
-    kernel: Vec<Line>,
-    bias: Vec<Line>,
-    slope: Vec<Line>,
-    residual: bool,
+/// Product of two values of one shape.
+#[inline(always)]
+pub fn multiply<V: Vector>(a: &[Line], b: &[Line], y: &mut [Line]) {
+    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+        V::load(a).mul(V::load(b)).store(y);
+    }
 }
 
-impl Depthwise {
-    pub fn new(c: Convolution, shape: Shape, out: Shape) -> Self {
-        let taps = c.window.height * c.window.width;
-        let mut kernel = vec![Line::ZERO; blocks(shape.channels) * taps];
-        for (channel, weights) in c.weight.chunks_exact(taps).enumerate() {
-            for (line, w) in kernel[channel / LANES * taps..].iter_mut().zip(weights) {
-                line.0[channel % LANES] = *w;
-            }
-        }
-        let slide = Slide { shape, out, window: c.window, padding: c.padding };
-        let (bias, slope) = (per_channel(&c.bias), slopes(&c.activation, c.bias.len()));
-        Self { slide, kernel, bias, slope, residual: c.residual }
+/// Each image times its line of `factors`.
+#[inline(always)]
+pub fn scale<V: Vector>(x: &[Line], factors: &[Line], y: &mut [Line]) {
+    let area = x.len() / factors.len().max(1);
+    for ((y, x), factor) in y.chunks_exact_mut(area).zip(x.chunks_exact(area)).zip(factors) {
+        y.iter_mut().zip(x).for_each(|(y, x)| V::load(x).mul(V::load(factor)).store(y));
     }
+}
 
-    #[inline(always)]
-    pub fn run<V: Vector>(&self, block: usize, x: &[Line], residual: &[Line], y: &mut [Line]) {
-        let taps = self.slide.window.height * self.slide.window.width;
-        let kernel = &self.kernel[block * taps..][..taps];
-        let (bias, slope) = (V::load(&self.bias[block]), V::load(&self.slope[block]));
-        let each = |sum: V, tap: usize, x: V| sum.add(x.mul(V::load(&kernel[tap])));
-        let last = |sum: V, pixel: usize| {
-            let sum = sum.add(bias);
-            let sum = if self.residual { sum.add(V::load(&residual[pixel])) } else { sum };
-            sum.activate(slope)
-        };
-        self.slide.run(x, V::splat(0.0), each, last, y);
+/// `lanes`: channels that are there; the others stay zero.
+pub fn clip(x: &[Line], low: f32, high: f32, lanes: usize, y: &mut [Line]) {
+    each(x, lanes, |v| v.clamp(low, high), y);
+}
+
+/// `lanes` as for [`clip`].
+pub fn sigmoid(x: &[Line], lanes: usize, y: &mut [Line]) {
+    each(x, lanes, |v| 1.0 / (1.0 + (-v).exp()), y);
+}
+
+fn each(x: &[Line], lanes: usize, f: impl Fn(f32) -> f32, y: &mut [Line]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = Line(x.0.map(&f));
+        y.0.iter_mut().skip(lanes).for_each(|y| *y = 0.0);
     }
 }
 

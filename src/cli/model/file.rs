@@ -1,0 +1,103 @@
+//! `vultus model run`, `vultus model import FILE --card CARD`: networks from files.
+
+use std::{
+    fs,
+    io::{BufWriter, Write},
+    num::NonZeroUsize,
+    path::Path,
+};
+
+use serde_json::json;
+
+use super::super::{Failure, Outcome, Shared, open::cores};
+use crate::{
+    domain::Pixels,
+    model::{
+        Bundle, Contract, Precision,
+        bare::Bare,
+        bundle::{hex, read},
+        contract::MAX_CARD,
+        import,
+    },
+};
+
+/// Bytes of raw images, at most.
+const MAX_IMAGES: u64 = 1 << 30;
+
+/// Images in, outputs out, as other engines can read and write them.
+#[derive(Debug, clap::Args)]
+pub struct RunOptions {
+    /// Raw images of the network's size, one after the other: rows of R G B bytes.
+    #[arg(long)]
+    images: std::path::PathBuf,
+    /// Written anew: each image's outputs, 32-bit floats, little-endian.
+    #[arg(long)]
+    outputs: std::path::PathBuf,
+    /// Images that run together.
+    #[arg(long, default_value = "8")]
+    batch: NonZeroUsize,
+    /// Uses the reference executor, which is slow.
+    #[arg(long)]
+    reference: bool,
+}
+
+pub fn run(options: &RunOptions, shared: &Shared) -> Result<Outcome, Failure> {
+    let file = shared.onnx_file().ok_or("--model: expected an ONNX file")?;
+    let bare = Bare::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let (width, height) = (bare.input.width, bare.input.height);
+    let bytes = read(&options.images, MAX_IMAGES)?;
+    let each = width as usize * height as usize * 3;
+    if bytes.is_empty() || bytes.len() % each != 0 {
+        let got = bytes.len();
+        return Err(format!("--images: expected images of {width}x{height}, {each} bytes each, got {got} bytes").into());
+    }
+    let images: Vec<Pixels> =
+        bytes.chunks_exact(each).map(|rgb| Pixels::new(width, height, rgb.to_vec())).collect::<Result<_, _>>()?;
+    let images: Vec<&Pixels> = images.iter().collect();
+    let mut out = BufWriter::new(
+        fs::File::create(&options.outputs).map_err(|e| format!("--outputs {}: {e}", options.outputs.display()))?,
+    );
+    let mut keep = |outputs: Vec<Vec<f32>>| -> Result<usize, Failure> {
+        for value in outputs.iter().flatten() {
+            out.write_all(&value.to_le_bytes())?;
+        }
+        Ok(outputs.first().map_or(0, Vec::len))
+    };
+    let mut dimension = 0;
+    if options.reference {
+        for images in images.chunks(options.batch.get()) {
+            dimension = keep(bare.reference(images)?)?;
+        }
+    } else {
+        let (mut network, _) = bare.into_cpu(shared.precision.unwrap_or(Precision::F32), cores())?;
+        for images in images.chunks(options.batch.get()) {
+            dimension = keep(network.run(images)?)?;
+        }
+    }
+    out.flush()?;
+    if shared.json {
+        println!("{}", json!({ "images": images.len(), "dimension": dimension }));
+    } else {
+        println!("{}: {} images, {dimension} values each", options.outputs.display(), images.len());
+    }
+    Ok(Outcome::Good)
+}
+
+/// A file and its card become a bundle.
+pub fn import_with_card(file: &Path, card: &Path, shared: &Shared) -> Result<Outcome, Failure> {
+    let text = read(card, MAX_CARD)?;
+    let card = Contract::parse(&String::from_utf8_lossy(&text)).map_err(|e| format!("{}: {e}", card.display()))?;
+    let imported = import::import(file, card).map_err(|e| format!("{}: {e}", file.display()))?;
+    let folder = imported.write(&shared.models_dir())?;
+    report(&imported, &folder, shared);
+    Ok(Outcome::Good)
+}
+
+fn report(bundle: &Bundle, folder: &Path, shared: &Shared) {
+    let (contract, digest) = (bundle.contract(), hex(bundle.digest()));
+    if shared.json {
+        println!("{}", json!({ "written": [&contract.name], "digest": digest }));
+    } else {
+        println!("{}: written\n  digest {digest}", folder.display());
+    }
+}

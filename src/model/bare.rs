@@ -1,0 +1,71 @@
+//! A network as it stands in an ONNX file, without a card: to measure it, look at it and compare it before it becomes a bundle.
+
+use std::{num::NonZeroUsize, path::Path};
+
+use super::{
+    candle,
+    contract::{Colour, Input},
+    cpu::CpuNetwork,
+    executor::{ExecuteError, Role},
+    graph::Graph,
+    onnx::{self, OnnxError},
+    plan::Plan,
+    precision::Precision,
+    set::OpenError,
+    weights::Weights,
+};
+use crate::domain::Pixels;
+
+/// What a file with an input of any size gets: the side that ArcFace networks take, pixels.
+pub const ARCFACE_SIDE: u32 = 112;
+
+/// Why a file cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum BareError {
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+}
+
+/// A network and what it is taken to expect.
+#[derive(Debug)]
+pub struct Bare {
+    /// The size that the file says, RGB, each value `(v - 127.5) / 127.5`: what ArcFace networks are trained with.
+    pub input: Input,
+    pub graph: Graph,
+    pub weights: Weights,
+    /// Of the file.
+    pub sha256: [u8; 32],
+}
+
+impl Bare {
+    /// Reads an ONNX file.
+    pub fn open(path: &Path) -> Result<Self, OnnxError> {
+        let onnx::Imported { graph, weights, sha256 } = onnx::open(path, (ARCFACE_SIDE, ARCFACE_SIDE))?;
+        let input = Input {
+            // The importer bounds both sides.
+            width: u32::try_from(graph.input.width).unwrap_or(u32::MAX),
+            height: u32::try_from(graph.input.height).unwrap_or(u32::MAX),
+            colour: Colour::Rgb,
+            mean: [127.5; 3],
+            scale: 1.0 / 127.5,
+        };
+        Ok(Self { input, graph, weights, sha256 })
+    }
+
+    /// Ready to run on the CPU; the weights move there. Comes with the operations for one image.
+    pub fn into_cpu(self, precision: Precision, threads: NonZeroUsize) -> Result<(CpuNetwork, u64), OpenError> {
+        let plan = Plan::of(&self.graph, self.weights);
+        let plan = plan.map_err(|source| OpenError::Graph { role: Role::Embed, source })?;
+        let flops = plan.flops();
+        Ok((CpuNetwork::new(plan, &self.input, precision, threads)?, flops))
+    }
+
+    /// By the reference executor: slow and plain.
+    pub fn reference(&self, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        candle::reference(&self.graph, &self.weights, &self.input, images)
+    }
+}

@@ -1,0 +1,47 @@
+//! From a file and a card to a bundle.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    bundle::{self, Bundle, BundleError, hex},
+    contract::Contract,
+    onnx::{self, OnnxError},
+};
+
+/// Why a file does not become a bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error("expected a file that ends in .onnx or .safetensors")]
+    Kind,
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(
+        "the file's SHA-256 is {got}, the card's source.sha256 is {expected}: this is not the file that the card is of"
+    )]
+    Source { expected: String, got: String },
+}
+
+/// Reads the network in `file`: ONNX, or safetensors with a graph in its metadata. The card's `source.sha256` must be the
+/// file's, and `input` and `output` what the network takes and gives.
+pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
+    let is = |extension: &str| file.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+    let (graph, weights, sha256) = if is("onnx") {
+        let imported = onnx::open(file, (card.input.width, card.input.height))?;
+        (imported.graph, imported.weights, imported.sha256)
+    } else if is("safetensors") {
+        let bytes = bundle::read(file, bundle::MAX_FILE)?;
+        let (graph, weights) = bundle::parse(&bytes)?;
+        (graph, weights, Sha256::digest(&bytes).into())
+    } else {
+        return Err(ImportError::Kind);
+    };
+    let (expected, got) = (&card.source.sha256, hex(&sha256));
+    if *expected != got {
+        return Err(ImportError::Source { expected: expected.clone(), got });
+    }
+    Ok(Bundle::new(card, graph, weights)?)
+}

@@ -1,0 +1,169 @@
+//! What each pass does, on small graphs. That plans give what their graphs give: the executor's tests.
+
+use super::{
+    Action, Activation, Arena, Convolution, Plan, Step,
+    fold::{flatten_into_convolution, fold_back, fold_forward, merge_affines},
+    fuse::{fuse_activation, fuse_residual},
+    memory::free_early,
+};
+use crate::model::graph::{Edges, Shape, ValueId, Window};
+
+fn convolution(weight: &[f32], bias: &[f32], side: usize) -> Action {
+    Action::Convolution(Convolution {
+        weight: weight.into(),
+        bias: bias.into(),
+        border: None,
+        window: Window::square(side, 1),
+        padding: Edges::all(side / 2),
+        groups: 1,
+        residual: false,
+        activation: Activation::Identity,
+    })
+}
+
+fn affine(scale: &[f32], shift: &[f32]) -> Action {
+    Action::Affine { scale: scale.into(), shift: shift.into() }
+}
+
+/// Steps that give the values 1, 2, ... in turn.
+fn steps(actions: Vec<(Action, &[ValueId])>) -> Vec<Step> {
+    let step = |(index, (action, inputs)): (usize, (Action, &[ValueId]))| Step {
+        parts: vec![["a", "b", "c", "d", "e"][index]],
+        action,
+        inputs: inputs.into(),
+        output: index + 1,
+        frees: vec![],
+    };
+    actions.into_iter().enumerate().map(step).collect()
+}
+
+const ONE: Shape = Shape { channels: 1, height: 3, width: 3 };
+
+fn parts(steps: &[Step]) -> Vec<String> {
+    steps.iter().map(|step| step.parts.concat()).collect()
+}
+
+fn first(steps: &[Step]) -> &Convolution {
+    match &steps[0].action {
+        Action::Convolution(c) => c,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn affines_in_a_row_become_one() {
+    let all =
+        steps(vec![(affine(&[2.0], &[1.0]), &[0]), (affine(&[3.0], &[5.0]), &[1]), (affine(&[1.0], &[1.0]), &[2])]);
+    let merged = merge_affines(all, &[ONE; 4], 3);
+    assert_eq!((merged[0].action.clone(), merged.len()), (affine(&[6.0], &[9.0]), 1));
+    assert_eq!((merged[0].inputs[0], merged[0].output, parts(&merged)), (0, 3, vec!["abc".to_string()]));
+}
+
+#[test]
+fn an_affine_goes_into_the_convolution_before_it() {
+    let all = || steps(vec![(convolution(&[2.0], &[1.0], 1), &[0]), (affine(&[3.0], &[5.0]), &[1])]);
+    let folded = fold_back(all(), &[ONE; 3], 2);
+    let c = first(&folded);
+    assert_eq!((&c.weight[..], &c.bias[..], folded[0].output, folded.len()), (&[6.0][..], &[8.0][..], 2, 1));
+    // Not when somebody else reads what lies between.
+    assert_eq!(fold_back(all(), &[ONE; 3], 1).len(), 2);
+    let mut read = all();
+    read.extend(steps(vec![(Action::Sigmoid, &[1])]).into_iter().map(|step| Step { output: 3, ..step }));
+    assert_eq!(fold_back(read, &[ONE; 4], 3).len(), 3);
+}
+
+#[test]
+fn an_affine_goes_into_the_convolution_after_it_and_leaves_a_border() {
+    let weight: Vec<f32> = (1..10).map(|v| v as f32).collect();
+    let all = || steps(vec![(affine(&[2.0], &[10.0]), &[0]), (convolution(&weight, &[1.0], 3), &[1])]);
+    let folded = fold_forward(all(), &[ONE; 3], 2);
+    let c = first(&folded);
+    assert_eq!(c.weight, weight.iter().map(|w| 2.0 * w).collect::<Vec<_>>());
+    let border = c.border.as_ref().unwrap();
+    assert_eq!(
+        (&border.row_class[..], &border.column_class[..], border.column_classes),
+        (&[0, 1, 2][..], &[0, 1, 2][..], 3)
+    );
+    // Kernel 1 2 3 / 4 5 6 / 7 8 9: at the top left only 5 6 8 9 lie inside, in the middle all.
+    assert_eq!(border.values, [281., 391., 241., 331., 451., 271., 161., 211., 121.]);
+    assert_eq!((folded[0].inputs[0], parts(&folded)), (0, vec!["ab".to_string()]));
+    // Without padding the bias alone changes.
+    let plain = steps(vec![(affine(&[2.0], &[10.0]), &[0]), (convolution(&[3.0], &[1.0], 1), &[1])]);
+    let folded = fold_forward(plain, &[ONE; 3], 2);
+    assert_eq!((first(&folded).border.is_none(), &first(&folded).bias[..]), (true, &[31.0][..]));
+    // Not when somebody else reads the affine step's value.
+    assert_eq!(fold_forward(all(), &[ONE; 3], 1).len(), 2);
+}
+
+#[test]
+fn a_border_is_scaled_by_an_affine_after_it() {
+    let all = steps(vec![
+        (affine(&[1.0], &[10.0]), &[0]),
+        (convolution(&[1.0; 9], &[0.0], 3), &[1]),
+        (affine(&[2.0], &[-1.0]), &[2]),
+    ]);
+    let folded = fold_back(fold_forward(all, &[ONE; 4], 3), &[ONE; 4], 3);
+    let border = first(&folded).border.as_ref().unwrap();
+    assert_eq!((border.values[0], border.values[4], folded.len()), (79.0, 179.0, 1));
+}
+
+#[test]
+fn a_layer_on_flattened_features_is_a_convolution_of_the_whole_image() {
+    let flat = Shape::new(9, 1, 1);
+    let shapes = [ONE, ONE, flat, Shape::new(1, 1, 1)];
+    let weight: Vec<f32> = (0..9).map(|v| v as f32).collect();
+    let all =
+        steps(vec![(affine(&[2.0], &[1.0]), &[0]), (Action::Flatten, &[1]), (convolution(&weight, &[0.5], 1), &[2])]);
+    let folded = fold_forward(flatten_into_convolution(all, &shapes, 3), &shapes, 3);
+    let c = first(&folded);
+    assert_eq!((c.window, c.padding), (Window { height: 3, width: 3, stride: 1 }, Edges::NONE));
+    assert_eq!((&c.bias[..], c.border.is_none(), parts(&folded)), (&[36.5][..], true, vec!["abc".to_string()]));
+}
+
+#[test]
+fn residuals_and_activations_end_in_the_epilogue() {
+    // Two branches of value 0; the addition goes into the later convolution.
+    let all = steps(vec![
+        (convolution(&[2.0], &[1.0], 1), &[0]),
+        (convolution(&[3.0], &[1.0], 1), &[0]),
+        (Action::Add(Activation::Identity), &[1, 2]),
+        (Action::Activate(Activation::Relu), &[3]),
+    ]);
+    let fused = fuse_activation(fuse_residual(all, &[ONE; 5], 4), &[ONE; 5], 4);
+    assert_eq!(parts(&fused), ["a", "bcd"]);
+    assert_eq!((fused[1].inputs.as_slice(), fused[1].output), ([0, 1].as_slice(), 4));
+    assert!(matches!(&fused[1].action, Action::Convolution(c) if c.residual && c.activation == Activation::Relu));
+    // A value added to itself stays an addition; its activation goes there.
+    let twice = steps(vec![
+        (convolution(&[2.0], &[1.0], 1), &[0]),
+        (Action::Add(Activation::Identity), &[1, 1]),
+        (Action::Activate(Activation::Relu), &[2]),
+    ]);
+    let fused = fuse_activation(fuse_residual(twice, &[ONE; 4], 3), &[ONE; 4], 3);
+    assert_eq!((parts(&fused), &fused[1].action), (vec!["a".into(), "bc".into()], &Action::Add(Activation::Relu)));
+}
+
+#[test]
+fn values_share_memory_only_after_their_time() {
+    // A long shortcut: value 1 is needed until the end.
+    let chain = |x: &'static [ValueId]| (convolution(&[1.0], &[0.0], 1), x);
+    let mut all = steps(vec![chain(&[0]), chain(&[1]), chain(&[2]), chain(&[3])]);
+    all.extend([Step { parts: vec!["f"], inputs: vec![4, 1], output: 5, ..all[0].clone() }]);
+    let steps = free_early(all, 5);
+    assert_eq!(
+        steps.iter().map(|s| s.frees.clone()).collect::<Vec<_>>(),
+        [vec![0], vec![], vec![2], vec![3], vec![4, 1]]
+    );
+    let plan = Plan { steps, shapes: vec![ONE; 6], output: 5 };
+    let arena = Arena::of(&plan);
+    assert_eq!((arena.slots.as_slice(), arena.elements(4)), ([9; 3].as_slice(), 108));
+    let mut held: Vec<Option<ValueId>> = vec![None; arena.slots.len()];
+    held[0] = Some(0);
+    for step in &plan.steps {
+        for &input in &step.inputs {
+            assert_eq!(held[arena.slot_of[input].unwrap()], Some(input), "{input} was overwritten");
+        }
+        held[arena.slot_of[step.output].unwrap()] = Some(step.output);
+        assert!(step.inputs.iter().all(|&input| arena.slot_of[input] != arena.slot_of[step.output]));
+    }
+}
