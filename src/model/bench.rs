@@ -136,13 +136,9 @@ pub struct BareLoop {
 }
 
 impl BareLoop {
-    pub fn new(
-        set: &ModelSet,
-        device: DeviceChoice,
-        batch: NonZeroUsize,
-        threads: NonZeroUsize,
-    ) -> Result<Self, OpenError> {
-        Ok(Self::of(set.executor(device, threads)?, batch))
+    /// `images` are a batch for each role, in [`Role::ALL`]'s order, each of its network's size.
+    pub fn new(executor: Box<dyn Executor>, images: [Vec<Pixels>; Role::ALL.len()]) -> Self {
+        Self { executor, images }
     }
 
     fn of(executor: Box<dyn Executor>, batch: NonZeroUsize) -> Self {
@@ -150,7 +146,7 @@ impl BareLoop {
             let size = executor.input_size(role);
             (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).collect()
         });
-        Self { executor, images }
+        Self::new(executor, images)
     }
 
     /// Faces a second, each through the networks of all `roles`, for at least `duration` after a batch that warms up.

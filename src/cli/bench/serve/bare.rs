@@ -12,8 +12,9 @@ use super::{
     usage::Used,
 };
 use crate::{
-    cli::{Failure, Shared},
-    model::{Role, bench::BareLoop},
+    cli::{Failure, Shared, demo::faces::Person},
+    model::{Executor, InputSize, Role, bench::BareLoop},
+    pipeline::locate::{Framing, View},
 };
 
 /// How long each is measured at a time.
@@ -46,12 +47,12 @@ pub async fn compare<S: Sender>(
     target: &Target,
     callers: usize,
     rounds: usize,
+    people: &[Person],
     cores: &ServerCores,
     shared: &Shared,
 ) -> Result<Bare, Failure> {
     let (set, device) = (shared.model_set()?, shared.device_choice()?);
-    let batch = BATCH.try_into()?;
-    let mut bare = cores.run(|| BareLoop::new(&set, device, batch, cores.count()))??;
+    let mut bare = cores.run(|| set.executor(device, cores.count()).map(|executor| on_faces(executor, people)))??;
     let (mut bares, mut alone, mut servers) = (Vec::new(), BTreeMap::<_, Vec<f64>>::new(), Vec::new());
     let mut used = Vec::new();
     for _ in 0..rounds {
@@ -81,4 +82,18 @@ pub async fn compare<S: Sender>(
         server_rounds: servers,
         used: Used::mean(&used),
     })
+}
+
+/// The loop over the faces that the server is sent, framed as its stages frame them. How fast a network is may depend on what it
+/// sees: noise is none of it.
+fn on_faces(executor: Box<dyn Executor>, people: &[Person]) -> BareLoop {
+    let images = Role::ALL.map(|role| {
+        let InputSize { width, height } = executor.input_size(role);
+        let framed = |person: &Person| match role {
+            Role::Detect => View::new(&person.reference, Framing::Crop, width).pixels,
+            Role::Landmark | Role::Embed => person.reference.resized(width, height),
+        };
+        people.iter().cycle().take(BATCH).map(framed).collect()
+    });
+    BareLoop::new(executor, images)
 }

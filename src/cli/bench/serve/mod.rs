@@ -128,15 +128,13 @@ async fn measure(options: &Options, cores: &ServerCores, shared: &Shared) -> Res
     let people = if options.null_model { Vec::new() } else { people(shared).await? };
     let (target, issuer) = target(options, cores, shared).await?;
     let load = Arc::new(load(options, &people, &target).await?);
-    drop(people);
-
     let found = options.rate.iter().any(|rate| rate.is_of_peak()) || options.rounds > 0;
     let peak = if found { Some(peak::find(&load, &target, options.callers).await?) } else { None };
     let callers = peak.as_ref().map_or(0, |peak: &Peak| peak.callers);
     let bare = match options.rounds {
         0 => None,
         _ if options.null_model => return Err("--rounds: the null model has no networks to compare with".into()),
-        rounds => Some(bare::compare(&load, &target, callers, rounds, cores, shared).await?),
+        rounds => Some(bare::compare(&load, &target, callers, rounds, &people, cores, shared).await?),
     };
     let windows = Windows { sender: &load, target: &target, seconds, seed: options.seed };
     let mut rows = Vec::new();
