@@ -17,6 +17,8 @@ pub struct RawLimits {
     client_in_flight: Option<usize>,
     bytes_in_flight: Option<usize>,
     client_bytes_in_flight: Option<usize>,
+    message_timeout_ms: Option<u64>,
+    open_streams: Option<usize>,
     connections: Option<usize>,
     handshake_timeout_ms: Option<u64>,
     first_request_timeout_ms: Option<u64>,
@@ -83,6 +85,8 @@ pub fn check(raw: &RawLimits, faults: &mut Faults) -> Limits {
             1 << 20..=1 << 40,
             d.client_bytes_in_flight,
         ),
+        message_timeout: faults.millis("limits.message_timeout_ms", raw.message_timeout_ms, d.message_timeout),
+        open_streams: faults.within("limits.open_streams", raw.open_streams, 1..=65_536, d.open_streams),
         connections: faults.within("limits.connections", raw.connections, 1..=65_536, d.connections),
         handshake_timeout: faults.millis("limits.handshake_timeout_ms", raw.handshake_timeout_ms, d.handshake_timeout),
         first_request_timeout: faults.millis(

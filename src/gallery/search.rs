@@ -66,6 +66,8 @@ impl Searches {
     /// Queues; the place of a new pass, where there is one.
     fn push(self: &Arc<Self>, ask: Ask) -> Option<Pass> {
         let mut queue = self.lock();
+        // Who has left during a long pass is forgotten here: those who wait are never more than the requests that are let in.
+        queue.sweep(Instant::now());
         queue.asks.push(ask);
         Metrics::get().search_queue_depth.inc();
         if queue.passes >= self.most {
@@ -74,6 +76,25 @@ impl Searches {
         queue.passes += 1;
         Some(Pass { searches: Arc::clone(self), held: true })
     }
+}
+
+impl Queue {
+    /// Drops the late, who are told, and the gone.
+    fn sweep(&mut self, now: Instant) {
+        let (mut late, mut gone) = (Vec::new(), Vec::new());
+        self.asks.sweep(now, &mut late, &mut gone);
+        left(late.len() + gone.len());
+        gone.iter().for_each(|ask| Metrics::get().dropped("gone", "search", ask.turn.lane.as_str()));
+        for ask in late {
+            Metrics::get().dropped("late", "search", ask.turn.lane.as_str());
+            let _ = ask.answer.send(Err(SearchError::Late)); // who has left meanwhile wants no answer
+        }
+    }
+}
+
+/// So many wait no more; the gauge is of all galleries.
+fn left(asks: usize) {
+    Metrics::get().search_queue_depth.sub(i64::try_from(asks).unwrap_or(0));
 }
 
 /// A place among the passes, held by the thread that searches.
@@ -86,21 +107,20 @@ struct Pass {
 impl Pass {
     /// What is to be searched together now; gives the place back, under the queue's lock, when there is nothing.
     fn next(&mut self) -> Option<Vec<Ask>> {
-        loop {
-            let mut queue = self.searches.lock();
-            if queue.asks.is_empty() {
-                queue.passes -= usize::from(self.held);
-                self.held = false;
-                return None;
-            }
-            let asks = queue.asks.take(PASS_PROBES, |_| true);
-            Metrics::get().search_queue_depth.sub(i64::try_from(asks.len()).unwrap_or(0));
-            drop(queue);
-            let asks = without_dead(asks, Instant::now());
-            if !asks.is_empty() {
-                return Some(asks);
-            }
+        let (mut queue, now) = (self.searches.lock(), Instant::now());
+        queue.sweep(now);
+        let asks = queue.asks.take(PASS_PROBES, |_| true);
+        left(asks.len());
+        if asks.is_empty() {
+            queue.passes -= usize::from(self.held);
+            self.held = false;
+            return None;
         }
+        drop(queue);
+        for ask in &asks {
+            Metrics::get().queued("search", ask.turn.lane.as_str(), now.saturating_duration_since(ask.queued_at));
+        }
+        Some(asks)
     }
 }
 
@@ -109,24 +129,6 @@ impl Drop for Pass {
     fn drop(&mut self) {
         self.searches.lock().passes -= usize::from(self.held);
     }
-}
-
-fn without_dead(asks: Vec<Ask>, now: Instant) -> Vec<Ask> {
-    let mut alive = Vec::with_capacity(asks.len());
-    for ask in asks {
-        let lane = ask.turn.lane;
-        if ask.gone() {
-            Metrics::get().dropped("gone", "search", lane.as_str());
-        } else if ask.turn.deadline <= now {
-            Metrics::get().dropped("late", "search", lane.as_str());
-            let _ = ask.answer.send(Err(SearchError::Late)); // who has left meanwhile wants no answer
-        } else {
-            let waited = now.saturating_duration_since(ask.queued_at);
-            Metrics::get().queued("search", lane.as_str(), waited);
-            alive.push(ask);
-        }
-    }
-    alive
 }
 
 impl Gallery {
@@ -222,11 +224,15 @@ mod tests {
 
     #[test]
     fn the_dead_are_not_searched_for() {
+        let searches = Arc::new(Searches::new(1));
         let (gone, _) = ask("a", "gone");
         let (mut late, mut found) = ask("a", "late");
         late.turn.deadline = Instant::now();
         let (good, _waits) = ask("a", "good");
-        let alive = without_dead(vec![gone, late, good], Instant::now());
+        let mut pass = searches.push(gone).unwrap();
+        assert!(searches.push(late).is_none() && searches.push(good).is_none());
+        assert_eq!(searches.lock().asks.len(), 1, "whoever is dead is forgotten when others come");
+        let alive = pass.next().unwrap();
         assert_eq!(alive.iter().map(|a| a.exclude.as_str()).collect::<Vec<_>>(), ["good"]);
         assert!(matches!(found.try_recv().unwrap(), Err(SearchError::Late)));
     }

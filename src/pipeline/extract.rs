@@ -6,23 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prost::bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::{
-    Pipeline,
+    Pipeline, Shared,
     align::{self, ImplausibleLandmarks},
     batch::DeviceError,
-    cores::Late,
     decode::{self, DecodeError},
     locate::{self, Chosen, Framing, View},
     quality,
+    shares::{Late, Share},
 };
 use crate::{
     domain::{Assessment, FaceCrop, FiveLandmarks, Landmarks68, Lane, Pixels, QualityThresholds, Rect, Template, Turn},
     model::{Role, detector, landmarks},
     telemetry::Metrics,
 };
+use prost::bytes::Bytes;
 
 /// One face, as it came.
 #[derive(Debug)]
@@ -112,7 +110,7 @@ pub(super) struct Looked {
     /// The image, and what aligns its face; `None` where no face was found.
     face: Option<(Arc<Pixels>, Placed)>,
     /// The room that the pixels take.
-    _held: OwnedSemaphorePermit,
+    _held: Share,
 }
 
 /// The landmarks that align the face.
@@ -132,7 +130,7 @@ impl Placed {
 }
 
 impl Looked {
-    fn without_face(held: OwnedSemaphorePermit, thresholds: &QualityThresholds, timings: Timings) -> Self {
+    fn without_face(held: Share, thresholds: &QualityThresholds, timings: Timings) -> Self {
         let assessment = Assessment { measures: vec![locate::presence(None, thresholds)], face: None };
         Self { assessment, timings, face: None, _held: held }
     }
@@ -177,7 +175,7 @@ impl Pipeline {
         let FaceInput { image, landmarks } = face;
         let limits = self.decode;
         let started = Instant::now();
-        let mut held = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
+        let held = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
         let pixels = self
             .on_a_core(turn, move || -> Result<_, ExtractError> {
                 let pixels = decode::decode(image.source(), &limits)?;
@@ -187,8 +185,6 @@ impl Pipeline {
                 Ok(Arc::new(pixels))
             })
             .await??;
-        // Where the header said nothing, an image is far smaller than it might have been.
-        drop(held.split(held.num_permits().saturating_sub(kib(pixels.rgb8().len() as u64))));
         let mut timings = Timings { decode: started.elapsed(), ..Timings::default() };
         Metrics::get().stage("decode", timings.decode);
 
@@ -265,14 +261,8 @@ impl Pipeline {
     }
 
     /// Waits for room for an image's pixels: those of all requests together are bounded.
-    async fn room_for_pixels(&self, bytes: u64, turn: &Turn) -> Result<OwnedSemaphorePermit, ExtractError> {
-        let wanted = u32::try_from(kib(bytes)).unwrap_or(u32::MAX).min(self.pixel_room);
-        let room = Arc::clone(&self.pixels).acquire_many_owned(wanted);
-        let Ok(room) = tokio::time::timeout_at(turn.deadline.into(), room).await else {
-            Metrics::get().dropped("late", "pixels", turn.lane.as_str());
-            return Err(ExtractError::Late);
-        };
-        room.map_err(|_| ExtractError::Internal("the room for pixels is never closed"))
+    async fn room_for_pixels(&self, bytes: u64, turn: &Turn) -> Result<Share, ExtractError> {
+        self.shares(turn).pixels.acquire(kib(bytes), turn).await.map_err(|Late| ExtractError::Late)
     }
 
     /// Runs work on pixels on a thread of its own, at most one per core and lane: enrolments that wait keep no verification waiting.
@@ -282,16 +272,22 @@ impl Pipeline {
         turn: &Turn,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ExtractError> {
-        let cores = match turn.lane {
-            Lane::Verification | Lane::Identification => &self.cores,
-            Lane::Enrolment => &self.enrolment_cores,
-        };
-        let core = cores.acquire(turn).await.map_err(|Late| ExtractError::Late)?;
+        let core = self.shares(turn).cores.acquire(1, turn).await.map_err(|Late| ExtractError::Late)?;
         let worked = tokio::task::spawn_blocking(move || {
             let _core = core; // held until the work is done, also when nobody waits any more
             work()
         });
         worked.await.map_err(|_| ExtractError::Internal("work on an image panicked"))
+    }
+}
+
+impl Pipeline {
+    /// Enrolments have their own, so that they keep no verification waiting, however many and large they are.
+    fn shares(&self, turn: &Turn) -> &Shared {
+        match turn.lane {
+            Lane::Verification | Lane::Identification => &self.shared,
+            Lane::Enrolment => &self.shared_by_enrolments,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | lines | stages |
 //! | --- | --- |
-//! | `extract`, `assess` | `decode`, `locate`, `quality`, `align`, `cores`, `batch` |
+//! | `extract`, `assess` | `decode`, `locate`, `quality`, `align`, `shares`, `batch` |
 //! | `photo` | `locate`, once for every face of a photo; and an image that is all face |
 //! | `verify` | `extract`, then `stranger`, `decide` and `receipt` |
 //! | `identify` | `receipt` and `decide`, around a search of the gallery |
@@ -13,7 +13,6 @@ pub mod align;
 mod assess;
 mod batch;
 mod canary;
-mod cores;
 mod decide;
 pub mod decode;
 mod enrol;
@@ -23,12 +22,11 @@ pub mod locate;
 mod photo;
 pub mod quality;
 mod receipt;
+mod shares;
 mod stranger;
 mod verify;
 
-use std::{io, num::NonZeroUsize, sync::Arc};
-
-use tokio::sync::Semaphore;
+use std::{io, num::NonZeroUsize};
 
 pub use align::ImplausibleLandmarks;
 pub use batch::{BatchLimits, DeviceError};
@@ -48,7 +46,7 @@ use crate::{
     seal::RootKey,
 };
 use batch::Device;
-use cores::Cores;
+use shares::Shares;
 
 /// What the operator sets.
 #[derive(Debug, Clone)]
@@ -58,7 +56,7 @@ pub struct Settings {
     pub rates: RatePolicy,
     /// Images decoded, judged or aligned at a time: each takes a core.
     pub decoders: NonZeroUsize,
-    /// Bytes of decoded images held at a time, all requests together; more wait.
+    /// Bytes of decoded images held at a time, a quarter of them enrolments'; more wait.
     pub pixel_bytes: usize,
 }
 
@@ -70,22 +68,28 @@ pub struct Pipeline {
     device: Device,
     decode: DecodeLimits,
     rates: RatePolicy,
-    /// For work on pixels.
-    cores: Cores,
-    /// For enrolments' work on pixels: half as many.
-    enrolment_cores: Cores,
-    /// Room for decoded images, KiB.
-    pixels: Arc<Semaphore>,
-    /// All of it.
-    pixel_room: u32,
+    shared: Shared,
+    shared_by_enrolments: Shared,
     receipts: Receipts,
     root: RootKey,
     /// Empty until [`Self::with_golden`].
     golden: Vec<Golden>,
 }
 
-/// KiB: 256 GiB, which a semaphore can count.
-const MOST_PIXEL_ROOM: u32 = 1 << 28;
+/// What the requests of some lanes share.
+#[derive(Debug)]
+struct Shared {
+    /// Threads for work on pixels.
+    cores: Shares,
+    /// Room for decoded images, KiB.
+    pixels: Shares,
+}
+
+impl Shared {
+    fn new(cores: usize, pixel_kib: usize) -> Self {
+        Self { cores: Shares::new("core", cores), pixels: Shares::new("pixels", pixel_kib.max(1)) }
+    }
+}
 
 impl Pipeline {
     /// Starts the device's thread.
@@ -98,17 +102,15 @@ impl Pipeline {
         settings: Settings,
         root: RootKey,
     ) -> io::Result<Self> {
-        let pixel_room = u32::try_from(settings.pixel_bytes >> 10).unwrap_or(u32::MAX).clamp(1, MOST_PIXEL_ROOM);
+        let pixel_room = settings.pixel_bytes >> 10;
         Ok(Self {
             card: models.card().clone(),
             model: models.template_digest(),
             device: Device::start(executor, settings.batch)?,
             decode: settings.decode,
             rates: settings.rates,
-            cores: Cores::new(settings.decoders.get()),
-            enrolment_cores: Cores::new(settings.decoders.get().div_ceil(2)),
-            pixels: Arc::new(Semaphore::new(pixel_room as usize)),
-            pixel_room,
+            shared: Shared::new(settings.decoders.get(), pixel_room - pixel_room / 4),
+            shared_by_enrolments: Shared::new(settings.decoders.get().div_ceil(2), pixel_room / 4),
             receipts: Receipts::new(&root),
             root,
             golden: Vec::new(),

@@ -1,19 +1,18 @@
 //! The door: who calls, and whether there is room, before a byte of the message is read.
 //!
-//! Health and reflection pass. Whoever is let in holds a [`Place`] until the answer is there, and every byte of the message is
-//! counted against it as it arrives. What is no verification goes on at a lower priority ([`super::background`]).
+//! Whoever is let in holds a [`Place`] until the answer is there, and every byte of the message is counted against it as it arrives.
+//! What is no verification goes on at a lower priority ([`super::background`]). Health and reflection ask for no client, and get next
+//! to nothing: small messages (set where they are assembled), little time, few streams.
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http_body::Body as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{
     Status,
     body::Body,
@@ -24,18 +23,25 @@ use tower_layer::Layer;
 use super::{
     Core,
     error::Error,
-    ledger::{Ledger, NoRoom},
-    observe, receive,
+    incoming::Spoken,
+    observe,
+    place::{Metered, Place, StreamPlace},
+    receive,
 };
 use crate::{
     access::{Denied, Right},
-    domain::{ClientId, Lane, Turn},
-    telemetry::Metrics,
+    domain::{Lane, Turn},
 };
 
 /// The paths that are guarded.
 const GUARDED: &str = "/vultus.v1.";
 const ENROL_STREAM: &str = "/vultus.v1.GalleryService/EnrolStream";
+/// Those that are open to everyone: a question with an answer, and streams.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+const OPEN_STREAMS: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
+
+/// How long a health check may take, its message's arrival included.
+const CHECK_TIME: Duration = Duration::from_secs(2);
 
 /// Wraps every service in [`Door`].
 #[derive(Debug, Clone)]
@@ -71,15 +77,17 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        if let Some(spoken) = request.extensions().get::<super::incoming::Spoken>() {
-            spoken.note();
-        }
         let path = request.uri().path();
         if !path.starts_with(GUARDED) {
-            return Box::pin(self.inner.call(request));
+            return self.call_open(request);
         }
         let (rpc, lane, streams) = (observe::rpc_name(path), lane(path), path == ENROL_STREAM);
-        let (turn, place) = match admit(&self.core, &request, lane, streams) {
+        let admitted = admit(&self.core, &request, lane, streams);
+        // Whom the policy does not know earns its connection no longer life.
+        if matches!(admitted, Ok(_) | Err(Error::NoRoom(_))) {
+            note_spoken(&request);
+        }
+        let (turn, place) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 let refused = observe::refuse(rpc, error).into_http();
@@ -91,10 +99,10 @@ where
         request.extensions_mut().insert(turn);
         if streams {
             // A stream outlives its first answer, and its items are counted as they are worked on.
-            request.extensions_mut().insert(StreamPlace { _place: Arc::clone(&place) });
+            request.extensions_mut().insert(StreamPlace(Arc::clone(&place)));
         } else {
-            let place = Arc::clone(&place);
-            request = request.map(|body| Body::new(Metered { body, place }));
+            let (place, patience) = (Arc::clone(&place), self.core.limits.message_timeout);
+            request = request.map(|body| Body::new(Metered::new(body, place, patience)));
         }
         let answer = self.inner.call(request);
         match self.core.background.of(lane) {
@@ -106,6 +114,67 @@ where
                 place.answered_by(answer.await) // as above
             }),
         }
+    }
+}
+
+impl<S> Door<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    /// Health, reflection, and paths that there are none of.
+    fn call_open(&mut self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, S::Error> {
+        let path = request.uri().path();
+        if path == HEALTH_CHECK {
+            note_spoken(&request);
+            let answer = tokio::time::timeout(CHECK_TIME, self.inner.call(request));
+            return Box::pin(async move {
+                answer.await.unwrap_or_else(|_| Ok(Status::deadline_exceeded("the request took too long").into_http()))
+            });
+        }
+        if !OPEN_STREAMS.iter().any(|open| path.starts_with(open)) {
+            return Box::pin(self.inner.call(request));
+        }
+        let Ok(permit) = Arc::clone(&self.core.open_streams).try_acquire_owned() else {
+            let refused = Status::resource_exhausted("as many open streams as there may be; check instead").into_http();
+            return Box::pin(async move { Ok(refused) });
+        };
+        note_spoken(&request);
+        let answer = self.inner.call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _permit: permit }))) })
+    }
+}
+
+fn note_spoken(request: &http::Request<Body>) {
+    if let Some(spoken) = request.extensions().get::<Spoken>() {
+        spoken.note();
+    }
+}
+
+/// An answer that holds a permit until it has ended.
+struct Held {
+    body: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -144,117 +213,5 @@ fn lane(path: &str) -> Lane {
         Some("Verify" | "Assess") => Lane::Verification,
         Some("Identify") => Lane::Identification,
         _ => Lane::Enrolment,
-    }
-}
-
-/// The ledger, shared.
-#[derive(Debug, Clone)]
-pub struct Places(Arc<Mutex<Ledger>>);
-
-impl Places {
-    pub fn new(ledger: Ledger) -> Self {
-        Self(Arc::new(Mutex::new(ledger)))
-    }
-
-    /// Requests being answered.
-    pub fn taken(&self) -> usize {
-        self.lock().requests()
-    }
-
-    fn enter(&self, turn: &Turn) -> Result<Place, Error> {
-        let Some(client) = turn.client.clone() else { return Err(Error::Internal("a request without its client")) };
-        let lane = turn.lane;
-        self.lock().enter(lane, &client, turn.arrived, turn.deadline).map_err(|none| no_room(none, lane))?;
-        Metrics::get().requests_in_flight.with_label_values(&[lane.as_str()]).inc();
-        Ok(Place { places: self.clone(), lane, client, bytes: Mutex::new(0), answered: AtomicBool::new(false) })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn no_room(none: NoRoom, lane: Lane) -> Error {
-    Metrics::get().refusals_total.with_label_values(&[none.as_str(), lane.as_str()]).inc();
-    Error::NoRoom(none)
-}
-
-/// A request's place, and what is held for it.
-#[derive(Debug)]
-struct Place {
-    places: Places,
-    lane: Lane,
-    client: Arc<ClientId>,
-    bytes: Mutex<usize>,
-    /// True once its work is done, and not refused.
-    answered: AtomicBool,
-}
-
-impl Place {
-    /// Passes the answer on; notes whether it is one.
-    fn answered_by<E>(&self, answer: Result<http::Response<Body>, E>) -> Result<http::Response<Body>, E> {
-        // A status among the headers is an error: that of an answer follows its message.
-        let is_one = answer.as_ref().is_ok_and(|answer| !answer.headers().contains_key(Status::GRPC_STATUS));
-        self.answered.store(is_one, Ordering::Relaxed);
-        answer
-    }
-
-    fn hold(&self, bytes: usize) -> Result<(), Error> {
-        let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ledger = self.places.lock();
-        ledger.hold(&self.client, bytes).map_err(|none| no_room(none, self.lane))?;
-        *held += bytes;
-        Metrics::get().request_bytes.set(super::gauge(ledger.bytes()));
-        Ok(())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let bytes = *self.bytes.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut ledger = self.places.lock();
-        let answered = self.answered.load(Ordering::Relaxed).then(Instant::now);
-        ledger.leave(self.lane, &self.client, bytes, answered);
-        Metrics::get().request_bytes.set(super::gauge(ledger.bytes()));
-        Metrics::get().requests_in_flight.with_label_values(&[self.lane.as_str()]).dec();
-    }
-}
-
-/// What a stream holds until it ends.
-#[derive(Debug, Clone)]
-pub struct StreamPlace {
-    _place: Arc<Place>,
-}
-
-/// A message's body that is counted as it arrives, and broken off where there is no room for more.
-struct Metered {
-    body: Body,
-    place: Arc<Place>,
-}
-
-impl http_body::Body for Metered {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && let Err(error) = self.place.hold(data.len())
-        {
-            return Poll::Ready(Some(Err(error.into_status())));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

@@ -57,6 +57,10 @@ pub enum Error {
     Stopping,
     #[error("the stream was silent for the greatest deadline")]
     Silence,
+    #[error("the client read no answers of its stream for the greatest deadline")]
+    Unread,
+    #[error("the message did not arrive in time")]
+    SlowMessage,
     #[error("{0}")]
     Internal(&'static str),
 }
@@ -205,7 +209,7 @@ impl Error {
                 CaseError::Store(error) => store_row(error),
             },
             Self::Stopping => row(Unavailable, "STOPPING", text),
-            Self::Silence => row(DeadlineExceeded, "DEADLINE", text),
+            Self::Silence | Self::Unread | Self::SlowMessage => row(DeadlineExceeded, "DEADLINE", text),
             Self::Unknown(_) => row(NotFound, "NOT_FOUND", text),
             Self::Internal(_) => row(Internal, "INTERNAL", INTERNAL),
         }

@@ -2,12 +2,13 @@
 
 use std::{pin::Pin, sync::Arc, time::Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use prost::Message;
+use tokio::sync::{Notify, Semaphore, mpsc, mpsc::error::SendTimeoutError};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use tracing::{Instrument, Span};
 
-use super::{Service, admission::StreamPlace, error::Error, observe, pb, receive, respond};
+use super::{Service, error::Error, observe, pb, place::StreamPlace, receive, respond};
 use crate::{
     access::Right,
     domain::{GalleryName, ReferenceId, SubjectId, Turn},
@@ -98,55 +99,83 @@ impl Service {
     }
 
     /// Enrols what comes in, at most a window of items at a time, of this stream and of all together: a sender that is faster waits,
-    /// in its own flow control, with one item received at most. Ends with the sender, after a silence of the greatest deadline, or when the server is told to stop.
+    /// in its own flow control, with one item received at most. Ends with the sender, after a silence of the greatest deadline, when
+    /// the client has read no answer for as long, or when the server is told to stop.
     async fn enrol_items(
         self,
         turn: Turn,
-        _place: Option<StreamPlace>,
+        place: Option<StreamPlace>,
         mut items: Streaming<pb::EnrolStreamRequest>,
         statuses: mpsc::Sender<Result<pb::EnrolStreamResponse, Status>>,
     ) {
-        let window = Arc::new(Semaphore::new(self.0.limits.enrol_stream_window));
+        let limits = &self.0.limits;
+        let window = Arc::new(Semaphore::new(limits.enrol_stream_window));
+        let unread = Arc::new(Notify::new());
         let mut stopping = self.0.stopping.subscribe();
-        loop {
-            let Ok(permit) = Arc::clone(&window).acquire_owned().await else { return };
-            let next = tokio::select! {
-                next = items.next() => next,
-                _ = stopping.wait_for(|stop| *stop) => Some(Err(Error::Stopping.into_status())),
-                () = tokio::time::sleep(self.0.limits.max_deadline) => Some(Err(Error::Silence.into_status())),
+        let end = loop {
+            let next = async {
+                let Ok(permit) = Arc::clone(&window).acquire_owned().await else { return Ok(None) };
+                let silence = tokio::time::sleep(limits.max_deadline);
+                let request = tokio::select! {
+                    next = items.next() => match next.transpose()? {
+                        Some(request) => request,
+                        None => return Ok(None),
+                    },
+                    () = silence => return Err(Error::Silence.into_status()),
+                };
+                // Before the next item is read, so that streams together hold no more than the window.
+                let worked_on = Arc::clone(&self.0.stream_items).acquire_owned().await;
+                Ok(worked_on.ok().map(|worked_on| (permit, worked_on, request)))
             };
-            let request = match next {
-                Some(Ok(request)) => request,
-                Some(Err(status)) => {
-                    // What is being worked on is answered first.
-                    let all = u32::try_from(self.0.limits.enrol_stream_window).unwrap_or(u32::MAX);
-                    drop(permit);
-                    let _answered = window.acquire_many(all).await;
-                    let _ = statuses.send(Err(status)).await; // the client has gone if nobody listens
-                    return;
-                }
-                None => return,
+            // None of these waits may be for ever: what they wait for may be this very client.
+            let next = tokio::select! {
+                next = next => next,
+                _ = stopping.wait_for(|stop| *stop) => Err(Error::Stopping.into_status()),
+                () = unread.notified() => Err(Error::Unread.into_status()),
+            };
+            let (permit, worked_on, request) = match next {
+                Ok(Some(next)) => next,
+                Ok(None) => break None,
+                Err(status) => break Some(status),
             };
             if statuses.is_closed() {
-                return;
+                break None;
             }
-            // Before the next item is read, so that streams together hold no more than the window.
-            let Ok(worked_on) = Arc::clone(&self.0.stream_items).acquire_owned().await else { return };
-            let deadline = Instant::now() + self.0.limits.max_deadline;
+            let deadline = Instant::now() + limits.max_deadline;
             let turn = Turn { arrived: Instant::now(), deadline, ..turn.clone() };
-            let (service, statuses) = (self.clone(), statuses.clone());
+            let (service, place, statuses, unread) =
+                (self.clone(), place.clone(), statuses.clone(), Arc::clone(&unread));
             tokio::spawn(async move {
-                let _worked_on = worked_on;
-                let status = service.enrol_item(&turn, request).await;
-                let _ = statuses.send(Ok(status)).await; // as above
+                let status = service.enrol_item(&turn, place, request).await;
+                // Others may work while this client has yet to read its answer.
+                drop(worked_on);
+                let patience = service.0.limits.max_deadline;
+                if let Err(SendTimeoutError::Timeout(_)) = statuses.send_timeout(Ok(status), patience).await {
+                    unread.notify_one();
+                }
                 drop(permit);
             });
+        };
+        if let Some(status) = end {
+            // What is being worked on is answered first, as far as the client reads; within the grace, where it is that.
+            let patience = limits.max_deadline.min(limits.drain_grace / 2);
+            let all = u32::try_from(limits.enrol_stream_window).unwrap_or(u32::MAX);
+            let _answered = tokio::time::timeout(patience, window.acquire_many(all)).await;
+            let _ = statuses.send_timeout(Err(status), patience / 2).await; // the client has gone if nobody listens
         }
     }
 
-    async fn enrol_item(&self, turn: &Turn, request: pb::EnrolStreamRequest) -> pb::EnrolStreamResponse {
+    /// `place` is the stream's: the item's bytes are held there until it is answered.
+    async fn enrol_item(
+        &self,
+        turn: &Turn,
+        place: Option<StreamPlace>,
+        request: pb::EnrolStreamRequest,
+    ) -> pb::EnrolStreamResponse {
         use pb::enrol_stream_response::Result as Outcome;
+        let bytes = request.encoded_len();
         let work = async {
+            let _held = place.as_ref().map(|place| place.hold(bytes)).transpose()?;
             let enrolment = request.enrolment.ok_or(Error::field("enrolment", "an EnrolRequest"))?;
             self.enrol_face(turn, enrolment).await
         };
@@ -217,6 +246,5 @@ impl Service {
 
 /// The typed details, as they travel in a status' binary metadata.
 fn details(status: &Status) -> Vec<prost_types::Any> {
-    use prost::Message;
     tonic_types::Status::decode(status.details()).map(|status| status.details).unwrap_or_default()
 }

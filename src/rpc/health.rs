@@ -15,9 +15,23 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Until the server is told to stop, or serves no more.
 pub async fn watch(core: Arc<Core>, reporter: HealthReporter, mut stopped: watch::Receiver<bool>) {
     report(&reporter, false).await;
-    if let Err(error) = core.pipeline.run_canary().await {
-        tracing::error!(%error, "self-test failed; not serving");
-        return;
+    loop {
+        let tested = tokio::select! {
+            tested = core.pipeline.run_canary() => tested,
+            _ = stopped.wait_for(|stop| *stop) => return,
+        };
+        match tested {
+            Ok(()) => break,
+            // Those who did not wait for SERVING may have filled the queue.
+            Err(CanaryError::NotRun(error)) if core.pipeline.is_running() => {
+                tracing::warn!(%error, "the self-test did not run; trying again");
+                tokio::time::sleep(INTERVAL).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "self-test failed; not serving");
+                return;
+            }
+        }
     }
     tracing::info!("self-test passed; serving");
     report(&reporter, true).await;
@@ -40,7 +54,11 @@ pub async fn watch(core: Arc<Core>, reporter: HealthReporter, mut stopped: watch
             continue;
         }
         next_canary = Instant::now() + core.limits.canary_interval;
-        match core.pipeline.run_canary().await {
+        let canary = tokio::select! {
+            canary = core.pipeline.run_canary() => canary,
+            _ = stopped.wait_for(|stop| *stop) => break,
+        };
+        match canary {
             Ok(()) => Metrics::get().canaries_total.with_label_values(&["good"]).inc(),
             // No room for it is a matter of load, and told by other metrics.
             Err(CanaryError::NotRun(error)) => {

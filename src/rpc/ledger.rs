@@ -57,12 +57,25 @@ impl NoRoom {
     }
 }
 
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Before its message was there.
+    Unarrived,
+    /// Refused, or left.
+    Unanswered,
+    /// Its work was done then.
+    Answered(Instant),
+}
+
 /// What is held now.
 #[derive(Debug)]
 pub struct Ledger {
     capacity: Capacity,
     requests: usize,
     by_lane: [usize; Lane::ALL.len()],
+    /// Of these, whose message is there whole: the server has work.
+    working: [usize; Lane::ALL.len()],
     pace: [Pace; Lane::ALL.len()],
     bytes: usize,
     /// Only clients that hold something, which the policy all knows.
@@ -72,6 +85,7 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Held {
     by_lane: [usize; Lane::ALL.len()],
+    working: [usize; Lane::ALL.len()],
     bytes: usize,
 }
 
@@ -83,27 +97,39 @@ impl Held {
 
 impl Ledger {
     pub fn new(capacity: Capacity) -> Self {
-        let (by_lane, pace) = ([0; Lane::ALL.len()], Default::default());
-        Self { capacity, requests: 0, by_lane, pace, bytes: 0, clients: HashMap::new() }
+        let none = [0; Lane::ALL.len()];
+        let (pace, clients) = (Default::default(), HashMap::new());
+        Self { capacity, requests: 0, by_lane: none, working: none, pace, bytes: 0, clients }
     }
 
     /// Takes a place for a request that came `now`; [`Self::leave`] gives it back.
     pub fn enter(&mut self, lane: Lane, client: &ClientId, now: Instant, deadline: Instant) -> Result<(), NoRoom> {
-        let (at, held) = (lane as usize, self.clients.get(client).map_or(0, Held::requests));
+        let at = lane as usize;
+        let (held, in_lane) = self.clients.get(client).map_or((0, 0), |held| (held.requests(), held.by_lane[at]));
         match () {
             () if held >= self.capacity.by_client => return Err(NoRoom::Client),
             () if self.by_lane[at] >= self.capacity.by_lane[at] => return Err(NoRoom::Lane),
             () if self.requests >= self.capacity.requests => return Err(NoRoom::Requests),
+            // One client alone never fills a lane.
+            () if in_lane >= self.capacity.by_lane[at].div_ceil(2) => return Err(NoRoom::Client),
             () if !self.is_in_time(lane, client, now, deadline) => return Err(NoRoom::Time),
             () => {}
-        }
-        if self.by_lane[at] == 0 {
-            self.pace[at].begin(now);
         }
         self.requests += 1;
         self.by_lane[at] += 1;
         self.clients.entry(client.clone()).or_default().by_lane[at] += 1;
         Ok(())
+    }
+
+    /// The message of a request that has a place is there: from `now` it is work. To be said once for each.
+    pub fn arrived(&mut self, lane: Lane, client: &ClientId, now: Instant) {
+        let at = lane as usize;
+        let Some(held) = self.clients.get_mut(client) else { return };
+        held.working[at] += 1;
+        self.working[at] += 1;
+        if self.working[at] == 1 {
+            self.pace[at].begin(now);
+        }
     }
 
     /// Whether the request's turn comes before its deadline, as fast as the lane answers. A client's only request always may try:
@@ -113,10 +139,13 @@ impl Ledger {
         if lane == Lane::Enrolment {
             return true;
         }
-        let own = self.clients.get(client).map_or(0, |held| held.by_lane[lane as usize]);
-        // Clients take turns: nobody's backlog beyond as many as its own goes before it.
-        let until_own = self.clients.values().map(|held| held.by_lane[lane as usize].min(own + 1)).sum();
-        own == 0 || now + self.pace[lane as usize].time_for(until_own) <= deadline
+        let at = lane as usize;
+        let own = self.clients.get(client).map_or(0, |held| held.by_lane[at]);
+        // Clients take turns: nobody's backlog beyond as many as its own goes before it. Whose message is still on its way goes
+        // before nobody.
+        let others = self.clients.iter().filter(|(other, _)| *other != client);
+        let until_own = own + others.map(|(_, held)| held.working[at].min(own + 1)).sum::<usize>();
+        own == 0 || now + self.pace[at].time_for(until_own) <= deadline
     }
 
     /// Holds more bytes for a request that has a place.
@@ -133,21 +162,31 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives back a place and all bytes that were held for it; `answered` is when, where it was.
-    pub fn leave(&mut self, lane: Lane, client: &ClientId, bytes: usize, answered: Option<Instant>) {
+    /// Gives back bytes that were held, before the place.
+    pub fn release(&mut self, client: &ClientId, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(held) = self.clients.get_mut(client) {
+            held.bytes = held.bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// Gives back a place and all bytes that were held for it.
+    pub fn leave(&mut self, lane: Lane, client: &ClientId, bytes: usize, end: End) {
         let at = lane as usize;
+        self.release(client, bytes);
         self.requests = self.requests.saturating_sub(1);
         self.by_lane[at] = self.by_lane[at].saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-        if let Some(now) = answered {
+        if let End::Answered(now) = end {
             self.pace[at].answered(now);
         }
-        if self.by_lane[at] == 0 {
+        let worked = usize::from(end != End::Unarrived);
+        self.working[at] = self.working[at].saturating_sub(worked);
+        if self.working[at] == 0 {
             self.pace[at].end();
         }
         if let Some(held) = self.clients.get_mut(client) {
             held.by_lane[at] = held.by_lane[at].saturating_sub(1);
-            held.bytes = held.bytes.saturating_sub(bytes);
+            held.working[at] = held.working[at].saturating_sub(worked);
             if held.requests() == 0 {
                 self.clients.remove(client);
             }
@@ -172,7 +211,7 @@ mod tests {
     use super::*;
     use Lane::{Enrolment as E, Identification as I, Verification as V};
 
-    const CAPACITY: Capacity = Capacity { requests: 4, by_lane: [4, 2, 1], by_client: 3, bytes: 100, client_bytes: 60 };
+    const CAPACITY: Capacity = Capacity { requests: 4, by_lane: [4, 4, 1], by_client: 3, bytes: 100, client_bytes: 60 };
 
     fn client(name: &str) -> ClientId {
         ClientId::new(name).unwrap()
@@ -186,23 +225,49 @@ mod tests {
         }
 
         fn leaves(&mut self, lane: Lane, client: &ClientId, bytes: usize) {
-            self.leave(lane, client, bytes, None);
+            self.leave(lane, client, bytes, End::Unarrived);
         }
     }
 
     #[test]
     fn a_lane_a_client_and_all_together_have_their_limits() {
-        let (mut ledger, a, b) = (Ledger::new(CAPACITY), client("a"), client("b"));
+        let (mut ledger, a, b) = (Ledger::new(Capacity { by_lane: [4, 2, 1], ..CAPACITY }), client("a"), client("b"));
         ledger.enters(I, &a).unwrap();
-        ledger.enters(I, &a).unwrap();
+        ledger.enters(I, &b).unwrap();
         assert_eq!(ledger.enters(I, &b), Err(NoRoom::Lane), "a flood of identifications leaves room for the rest");
         ledger.enters(V, &a).unwrap();
+        ledger.enters(E, &a).unwrap();
         assert_eq!(ledger.enters(V, &a), Err(NoRoom::Client));
-        ledger.enters(E, &b).unwrap();
         assert_eq!(ledger.enters(V, &b), Err(NoRoom::Requests));
         ledger.leaves(I, &a, 0);
         ledger.enters(V, &b).unwrap();
         assert_eq!(ledger.requests(), 4);
+    }
+
+    #[test]
+    fn one_client_never_fills_a_lane() {
+        let (mut ledger, a, b) = (Ledger::new(CAPACITY), client("a"), client("b"));
+        ledger.enters(I, &a).unwrap();
+        ledger.enters(I, &a).unwrap();
+        assert_eq!(ledger.enters(I, &a), Err(NoRoom::Client), "half of 4");
+        ledger.enters(I, &b).unwrap();
+        ledger.enters(E, &b).unwrap(); // half of 1 is 1
+    }
+
+    #[test]
+    fn a_message_that_never_comes_says_nothing_of_the_pace() {
+        let capacity = Capacity { requests: 100, by_lane: [100; 3], by_client: 100, ..CAPACITY };
+        let (mut ledger, hung, shop, start) = (Ledger::new(capacity), client("hung"), client("shop"), Instant::now());
+        let second = Duration::from_secs(1);
+        (0..20).for_each(|_| ledger.enters(V, &hung).unwrap());
+        for i in 0..18u32 {
+            let now = start + i * second;
+            ledger.enter(V, &shop, now, now + second).unwrap();
+            ledger.arrived(V, &shop, now);
+            ledger.leave(V, &shop, 0, End::Answered(now + second / 100));
+        }
+        let now = start + 20 * second;
+        (0..16).for_each(|i| assert_eq!(ledger.enter(V, &shop, now, now + second), Ok(()), "{i}"));
     }
 
     #[test]
@@ -226,12 +291,16 @@ mod tests {
         let capacity = Capacity { requests: 1000, by_lane: [1000; 3], by_client: 1000, ..CAPACITY };
         let (mut ledger, flood, shop, start) = (Ledger::new(capacity), client("flood"), client("shop"), Instant::now());
         let second = Duration::from_secs(1);
+        let come = |ledger: &mut Ledger, now| {
+            ledger.enter(V, &flood, now, now + 60 * second).unwrap();
+            ledger.arrived(V, &flood, now);
+        };
         // One answer every 10 ms, and 100 more come than go.
-        (0..100).for_each(|_| ledger.enter(V, &flood, start, start + second).unwrap());
+        (0..100).for_each(|_| come(&mut ledger, start));
         for i in 1..=100 {
             let now = start + Duration::from_millis(10 * i);
-            ledger.leave(V, &flood, 0, Some(now));
-            ledger.enter(V, &flood, now, now + 60 * second).unwrap();
+            ledger.leave(V, &flood, 0, End::Answered(now));
+            come(&mut ledger, now);
         }
         let now = start + second;
         assert_eq!(ledger.enter(V, &flood, now, now + second / 2), Err(NoRoom::Time));
@@ -239,7 +308,7 @@ mod tests {
         // Clients take turns: the flood is not before the shop.
         (0..20).for_each(|i| assert_eq!(ledger.enter(V, &shop, now, now + second / 2), Ok(()), "{i}"));
         assert_eq!(ledger.enter(E, &flood, now, now + second / 2), Ok(()), "the back office has no pace");
-        (0..20).for_each(|_| ledger.leave(V, &shop, 0, None));
+        (0..20).for_each(|_| ledger.leave(V, &shop, 0, End::Unarrived));
         assert_eq!(ledger.enter(V, &shop, now, now), Ok(()), "one may always try");
         assert_eq!(ledger.enter(V, &shop, now, now), Err(NoRoom::Time));
     }
@@ -247,7 +316,7 @@ mod tests {
     #[test]
     fn a_refusal_costs_less_than_microseconds() {
         let (mut ledger, a) = (Ledger::new(CAPACITY), client("a"));
-        (0..3).for_each(|_| ledger.enters(V, &a).unwrap());
+        (0..2).for_each(|_| ledger.enters(V, &a).unwrap());
         let started = std::time::Instant::now();
         let refused = (0..100_000).filter(|_| ledger.enters(V, &a) == Err(NoRoom::Client)).count();
         assert_eq!(refused, 100_000);

@@ -15,12 +15,17 @@ pub struct Limits {
     pub identifications_in_flight: usize,
     /// Of these, enrolments, erasures, reviews and the rest.
     pub back_office_in_flight: usize,
-    /// Requests of one client answered at a time.
+    /// Requests of one client answered at a time. Of a lane it has half at most.
     pub client_in_flight: usize,
-    /// Bytes of messages held at a time, from the first byte to the answer; a request that would pass it is refused.
+    /// Bytes of messages held at a time, from the first byte to the answer; a request that would pass it is refused. Of a stream's
+    /// messages each is counted once it is whole, so that one more for each stream may be on its way.
     pub bytes_in_flight: usize,
     /// Of these, one client's.
     pub client_bytes_in_flight: usize,
+    /// How long a message may take to arrive, once its request is let in.
+    pub message_timeout: Duration,
+    /// Streams of health and reflection, which anyone may open, at a time.
+    pub open_streams: usize,
     /// Connections at a time; more wait in the system's backlog.
     pub connections: usize,
     /// How long a new connection may take for HTTP/2's greeting.
@@ -71,6 +76,8 @@ impl Default for Limits {
             client_in_flight: 128,
             bytes_in_flight: 256 << 20,
             client_bytes_in_flight: 128 << 20,
+            message_timeout: Duration::from_secs(10),
+            open_streams: 64,
             connections: 1024,
             handshake_timeout: Duration::from_secs(10),
             first_request_timeout: Duration::from_secs(60),

@@ -12,6 +12,7 @@ mod matching;
 mod null;
 mod observe;
 mod pace;
+mod place;
 mod receive;
 mod redact;
 mod respond;
@@ -35,9 +36,9 @@ use std::{io, sync::Arc};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{access::Access, domain::Lane, pipeline::Pipeline, telemetry::Metrics};
-use admission::Places;
 use background::Background;
 use ledger::Ledger;
+use place::Places;
 
 /// What the services share.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub struct Core {
     background: Background,
     /// A permit per item of a stream being worked on.
     stream_items: Arc<Semaphore>,
+    /// A permit per stream of health or reflection, which anyone may open.
+    open_streams: Arc<Semaphore>,
     /// True once the server is told to stop.
     stopping: watch::Sender<bool>,
     /// Whether no face is ever looked at.
@@ -70,6 +73,7 @@ impl Core {
         Metrics::get().request_bytes_limit.set(gauge(capacity.bytes));
         let places = Places::new(Ledger::new(capacity));
         let stream_items = Arc::new(Semaphore::new(limits.enrol_stream_window));
+        let open_streams = Arc::new(Semaphore::new(limits.open_streams));
         let (background, stopping) = (Background::start()?, watch::Sender::new(false));
         Ok(Self {
             access,
@@ -79,6 +83,7 @@ impl Core {
             places,
             background,
             stream_items,
+            open_streams,
             stopping,
             null_model: false,
         })

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::telemetry::Metrics;
 
+/// Of a message to health or reflection, which anyone may send: a name and little more.
+const OPEN_MESSAGE_BYTES: usize = 1 << 10;
+
 /// Why the server did not start, or broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -99,8 +102,8 @@ impl Serving {
             .max_connection_age(limits.connection_age)
             .timeout(limits.max_deadline)
             .layer(Admission(Arc::clone(&self.core)))
-            .add_service(health_service)
-            .add_optional_service(reflection)
+            .add_service(health_service.max_decoding_message_size(OPEN_MESSAGE_BYTES))
+            .add_optional_service(reflection.map(|service| service.max_decoding_message_size(OPEN_MESSAGE_BYTES)))
             .add_service(MatchServiceServer::new(service()).max_decoding_message_size(sized))
             .add_service(GalleryServiceServer::new(service()).max_decoding_message_size(sized))
             .add_service(ReviewServiceServer::new(service()).max_decoding_message_size(sized));

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
@@ -77,6 +78,26 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes.extend(stream.to_be_bytes());
     bytes.extend(payload);
     bytes
+}
+
+/// A gRPC request's headers, in HPACK's plainest form: every field written out, none of it indexed.
+pub fn grpc_headers(path: &str, client: &str) -> Vec<u8> {
+    let mut block = vec![0x83, 0x86]; // :method: POST, :scheme: http
+    let fields =
+        [(":path", path), (":authority", "localhost"), ("content-type", "application/grpc"), ("te", "trailers")];
+    for (name, value) in fields.into_iter().chain([("vultus-client", client)]) {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127).expect("a short text"));
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// A message as gRPC frames it, and how long it says that it is.
+pub fn grpc_message(stated: usize, bytes: &[u8]) -> Vec<u8> {
+    [&[0], &(stated as u32).to_be_bytes()[..], bytes].concat()
 }
 
 /// The values of a SETTINGS frame by their number.

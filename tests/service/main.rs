@@ -7,6 +7,7 @@ mod canary;
 mod door;
 mod faces;
 mod http2;
+mod misuse;
 mod mixup;
 mod refusals;
 mod requests;

@@ -16,7 +16,7 @@ use crate::{
     requests::{
         assess, case, context, describe, encoded, enrol, erase, identify, of, raw, refusal, verify, verify_inline,
     },
-    server::Server,
+    server::{CONFIG, Server},
 };
 
 const GALLERY: &str = "subscribers";
@@ -232,8 +232,10 @@ async fn an_empty_selector_never_means_all() {
 
 #[tokio::test]
 async fn a_receipt_is_taken_once_from_its_bearer_and_from_nobody_else() {
+    // Of a lane one client has half, and 64 race.
+    let config = format!("{CONFIG}\n[limits]\nidentifications_in_flight = 128");
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
+    let server = Server::start_with(dir.path(), &config);
     let (mut gallery, mut matching) = (server.gallery().await, server.matching().await);
     for name in [GALLERY, "staff"] {
         gallery.enrol(of("shop", enrol(name, "alice", PEOPLE[0].reference.clone()))).await.unwrap();

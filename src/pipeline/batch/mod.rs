@@ -157,7 +157,12 @@ impl Device {
         {
             let mut state = self.shared.lock();
             let state = state.as_mut().ok_or(DeviceError::Stopped)?;
-            if state.push(job).is_err() {
+            let pushed = state.push(job).or_else(|job| {
+                let dead = state.sweep(Instant::now());
+                drop_dead(dead.late, &dead.gone);
+                state.push(job)
+            });
+            if pushed.is_err() {
                 Metrics::get().dropped("full", "device", turn.lane.as_str());
                 return Err(DeviceError::Full { limit: self.limits.queue_depth });
             }
@@ -186,9 +191,7 @@ impl std::fmt::Debug for Device {
 /// The life of the device's thread.
 fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
     while let Some(taken) = wait_for_batch(shared) {
-        taken.gone.iter().for_each(|job| Metrics::get().dropped("gone", "device", job.turn.lane.as_str()));
-        taken.late.iter().for_each(|job| Metrics::get().dropped("late", "device", job.turn.lane.as_str()));
-        taken.late.into_iter().for_each(|job| job.answer(Err(DeviceError::Late)));
+        drop_dead(taken.late, &taken.gone);
         if taken.batch.is_empty() {
             continue;
         }
@@ -200,6 +203,13 @@ fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
         }
     }
     shared.close();
+}
+
+/// Counts who left the queue without work, and tells the late.
+fn drop_dead(late: Vec<Job>, gone: &[Job]) {
+    gone.iter().for_each(|job| Metrics::get().dropped("gone", "device", job.turn.lane.as_str()));
+    late.iter().for_each(|job| Metrics::get().dropped("late", "device", job.turn.lane.as_str()));
+    late.into_iter().for_each(|job| job.answer(Err(DeviceError::Late)));
 }
 
 /// Sleeps until there is something to take; `None` when the device is to stop.

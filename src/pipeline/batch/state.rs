@@ -54,13 +54,19 @@ impl<J: Entry> State<J> {
         Ok(())
     }
 
-    /// The next batch: jobs of one role, that of the first in turn. Lanes in their order, clients of a lane in turn, a client's
-    /// oldest request first. Places that the first lane leaves go to the lanes after it.
-    pub fn take(&mut self, now: Instant) -> Taken<J> {
+    /// No batch, but the late and the gone: room for others where the queue was full of them.
+    pub fn sweep(&mut self, now: Instant) -> Taken<J> {
         let mut taken = Taken { batch: Vec::new(), late: Vec::new(), gone: Vec::new() };
         for lane in &mut self.lanes {
             lane.sweep(now, &mut taken.late, &mut taken.gone);
         }
+        taken
+    }
+
+    /// The next batch: jobs of one role, that of the first in turn. Lanes in their order, clients of a lane in turn, a client's
+    /// oldest request first. Places that the first lane leaves go to the lanes after it.
+    pub fn take(&mut self, now: Instant) -> Taken<J> {
+        let mut taken = self.sweep(now);
         let first = self.first_lane();
         let mut order: Vec<&mut InTurn<J>> = self.lanes.iter_mut().collect();
         order[..=first].rotate_right(1);
@@ -211,6 +217,15 @@ mod tests {
     fn a_full_queue_gives_the_job_back() {
         let mut state = state(LIMITS, (0..8).map(|id| fake(id, Embed, V, "a")));
         assert_eq!(state.push(fake(9, Embed, E, "b")).unwrap_err().id, 9);
+    }
+
+    #[test]
+    fn a_queue_that_is_full_of_the_gone_has_room_once_it_is_swept() {
+        let gone = (0..8).map(|id| Fake { gone: true, ..fake(id, Embed, V, "a") });
+        let mut state = state(LIMITS, gone);
+        let job = state.push(fake(9, Embed, V, "b")).unwrap_err();
+        assert_eq!(state.sweep(Instant::now()).gone.len(), 8);
+        assert!(state.push(job).is_ok());
     }
 
     #[test]

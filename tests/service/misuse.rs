@@ -1,0 +1,148 @@
+//! Clients that hold on to what they are given: messages that never come, answers that nobody reads, calls that ask for no name.
+
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use tokio_stream::StreamExt;
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use vultus::rpc::pb::{self, enrol_stream_response::Result as Outcome};
+
+use crate::{
+    faces::PEOPLE,
+    http2::{DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, Wire, frame, grpc_headers, grpc_message},
+    requests::{enrol, of, raw, verify},
+    server::{CONFIG, Server},
+};
+
+const GALLERY: &str = "subscribers";
+const VERIFY: &str = "/vultus.v1.MatchService/Verify";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+fn with_limits(dir: &tempfile::TempDir, limits: &str) -> Server {
+    Server::start_with(dir.path(), &format!("{CONFIG}\n[limits]\n{limits}"))
+}
+
+fn in_flight(server: &Server) -> bool {
+    !server.scrape().contains(r#"vultus_requests_in_flight{lane="verification"} 0"#)
+}
+
+#[tokio::test]
+async fn a_message_that_never_comes_gives_its_place_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = with_limits(&dir, "message_timeout_ms = 600");
+    // A first request makes the metric.
+    let request = || of("shop", verify(GALLERY, "nobody", PEOPLE[0].probe.clone()));
+    server.matching().await.verify(request()).await.unwrap();
+    let mut wire = Wire::greeted(&server.address);
+    let started = Instant::now();
+    wire.send(&frame(HEADERS, END_HEADERS, 1, &grpc_headers(VERIFY, "shop")));
+    while !in_flight(&server) {
+        assert!(started.elapsed() < Duration::from_millis(500), "the request was not let in");
+    }
+    assert!(wire.next_of(HEADERS).is_some(), "answered: it came too slowly");
+    assert!(started.elapsed() >= Duration::from_millis(550), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(8), "long before the deadline: {:?}", started.elapsed());
+    assert!(!in_flight(&server));
+}
+
+/// A message of 4 MiB to a service that asks for no client: refused by what it says of itself, and one that is never sent by the clock.
+#[tokio::test]
+async fn health_holds_nothing_for_strangers() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let started = Instant::now();
+    let mut large = Wire::greeted(&server.address);
+    large.send(&frame(HEADERS, END_HEADERS, 1, &grpc_headers(CHECK, "")));
+    large.send(&frame(DATA, 0, 1, &grpc_message(4 << 20, &[0x0a; 1000])));
+    assert!(large.next_of(HEADERS).is_some());
+    let refused_after = started.elapsed();
+    assert!(refused_after < Duration::from_millis(1500), "not by its size, but by the clock: {refused_after:?}");
+    let started = Instant::now();
+    let mut silent = Wire::greeted(&server.address);
+    silent.send(&frame(HEADERS, END_HEADERS, 1, &grpc_headers(CHECK, "")));
+    assert!(silent.next_of(HEADERS).is_some());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn open_streams_are_few_and_checks_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = with_limits(&dir, "open_streams = 2");
+    let mut health = HealthClient::new(server.channel().await);
+    let all = || HealthCheckRequest { service: String::new() };
+    let first = health.watch(all()).await.unwrap();
+    let _second = health.watch(all()).await.unwrap();
+    assert_eq!(health.watch(all()).await.unwrap_err().code(), Code::ResourceExhausted);
+    assert!(health.check(all()).await.is_ok());
+    drop(first);
+    let started = Instant::now();
+    while health.watch(all()).await.is_err() {
+        assert!(started.elapsed() < Duration::from_secs(10), "its place did not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A client that grants no window for answers, and sends more items than all streams together may have in work.
+fn unread_stream(server: &Server) -> Wire {
+    let mut wire = Wire::connect(&server.address);
+    wire.send(PREFACE);
+    wire.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])); // INITIAL_WINDOW_SIZE 0
+    wire.send(&frame(HEADERS, END_HEADERS, 1, &grpc_headers("/vultus.v1.GalleryService/EnrolStream", "shop")));
+    let items: Vec<u8> = (1..=400)
+        .flat_map(|item| {
+            let message = pb::EnrolStreamRequest { item, enrolment: None }.encode_to_vec();
+            grpc_message(message.len(), &message)
+        })
+        .collect();
+    wire.send(&frame(DATA, 0, 1, &items));
+    wire
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_stop_no_other_stream_and_no_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = with_limits(&dir, "drain_grace_s = 8");
+    let _unread = unread_stream(&server);
+    tokio::time::sleep(Duration::from_secs(1)).await; // its items are in work, and then done
+    let mut gallery = server.gallery().await;
+    let items = tokio_stream::iter([pb::EnrolStreamRequest {
+        item: 1,
+        enrolment: Some(enrol(GALLERY, "alice", PEOPLE[0].reference.clone())),
+    }]);
+    let mut statuses = gallery.enrol_stream(of("shop", items)).await.unwrap().into_inner();
+    let status =
+        tokio::time::timeout(Duration::from_secs(10), statuses.next()).await.expect("the other stream goes on");
+    assert!(matches!(status.unwrap().unwrap().result, Some(Outcome::Enrolled(_))));
+    drop((statuses, gallery));
+    let told = Instant::now();
+    let ended = tokio::task::spawn_blocking(move || server.terminate()).await.unwrap();
+    assert_eq!(ended.code(), Some(0), "after {:?}", told.elapsed());
+}
+
+#[tokio::test]
+async fn a_streams_items_are_held_against_its_clients_bytes() {
+    const SIDE: u32 = 840;
+    let dir = tempfile::tempdir().unwrap();
+    let server = with_limits(&dir, "message_bytes = 2200000\nclient_bytes_in_flight = 2200000");
+    // Each takes a while, and there is room for one.
+    let items: Vec<_> = (1..=12u64)
+        .map(|item| {
+            let image = raw(SIDE, SIDE, vec![90; (SIDE * SIDE * 3) as usize]);
+            pb::EnrolStreamRequest { item, enrolment: Some(enrol(GALLERY, &format!("s{item}"), image)) }
+        })
+        .collect();
+    let mut gallery = server.gallery().await;
+    let statuses = gallery.enrol_stream(of("shop", tokio_stream::iter(items))).await.unwrap().into_inner();
+    let codes: Vec<Code> = statuses
+        .map(|status| match status.unwrap().result.unwrap() {
+            Outcome::Refused(refused) => Code::from(refused.code),
+            Outcome::Enrolled(_) => panic!("a grey square is no face"),
+        })
+        .collect()
+        .await;
+    assert_eq!(codes.len(), 12);
+    assert!(codes.contains(&Code::ResourceExhausted), "{codes:?}");
+    assert!(codes.contains(&Code::FailedPrecondition), "one at a time is worked on: {codes:?}");
+    assert!(server.scrape().contains("vultus_request_bytes 0"), "bytes come back");
+}
