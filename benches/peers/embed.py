@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VULTUS = ROOT / "target/release/vultus"
 HOME = ROOT / "target/peers"
-NEEDED = ("numpy", "onnx", "onnxruntime", "openvino")
+NEEDED = {"numpy": "2.4.6", "onnx": "1.23.2", "onnxruntime": "1.32.0", "openvino": "2026.4.1"}
 
 
 def with_peers():
@@ -38,7 +38,8 @@ def with_peers():
             raise
         if not python.exists():
             venv.create(HOME, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDED], check=True)
+        pinned = [f"{name}=={version}" for name, version in NEEDED.items()]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *pinned], check=True)
         os.execv(python, [python, __file__, *sys.argv[1:]])
 
 

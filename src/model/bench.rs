@@ -79,20 +79,9 @@ pub fn bench_embed(
     let bundle = set.bundle(Role::Embed);
     let plan =
         Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role: Role::Embed, source })?;
-    let gflop_per_s = faces_per_s * plan.flops() as f64 / 1e9;
-    let ceiling_gflop_per_s = ceiling(precision, threads) / 1e9;
-    Ok(BenchEmbed {
-        faces_per_s,
-        batch: batch.get(),
-        precision: precision.as_str(),
-        threads: threads.get(),
-        model: set.card().name.clone(),
-        device: device.to_string(),
-        gflop_per_s,
-        ceiling_gflop_per_s,
-        share_of_ceiling: gflop_per_s / ceiling_gflop_per_s,
-        file: None,
-    })
+    let gflop_per_face = plan.flops() as f64 / 1e9;
+    let model = set.card().name.clone();
+    Ok(BenchEmbed::new(model, device, precision, batch, threads, faces_per_s, gflop_per_face))
 }
 
 /// The same for the network in an ONNX file, on the CPU.
@@ -111,21 +100,38 @@ pub fn bench_file(
     let open_s = start.elapsed().as_secs_f64();
     let faces_per_s = rate(size, batch, duration, |images| network.run(images))?;
     let gflop_per_face = flops as f64 / 1e9;
-    let gflop_per_s = gflop_per_face * faces_per_s;
-    let peak_bytes = peak_bytes();
-    let ceiling_gflop_per_s = ceiling(precision, threads) / 1e9;
-    Ok(BenchEmbed {
-        faces_per_s,
-        batch: batch.get(),
-        precision: precision.as_str(),
-        threads: threads.get(),
-        model: path.display().to_string(),
-        device: DeviceChoice::Cpu.to_string(),
-        gflop_per_s,
-        ceiling_gflop_per_s,
-        share_of_ceiling: gflop_per_s / ceiling_gflop_per_s,
-        file: Some(BenchFile { open_s, gflop_per_face, weight_bytes, peak_bytes }),
-    })
+    let file = BenchFile { open_s, gflop_per_face, weight_bytes, peak_bytes: peak_bytes() };
+    let model = path.display().to_string();
+    let bench = BenchEmbed::new(model, DeviceChoice::Cpu, precision, batch, threads, faces_per_s, gflop_per_face);
+    Ok(BenchEmbed { file: Some(file), ..bench })
+}
+
+impl BenchEmbed {
+    /// Measures the ceiling beside it.
+    fn new(
+        model: String,
+        device: DeviceChoice,
+        precision: Precision,
+        batch: NonZeroUsize,
+        threads: NonZeroUsize,
+        faces_per_s: f64,
+        gflop_per_face: f64,
+    ) -> Self {
+        let gflop_per_s = gflop_per_face * faces_per_s;
+        let ceiling_gflop_per_s = ceiling(precision, threads) / 1e9;
+        Self {
+            faces_per_s,
+            batch: batch.get(),
+            precision: precision.as_str(),
+            threads: threads.get(),
+            model,
+            device: device.to_string(),
+            gflop_per_s,
+            ceiling_gflop_per_s,
+            share_of_ceiling: gflop_per_s / ceiling_gflop_per_s,
+            file: None,
+        }
+    }
 }
 
 /// Networks and nothing else: one batch after the other, without queue, decoding or alignment.

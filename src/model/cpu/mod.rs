@@ -213,7 +213,8 @@ mod tests {
         weights::Weights,
     };
 
-    fn noise(n: usize, seed: u64) -> Vec<f32> {
+    /// Values from -0.5 to 0.5.
+    pub(super) fn noise(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed | 1;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -4,18 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    cpu::{convolve::Dense, kernels::Level},
+    cpu::{convolve::Dense, kernels::Level, tests::noise},
     plan::Activation,
 };
-
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 /// To lines, from image, channel, row, column.
 fn lines(values: &[f32], shape: Shape, n: usize) -> Vec<Line> {
