@@ -36,8 +36,8 @@ def with_peers():
         python = HOME / "bin/python"
         if Path(sys.prefix) == HOME:
             raise
-        if not python.exists():
-            venv.create(HOME, with_pip=True)
+        if not (HOME / "bin/pip").exists():  # none, or one that was interrupted
+            venv.create(HOME, with_pip=True, clear=True)
         pinned = [f"{name}=={version}" for name, version in NEEDED.items()]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *pinned], check=True)
         os.execv(python, [python, __file__, *sys.argv[1:]])
