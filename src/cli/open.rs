@@ -101,7 +101,7 @@ impl Shared {
     }
 
     fn started(&self, models: &ModelSet, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
-        let executor = models.executor(self.device_choice()?, cores())?;
+        let executors = models.executors(self.device_choice()?, cores())?;
         let settings = Settings {
             decode: config.decode,
             batch: config.batch,
@@ -109,7 +109,7 @@ impl Shared {
             decoders: cores(),
             pixel_bytes: config.pixel_bytes,
         };
-        Ok(Pipeline::start(models, executor, settings, root.clone())?)
+        Ok(Pipeline::start(models, executors, settings, root.clone())?)
     }
 }
 

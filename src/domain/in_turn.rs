@@ -30,6 +30,10 @@ impl<J: Waits> InTurn<J> {
         self.0.is_empty()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &J> {
+        self.0.iter().flat_map(|(_, jobs)| jobs)
+    }
+
     /// A request that comes back for its next stage stands before younger ones of its client.
     pub fn push(&mut self, job: J) {
         let Turn { client, arrived, .. } = job.turn();

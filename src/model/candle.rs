@@ -49,6 +49,11 @@ impl Executor for CandleExecutor {
         InputSize { width, height }
     }
 
+    /// It runs one after the other.
+    fn gains_up_to(&self, _: Role) -> usize {
+        1
+    }
+
     fn run(&mut self, role: Role, images: &[&Pixels]) -> std::result::Result<Vec<Vec<f32>>, ExecuteError> {
         let bundle = self.bundle(role);
         reference(bundle.graph(), bundle.weights(), &bundle.contract().input, images)

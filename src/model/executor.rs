@@ -52,6 +52,9 @@ pub trait Executor: Send {
     /// The size that `role`'s network takes.
     fn input_size(&self, role: Role) -> InputSize;
 
+    /// How many images of `role` run faster together than one after the other. More are let run, and gain nothing.
+    fn gains_up_to(&self, role: Role) -> usize;
+
     /// Runs `images`, each of exactly [`Self::input_size`], through `role`'s network. Normalisation is the bundle's and done
     /// here. Returns each image's outputs, flattened, in the order of `images`; every value is finite. An image's outputs do not depend on its neighbours.
     fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError>;

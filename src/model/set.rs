@@ -173,6 +173,13 @@ impl ModelSet {
         device.check()?;
         Ok(Box::new(CpuExecutor::new(self, precision, threads)?))
     }
+
+    /// For a server: executors that run batches at the same time, of one set of weights. On a CPU there is one for each of `threads`.
+    pub fn executors(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Vec<Box<dyn Executor>>, OpenError> {
+        device.check()?;
+        let each = CpuExecutor::for_each_thread(self, self.card.precision, threads)?;
+        Ok(each.into_iter().map(|executor| Box::new(executor) as Box<dyn Executor>).collect())
+    }
 }
 
 fn template_digest(landmark: &Bundle, face: &Bundle, card: &Card) -> ModelDigest {

@@ -92,13 +92,13 @@ impl Shared {
 }
 
 impl Pipeline {
-    /// Starts the device's thread.
+    /// Starts the device's threads, one for each executor: those of one device, all alike.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When there is no executor, or the system gives no thread.
     pub fn start(
         models: &ModelSet,
-        executor: Box<dyn Executor>,
+        executors: Vec<Box<dyn Executor>>,
         settings: Settings,
         root: RootKey,
     ) -> io::Result<Self> {
@@ -106,7 +106,7 @@ impl Pipeline {
         Ok(Self {
             card: models.card().clone(),
             model: models.template_digest(),
-            device: Device::start(executor, settings.batch)?,
+            device: Device::start(executors, settings.batch)?,
             decode: settings.decode,
             rates: settings.rates,
             shared: Shared::new(settings.decoders.get(), pixel_room - pixel_room / 4),

@@ -35,6 +35,10 @@ impl Executor for Swaps {
         self.inner.input_size(role)
     }
 
+    fn gains_up_to(&self, role: Role) -> usize {
+        self.inner.gains_up_to(role)
+    }
+
     fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
         let mut outputs = self.inner.run(role, images)?;
         if self.wrong.load(Ordering::SeqCst) {
@@ -48,7 +52,7 @@ fn pipeline(config: &Config) -> (Pipeline, Arc<AtomicBool>) {
     let set = ModelSet::open(&models(), "default").unwrap();
     let wrong = Arc::new(AtomicBool::new(false));
     let inner = set.executor(DeviceChoice::Cpu, NonZeroUsize::MIN).unwrap();
-    let executor = Box::new(Swaps { inner, wrong: Arc::clone(&wrong) });
+    let executor: Box<dyn Executor> = Box::new(Swaps { inner, wrong: Arc::clone(&wrong) });
     let settings = Settings {
         decode: config.decode,
         batch: config.batch,
@@ -56,7 +60,7 @@ fn pipeline(config: &Config) -> (Pipeline, Arc<AtomicBool>) {
         decoders: NonZeroUsize::MIN,
         pixel_bytes: config.pixel_bytes,
     };
-    let pipeline = Pipeline::start(&set, executor, settings, RootKey::from_bytes([7; 32])).unwrap();
+    let pipeline = Pipeline::start(&set, vec![executor], settings, RootKey::from_bytes([7; 32])).unwrap();
     (pipeline.with_golden(&set).unwrap(), wrong)
 }
 

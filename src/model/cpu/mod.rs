@@ -12,16 +12,16 @@ mod kernels;
 mod layout;
 mod network;
 mod ops;
+mod threads;
 mod winograd;
 
-use std::{fmt, num::NonZeroUsize};
-
-use rayon::prelude::*;
+use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 pub use self::ceiling::ceiling;
 use self::{
     kernels::Level,
     network::{Network, Workspace},
+    threads::{Share, Threads},
 };
 use super::{
     contract::Input,
@@ -34,10 +34,14 @@ use crate::domain::Pixels;
 
 /// Runs the three networks of a model set.
 pub struct CpuExecutor {
+    networks: Arc<Networks>,
+    threads: Share,
+}
+
+struct Networks {
     detect: Prepared,
     landmark: Prepared,
     embed: Prepared,
-    threads: Threads,
 }
 
 impl fmt::Debug for CpuExecutor {
@@ -47,8 +51,35 @@ impl fmt::Debug for CpuExecutor {
 }
 
 impl CpuExecutor {
-    /// `precision` is the face network's; the others run in f32. `threads`: how many compute; the caller's own waits meanwhile.
+    /// One that has all `threads` for itself. `precision` is the face network's; the others run in f32.
     pub fn new(set: &ModelSet, precision: Precision, threads: NonZeroUsize) -> Result<Self, OpenError> {
+        let networks = Arc::new(Networks::new(set, precision)?);
+        Ok(Self { networks, threads: Share::of_all(Threads::new(threads)?) })
+    }
+
+    /// As many as there are `threads`, of one set of weights. Each computes on its caller's thread; while others rest it has theirs
+    /// as well.
+    pub fn for_each_thread(
+        set: &ModelSet,
+        precision: Precision,
+        threads: NonZeroUsize,
+    ) -> Result<Vec<Self>, OpenError> {
+        let networks = Arc::new(Networks::new(set, precision)?);
+        let shares = Share::of_each(Threads::new(threads)?);
+        Ok(shares.map(|threads| Self { networks: Arc::clone(&networks), threads }).collect())
+    }
+}
+
+impl Networks {
+    fn of(&self, role: Role) -> &Prepared {
+        match role {
+            Role::Detect => &self.detect,
+            Role::Landmark => &self.landmark,
+            Role::Embed => &self.embed,
+        }
+    }
+
+    fn new(set: &ModelSet, precision: Precision) -> Result<Self, OpenError> {
         let prepared = |role| {
             let bundle = set.bundle(role);
             // Boxes and landmarks stay exact: only templates are compared by precision class.
@@ -57,38 +88,28 @@ impl CpuExecutor {
             let plan = plan.map_err(|source| OpenError::Graph { role, source })?;
             Prepared::new(role, plan, &bundle.contract().input, precision, Level::best())
         };
-        Ok(Self {
-            detect: prepared(Role::Detect)?,
-            landmark: prepared(Role::Landmark)?,
-            embed: prepared(Role::Embed)?,
-            threads: Threads::new(threads)?,
-        })
+        Ok(Self { detect: prepared(Role::Detect)?, landmark: prepared(Role::Landmark)?, embed: prepared(Role::Embed)? })
     }
 }
 
 impl Executor for CpuExecutor {
     fn input_size(&self, role: Role) -> InputSize {
-        match role {
-            Role::Detect => self.detect.size,
-            Role::Landmark => self.landmark.size,
-            Role::Embed => self.embed.size,
-        }
+        self.networks.of(role).size
+    }
+
+    fn gains_up_to(&self, role: Role) -> usize {
+        self.networks.of(role).network.together
     }
 
     fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        let prepared = match role {
-            Role::Detect => &self.detect,
-            Role::Landmark => &self.landmark,
-            Role::Embed => &self.embed,
-        };
-        self.threads.run(prepared, images)
+        self.threads.run(self.networks.of(role), images)
     }
 }
 
 /// One network alone, as it came from a file.
 pub struct CpuNetwork {
     network: Prepared,
-    threads: Threads,
+    threads: Share,
 }
 
 impl fmt::Debug for CpuNetwork {
@@ -117,55 +138,13 @@ impl CpuNetwork {
     ) -> Result<Self, OpenError> {
         Ok(Self {
             network: Prepared::new(Role::Embed, plan, input, precision, level)?,
-            threads: Threads::new(threads)?,
+            threads: Share::of_all(Threads::new(threads)?),
         })
     }
 
     /// As [`Executor::run`].
     pub fn run(&mut self, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
         self.threads.run(&self.network, images)
-    }
-}
-
-/// Who computes, and the memory that each needs.
-struct Threads {
-    pool: rayon::ThreadPool,
-    /// One for each thread.
-    work: Vec<Workspace>,
-}
-
-impl Threads {
-    fn new(threads: NonZeroUsize) -> Result<Self, OpenError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .thread_name(|i| format!("vultus-compute-{i}"))
-            .build()
-            .map_err(|e| OpenError::Device(e.to_string()))?;
-        Ok(Self { pool, work: (0..threads.get()).map(|_| Workspace::default()).collect() })
-    }
-
-    fn run(&mut self, prepared: &Prepared, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        let expected = prepared.size;
-        for (index, image) in images.iter().enumerate() {
-            if (image.width(), image.height()) != (expected.width, expected.height) {
-                return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
-            }
-        }
-        let (threads, work) = (self.work.len(), &mut self.work);
-        let outputs: Vec<Vec<f32>> = self.pool.install(|| {
-            // Threads with images of their own do not wait for each other; few images are shared by all.
-            if images.len() < 2 * threads && !images.len().is_multiple_of(threads) {
-                return prepared.run(&mut work[0], threads, images);
-            }
-            let share = images.len().div_ceil(threads).max(1);
-            (images.par_chunks(share).zip(work.par_iter_mut()))
-                .flat_map_iter(|(images, work)| prepared.run(work, 1, images))
-                .collect()
-        });
-        match outputs.iter().position(|output| output.iter().any(|v| !v.is_finite())) {
-            Some(index) => Err(ExecuteError::NotFinite { index }),
-            None => Ok(outputs),
-        }
     }
 }
 

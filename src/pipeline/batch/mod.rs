@@ -1,14 +1,15 @@
 //! The queue of a device: what waits, and what the next batch is.
 //!
 //! [`State`] is the brain, without threads or clocks of its own. [`Device`] is the shell: submitters push into the state under a
-//! lock, and the one thread that owns the executor takes a batch whenever the device is free. No timer adds latency at low load.
+//! lock, and each thread that owns an executor takes a batch whenever it is free. No timer adds latency at low load.
 //!
-//! The next batch is formed when the device is free and not before: that takes microseconds, and who comes while a batch runs is
+//! The next batch is formed when an executor is free and not before: that takes microseconds, and who comes while a batch runs is
 //! in the next one. What is done ahead is the work on pixels: an image queues at its network's size, ready to run.
 
 mod state;
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -30,8 +31,7 @@ use crate::{
 pub struct BatchLimits {
     /// Jobs that may wait for the device, all lanes together. More are refused at once.
     pub queue_depth: usize,
-    /// Images in a batch at most. On a CPU 32 do a twentieth more than 8, and keep four times as long waiting who comes meanwhile; a
-    /// GPU wants many.
+    /// Images in a batch at most. It is smaller where the executor gains nothing by more, as a core does by few: a GPU wants many.
     pub batch_images: usize,
     /// Every so many batches a lane after verification goes first, so that none is starved for ever.
     pub yield_every: u32,
@@ -39,7 +39,7 @@ pub struct BatchLimits {
 
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self { queue_depth: 1024, batch_images: 8, yield_every: 8 }
+        Self { queue_depth: 1024, batch_images: 32, yield_every: 8 }
     }
 }
 
@@ -96,19 +96,26 @@ impl Job {
 }
 
 struct Shared {
-    state: Mutex<Option<State<Job>>>,
+    queue: Mutex<Queue>,
     changed: Condvar,
 }
 
+struct Queue {
+    /// `None` once the device has stopped.
+    state: Option<State<Job>>,
+    /// Executors that wait for a batch.
+    idle: usize,
+}
+
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Option<State<Job>>> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         // The state stays whole under a panic: no code of ours panics while it holds the lock half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No more jobs; those that wait learn that the device has stopped.
     fn close(&self) {
-        let state = self.lock().take();
+        let state = self.lock().state.take();
         self.changed.notify_all();
         for job in state.into_iter().flat_map(State::into_jobs) {
             job.answer(Err(DeviceError::Stopped));
@@ -116,25 +123,32 @@ impl Shared {
     }
 }
 
-/// A device that takes jobs. Dropping it stops the thread after the batch that runs.
+/// A device that takes jobs. Dropping it stops the threads after the batches that run.
 pub struct Device {
     shared: Arc<Shared>,
     sizes: [InputSize; 3],
     limits: BatchLimits,
-    thread: Option<thread::JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Device {
-    /// Moves the executor into its own OS thread.
+    /// Moves each executor into its own OS thread. They are alike: any of them may run any batch.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub fn start(executor: Box<dyn Executor>, limits: BatchLimits) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::new(Some(State::new(limits))), changed: Condvar::new() });
-        let sizes = Role::ALL.map(|role| executor.input_size(role));
-        let owner = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("device".into()).spawn(move || own(executor, &owner))?;
-        Ok(Self { shared, sizes, limits, thread: Some(thread) })
+    /// When there is no executor, or the system gives no thread.
+    pub fn start(executors: Vec<Box<dyn Executor>>, limits: BatchLimits) -> io::Result<Self> {
+        let first = executors.first().ok_or_else(|| io::Error::other("expected an executor, got none"))?;
+        let sizes = Role::ALL.map(|role| first.input_size(role));
+        let queue = Mutex::new(Queue { state: Some(State::new(limits)), idle: 0 });
+        let shared = Arc::new(Shared { queue, changed: Condvar::new() });
+        let mut device = Self { shared, sizes, limits, threads: Vec::new() };
+        for (index, executor) in executors.into_iter().enumerate() {
+            let shared = Arc::clone(&device.shared);
+            let name = format!("device-{index}");
+            // Where this fails, dropping the device ends those before it.
+            device.threads.push(thread::Builder::new().name(name).spawn(move || own(executor, &shared))?);
+        }
+        Ok(device)
     }
 
     /// The size that `role`'s network takes.
@@ -144,7 +158,7 @@ impl Device {
 
     /// True until the device has failed or was stopped.
     pub fn is_running(&self) -> bool {
-        self.shared.lock().is_some()
+        self.shared.lock().state.is_some()
     }
 
     /// Runs one image, of exactly `role`'s size, in some batch. Dropping the future takes the job out of the queue.
@@ -155,8 +169,8 @@ impl Device {
         let (answer, outputs) = oneshot::channel();
         let job = Job { role, turn: turn.clone(), image, queued_at: Instant::now(), answer };
         {
-            let mut state = self.shared.lock();
-            let state = state.as_mut().ok_or(DeviceError::Stopped)?;
+            let mut queue = self.shared.lock();
+            let state = queue.state.as_mut().ok_or(DeviceError::Stopped)?;
             let pushed = state.push(job).or_else(|job| {
                 let dead = state.sweep(Instant::now());
                 drop_dead(dead.late, &dead.gone);
@@ -176,7 +190,7 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         self.shared.close();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join(); // its panic, if any, was logged when it happened
         }
     }
@@ -188,9 +202,9 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// The life of the device's thread.
+/// The life of an executor's thread.
 fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
-    while let Some(taken) = wait_for_batch(shared) {
+    while let Some(taken) = wait_for_batch(shared, |role| executor.gains_up_to(role)) {
         drop_dead(taken.late, &taken.gone);
         if taken.batch.is_empty() {
             continue;
@@ -213,16 +227,19 @@ fn drop_dead(late: Vec<Job>, gone: &[Job]) {
 }
 
 /// Sleeps until there is something to take; `None` when the device is to stop.
-fn wait_for_batch(shared: &Shared) -> Option<Taken<Job>> {
-    let mut guard = shared.lock();
+fn wait_for_batch(shared: &Shared, gains_up_to: impl Fn(Role) -> usize) -> Option<Taken<Job>> {
+    let mut queue = shared.lock();
     loop {
-        let state = guard.as_mut()?;
+        let takers = queue.idle + 1;
+        let state = queue.state.as_mut()?;
         if state.len() > 0 {
-            let taken = state.take(Instant::now());
+            let taken = state.take(Instant::now(), takers, gains_up_to);
             note_depth(state);
             return Some(taken);
         }
-        guard = shared.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        queue.idle += 1;
+        queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        queue.idle -= 1;
     }
 }
 

@@ -65,14 +65,19 @@ impl<J: Entry> State<J> {
 
     /// The next batch: jobs of one role, that of the first in turn. Lanes in their order, clients of a lane in turn, a client's
     /// oldest request first. Places that the first lane leaves go to the lanes after it.
-    pub fn take(&mut self, now: Instant) -> Taken<J> {
+    ///
+    /// No more than the executor gains by running together, and than its part where `takers` executors are free, it included.
+    pub fn take(&mut self, now: Instant, takers: usize, gains_up_to: impl Fn(Role) -> usize) -> Taken<J> {
         let mut taken = self.sweep(now);
         let first = self.first_lane();
         let mut order: Vec<&mut InTurn<J>> = self.lanes.iter_mut().collect();
         order[..=first].rotate_right(1);
         let Some(role) = order.iter().find_map(|lane| lane.first()).map(J::role) else { return taken };
+        let waiting: usize = order.iter().map(|lane| lane.iter().filter(|job| job.role() == role).count()).sum();
+        let part = waiting.div_ceil(takers.max(1));
+        let most = self.limits.batch_images.min(gains_up_to(role)).min(part).max(1);
         for lane in order {
-            let room = self.limits.batch_images - taken.batch.len();
+            let room = most - taken.batch.len();
             taken.batch.extend(lane.take(room, |job| job.role() == role));
         }
         self.batches = self.batches.wrapping_add(1);
@@ -153,7 +158,7 @@ mod tests {
     }
 
     fn next(state: &mut State<Fake>) -> Vec<u32> {
-        ids(&state.take(Instant::now()).batch)
+        ids(&state.take(Instant::now(), 1, |_| usize::MAX).batch)
     }
 
     use Lane::{Enrolment as E, Identification as I, Verification as V};
@@ -167,6 +172,18 @@ mod tests {
         assert_eq!(next(&mut state), [2]);
         assert_eq!(next(&mut state), [5]);
         assert!(next(&mut state).is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_is_gained_by_and_leaves_their_part_to_others() {
+        let jobs = [(1, Embed), (2, Detect), (3, Embed), (4, Embed), (5, Embed), (6, Embed)];
+        let limits = BatchLimits { batch_images: 8, ..LIMITS };
+        let mut state = state(limits, jobs.map(|(id, role)| fake(id, role, V, "a")));
+        let mut take = |takers, gains_up_to| ids(&state.take(Instant::now(), takers, |_| gains_up_to).batch);
+        assert_eq!(take(2, 8), [1, 3, 4], "of five");
+        assert_eq!(take(4, 8), [2]);
+        assert_eq!(take(1, 1), [5]);
+        assert_eq!(take(9, 0), [6], "never none");
     }
 
     #[test]
@@ -236,7 +253,7 @@ mod tests {
         let mut gone = fake(2, Embed, E, "b");
         gone.gone = true;
         let mut state = state(LIMITS, [late, gone, fake(3, Embed, V, "a")]);
-        let taken = state.take(now);
+        let taken = state.take(now, 1, |_| usize::MAX);
         assert_eq!((ids(&taken.batch), ids(&taken.late), ids(&taken.gone)), (vec![3], vec![1], vec![2]));
         assert_eq!(state.len(), 0);
     }
@@ -249,6 +266,8 @@ mod tests {
             jobs in proptest::collection::vec((0usize..3, 0usize..3, 0u8..4, any::<bool>()), 0..40),
             batch_images in 1usize..8,
             yield_every in 0u32..4,
+            takers in 0usize..4,
+            gains_up_to in 0usize..8,
         ) {
             let limits = BatchLimits { queue_depth: 64, batch_images, yield_every };
             let make = |(id, (role, lane, client, gone)): (usize, (usize, usize, u8, bool))| {
@@ -259,8 +278,8 @@ mod tests {
             let mut state = state(limits, jobs.into_iter().enumerate().map(make));
             let (mut left, mut batches) = (Vec::new(), 0);
             while state.len() > 0 {
-                let taken = state.take(Instant::now());
-                prop_assert!(taken.batch.len() <= batch_images);
+                let taken = state.take(Instant::now(), takers, |_| gains_up_to);
+                prop_assert!(taken.batch.len() <= batch_images.min(gains_up_to.max(1)));
                 prop_assert!(taken.batch.iter().all(|job| job.role == taken.batch[0].role && !job.gone));
                 prop_assert!(taken.batch.len() + taken.gone.len() > 0, "a batch without progress");
                 left.extend(ids(&taken.batch));
