@@ -1,6 +1,7 @@
 //! Pixels and places in them. Nothing here can be printed or stored; all of it is wiped when dropped.
 
 mod raster;
+mod scale;
 
 use std::fmt;
 

@@ -180,7 +180,7 @@ const LANDMARK_ROOM: f32 = 1.2;
 
 /// The region as the landmark network takes it: a square of `side` pixels, black around.
 pub fn landmark_view(image: &Pixels, region: Region, side: u32) -> Pixels {
-    lit(image.cut(region).squared().resized(side, side))
+    lit(image.frame(region).squared().resized(side, side))
 }
 
 /// Multiplies a dark picture until its bright parts are bright: a face in the dark is to be found, so that the answer can be

@@ -59,7 +59,8 @@ impl Pipeline {
         let (limits, size) = (self.decode, self.device.input_size(Role::Embed));
         let turn = Turn::own(Lane::Enrolment, deadline);
         let decoded = self.on_a_core(&turn, move || {
-            decode::decode(image.source(), &limits).map(|pixels| pixels.squared().resized(size.width, size.height))
+            decode::decode(image.source(), &limits)
+                .map(|pixels| pixels.whole().squared().resized(size.width, size.height))
         });
         let output = self.device.run(Role::Embed, decoded.await??, &turn).await?;
         let digest = Sha256::new_with_prefix(b"vultus whole image v1").chain_update(self.model.as_bytes()).finalize();

@@ -117,7 +117,7 @@ impl Luminance {
         };
         let scale = (SHARPNESS_INTER_EYE / face.inter_eye).min(1.0);
         let scaled = |side: u32| ((side as f32 * scale).round() as u32).max(1);
-        let part = pixels.cut(region).resized(scaled(region.width), scaled(region.height));
+        let part = pixels.frame(region).resized(scaled(region.width), scaled(region.height));
         let luminance = |p: &[u8]| 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2]);
         Self { width: part.width() as usize, values: part.rgb8().chunks_exact(3).map(luminance).collect() }
     }

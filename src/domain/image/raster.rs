@@ -1,4 +1,4 @@
-//! Pixels into other pixels: cut, pad, scale, turn. No failure: what lies outside an image is black.
+//! Pixels into other pixels: cut, turn, move; scaling is `scale`'s. No failure: what lies outside an image is black.
 
 use super::{Pixels, Point, Rect};
 
@@ -105,7 +105,9 @@ impl Pixels {
     /// An image of one colour; sides of 0 become 1.
     pub fn flat(width: u32, height: u32, rgb: [u8; 3]) -> Self {
         let (width, height) = (width.max(1), height.max(1));
-        Self { width, height, rgb8: rgb.repeat(width as usize * height as usize) }
+        let count = width as usize * height as usize;
+        let rgb8 = if rgb == [0; 3] { vec![0; 3 * count] } else { rgb.repeat(count) };
+        Self { width, height, rgb8 }
     }
 
     /// The region; black where it lies outside.
@@ -113,29 +115,6 @@ impl Pixels {
         let mut out = Self::flat(region.width, region.height, [0; 3]);
         out.paste(self, -i64::from(region.x), -i64::from(region.y));
         out
-    }
-
-    /// Padded with black to a square, the picture in its middle (an odd pixel goes below or to the right).
-    pub fn squared(self) -> Self {
-        if self.width == self.height {
-            return self;
-        }
-        let side = self.width.max(self.height);
-        let mut out = Self::flat(side, side, [0; 3]);
-        out.paste(&self, i64::from((side - self.width) / 2), i64::from((side - self.height) / 2));
-        out
-    }
-
-    /// Scaled. Down to half and below: the mean of the area that each pixel covers. Otherwise bilinear, sampled at
-    /// `x * width / new width` (tfjs's and TensorFlow's `align_corners = half_pixel_centers = false`), so that networks see
-    /// what they were trained on.
-    pub fn resized(&self, width: u32, height: u32) -> Self {
-        let (width, height) = (width.max(1), height.max(1));
-        if (width, height) == (self.width, self.height) {
-            return self.clone();
-        }
-        let shrinks = self.width >= 2 * width && self.height >= 2 * height;
-        if shrinks { self.averaged(width, height) } else { self.interpolated(width, height) }
     }
 
     /// With another value for each value of a channel.
@@ -190,67 +169,17 @@ impl Pixels {
             }
         }
     }
-
-    fn interpolated(&self, width: u32, height: u32) -> Self {
-        let mut out = Self::flat(width, height, [0; 3]);
-        let columns = samples(self.width, width);
-        let row = self.width as usize * 3;
-        for (line, (top, bottom, fy)) in out.rgb8.chunks_exact_mut(width as usize * 3).zip(samples(self.height, height))
-        {
-            let (top, bottom) =
-                (self.rgb8.get(top * row..).unwrap_or(&[]), self.rgb8.get(bottom * row..).unwrap_or(&[]));
-            for (pixel, (left, right, fx)) in line.chunks_exact_mut(3).zip(&columns) {
-                for (c, value) in pixel.iter_mut().enumerate() {
-                    let [nw, ne, sw, se] = [(top, left), (top, right), (bottom, left), (bottom, right)]
-                        .map(|(line, x)| f32::from(line.get(x * 3 + c).copied().unwrap_or(0)));
-                    *value = blend([nw, ne, sw, se], *fx, fy);
-                }
-            }
-        }
-        out
-    }
-
-    fn averaged(&self, width: u32, height: u32) -> Self {
-        let span = |i: u32, old: u32, new: u32| {
-            let edge = |i: u32| (u64::from(i) * u64::from(old) / u64::from(new)) as usize;
-            edge(i)..edge(i + 1)
-        };
-        let mut rgb8 = Vec::with_capacity(width as usize * height as usize * 3);
-        for y in 0..height {
-            let rows = span(y, self.height, height);
-            for x in 0..width {
-                let columns = span(x, self.width, width);
-                let count = (rows.len() * columns.len()).max(1) as u64;
-                let mut sum = [0u64; 3];
-                for row in rows.clone() {
-                    let start = (row * self.width as usize + columns.start) * 3;
-                    let line = self.rgb8.get(start..start + columns.len() * 3).unwrap_or(&[]);
-                    for pixel in line.chunks_exact(3) {
-                        sum.iter_mut().zip(pixel).for_each(|(s, v)| *s += u64::from(*v));
-                    }
-                }
-                rgb8.extend(sum.map(|s| ((s + count / 2) / count) as u8));
-            }
-        }
-        Self { width, height, rgb8 }
-    }
-}
-
-/// Per new position: the two old ones that it lies between, and how far it is from the first.
-fn samples(old: u32, new: u32) -> Vec<(usize, usize, f32)> {
-    let ratio = old as f32 / new as f32;
-    let last = old as usize - 1;
-    let sample = |i: u32| {
-        let at = i as f32 * ratio;
-        ((at as usize).min(last), (at.ceil() as usize).min(last), at.fract())
-    };
-    (0..new).map(sample).collect()
 }
 
 /// Values at the corners (north-west, north-east, south-west, south-east) of a unit square, read at (fx, fy).
 fn blend([nw, ne, sw, se]: [f32; 4], fx: f32, fy: f32) -> u8 {
     let (top, bottom) = (nw + (ne - nw) * fx, sw + (se - sw) * fx);
-    (top + (bottom - top) * fy).round() as u8
+    rounded(top + (bottom - top) * fy)
+}
+
+/// To the nearest, of values that are not negative. A call of the library's `round` took longer than all the rest.
+pub(super) fn rounded(value: f32) -> u8 {
+    (value + 0.5) as u8
 }
 
 #[cfg(test)]
@@ -277,27 +206,6 @@ mod tests {
         assert_eq!(cut(-1, -1, 3, 2), [0, 0, 0, 0, 1, 2]);
         assert_eq!(cut(2, 1, 2, 2), [13, 0, 0, 0]);
         assert_eq!(cut(100, i32::MIN, 2, 1), [0, 0]);
-    }
-
-    #[test]
-    fn a_square_keeps_the_picture_in_its_middle() {
-        assert_eq!(shown(&grey(3, 1, |_, _| 9).squared()), [0, 0, 0, 9, 9, 9, 0, 0, 0]);
-        // The odd pixel comes last, as in tfjs's padToSquare of face-api.
-        assert_eq!(shown(&grey(1, 2, |_, _| 9).squared()), [9, 0, 9, 0]);
-    }
-
-    /// Worked out by hand from tfjs's definition: position 0, 0.5, 1, 1.5 (clamped).
-    #[test]
-    fn enlarging_samples_as_tensorflow_did() {
-        let image = grey(2, 1, |x, _| [0, 100][x as usize]);
-        assert_eq!(shown(&image.resized(4, 1)), [0, 50, 100, 100]);
-        assert_eq!(shown(&grey(3, 1, |x, _| 30 * x as u8).resized(2, 1)), [0, 45]);
-    }
-
-    #[test]
-    fn halving_takes_means() {
-        let image = grey(4, 2, |x, y| [[0, 10, 100, 100], [20, 30, 100, 104]][y as usize][x as usize]);
-        assert_eq!(shown(&image.resized(2, 1)), [15, 101]);
     }
 
     #[test]

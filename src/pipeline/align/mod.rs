@@ -49,14 +49,14 @@ pub fn align(
     let crop = match alignment {
         Alignment::DlibSquare => {
             let region = clipped_like_face_api(landmarks.square(), pixels).ok_or(NothingToAlign)?;
-            pixels.cut(region).squared().resized(width, height)
+            pixels.frame(region).squared().resized(width, height)
         }
         Alignment::DlibSquarePadded => {
             let region = landmarks.square().region().filter(|r| overlaps(r, pixels)).ok_or(NothingToAlign)?;
-            pixels.cut(region).resized(width, height)
+            pixels.frame(region).resized(width, height)
         }
         Alignment::ArcFace112 => arcface(pixels, &landmarks.five(), width, height).ok_or(NothingToAlign)?,
-        Alignment::Whole => pixels.clone().squared().resized(width, height),
+        Alignment::Whole => pixels.whole().squared().resized(width, height),
     };
     Ok(FaceCrop(crop))
 }
