@@ -161,7 +161,9 @@ impl Pixels {
 
 impl Drop for Pixels {
     fn drop(&mut self) {
-        self.rgb8.zeroize();
+        // In words: the loop over bytes took a fiftieth of a server's time.
+        let (before, words, after) = bytemuck::pod_align_to_mut::<u8, u64>(&mut self.rgb8);
+        (before.zeroize(), words.zeroize(), after.zeroize());
     }
 }
 

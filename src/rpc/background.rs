@@ -5,10 +5,8 @@ use std::{future::Future, io, pin::Pin, sync::Arc};
 
 use tokio::{runtime, task::JoinHandle};
 
+use super::priority::run_when_idle;
 use crate::domain::Lane;
-
-/// How much less than verification: beside busy threads at the usual 0, a thread at 10 gets about a tenth of a core's time.
-const NICE: i32 = 10;
 
 /// A runtime of its own, with threads of a lower priority.
 #[derive(Debug, Clone)]
@@ -30,11 +28,9 @@ impl Background {
     /// # Errors
     /// When the system gives no threads.
     pub fn start() -> io::Result<Self> {
-        // Absolute: a thread that one of these starts inherits what it has.
-        let niceness = (rustix::process::getpriority_process(None).unwrap_or(0) + NICE).min(19);
-        let lower = move || {
-            // Of the calling thread. Refused only where something forbids it; the work is then done at the usual priority.
-            if let Err(error) = rustix::process::setpriority_process(None, niceness) {
+        let lower = || {
+            // The work is then done at the usual priority.
+            if let Err(error) = run_when_idle() {
                 tracing::warn!(%error, "a thread keeps the usual priority");
             }
         };
@@ -90,25 +86,25 @@ mod tests {
 
     use super::*;
 
-    /// The calling thread's, from the system's own books.
-    fn niceness() -> i32 {
+    /// The calling thread's policy, from the system's own books.
+    fn policy() -> i32 {
         let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
         let after_name = stat.rsplit_once(')').unwrap().1;
-        after_name.split_whitespace().nth(16).unwrap().parse().unwrap()
+        after_name.split_whitespace().nth(38).unwrap().parse().unwrap()
     }
 
     #[tokio::test]
     async fn what_is_not_urgent_runs_at_a_lower_priority_also_where_it_blocks() {
-        let usual = niceness();
+        let usual = policy();
         let background = Background::start().unwrap();
         assert!(background.of(Lane::Verification).is_none());
         for lane in [Lane::Identification, Lane::Enrolment] {
             let on = background.of(lane).unwrap();
             let (own, blocking) =
-                on.run(async { (niceness(), tokio::task::spawn_blocking(niceness).await.unwrap()) }).await;
-            assert_eq!((own, blocking), ((usual + NICE).min(19), (usual + NICE).min(19)), "{lane:?}");
+                on.run(async { (policy(), tokio::task::spawn_blocking(policy).await.unwrap()) }).await;
+            assert_eq!((own, blocking), (libc::SCHED_IDLE, libc::SCHED_IDLE), "{lane:?}");
         }
-        assert_eq!(niceness(), usual);
+        assert_eq!((policy(), usual), (libc::SCHED_OTHER, libc::SCHED_OTHER));
     }
 
     #[tokio::test]

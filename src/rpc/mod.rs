@@ -13,6 +13,7 @@ mod null;
 mod observe;
 mod pace;
 mod place;
+mod priority;
 mod receive;
 mod redact;
 mod respond;
@@ -20,6 +21,7 @@ mod review;
 mod server;
 
 pub use limits::Limits;
+pub(crate) use priority::run_when_idle;
 pub use server::{Ended, ServeError, Serving, bind};
 
 /// The contract, as generated from `proto/`.

@@ -143,8 +143,9 @@ impl Frame<'_> {
                 for each in sums.get(columns.clone()).unwrap_or_default() {
                     sum.iter_mut().zip(each).for_each(|(sum, v)| *sum += u64::from(*v));
                 }
-                let count = (height * columns.len()).max(1) as u64;
-                *pixel = sum.map(|sum| ((sum + count / 2) / count) as u8);
+                // Rounded as whole numbers are: a half that the product just misses is far nearer than the next value.
+                let each = 1.0 / (height * columns.len()).max(1) as f64;
+                *pixel = sum.map(|sum| (sum as f64 * each + (0.5 + 1e-9)) as u8);
             }
         }
         sums.zeroize();

@@ -173,9 +173,9 @@ impl Prepared {
     }
 
     fn normalise(&self, images: &[&Pixels], x: &mut [f32]) {
-        let pixels = images.iter().flat_map(|image| image.rgb8().as_chunks::<3>().0);
-        for (x, &rgb) in x.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
-            *x = self.input.normalise(rgb);
+        let values = x.len() / images.len().max(1);
+        for (x, image) in x.chunks_exact_mut(values.max(1)).zip(images) {
+            self.input.normalise_all(image.rgb8(), x);
         }
     }
 }

@@ -26,15 +26,16 @@ use crate::{
     domain::{ClientId, GalleryName, ModelDigest, Purpose, SubjectId, Template},
     gallery::bench_enrol,
     pipeline::{Bearer, Receipts},
-    rpc::pb::{self, match_service_client::MatchServiceClient},
+    rpc::{
+        pb::{self, match_service_client::MatchServiceClient},
+        run_when_idle,
+    },
 };
 
 /// Connections of the flood, each of a client of its own.
 const CONNECTIONS: usize = 4;
 /// Of the gallery's filling.
 const ENROLLERS: usize = 256;
-/// The lowest priority.
-const NICE: i32 = 19;
 
 pub fn client(connection: usize) -> String {
     format!("flood-{}", connection % CONNECTIONS + 1)
@@ -118,7 +119,7 @@ struct Counts {
 impl Flood {
     pub async fn start(issuer: &Arc<Issuer>, target: &Target, callers: usize) -> Result<Self, Failure> {
         let lower = || {
-            let _ = rustix::process::setpriority_process(None, NICE); // the flood is then as urgent as the rest
+            let _ = run_when_idle(); // the flood is then as urgent as the rest
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .on_thread_start(lower)
