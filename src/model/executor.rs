@@ -58,4 +58,10 @@ pub trait Executor: Send {
     /// Runs `images`, each of exactly [`Self::input_size`], through `role`'s network. Normalisation is the bundle's and done
     /// here. Returns each image's outputs, flattened, in the order of `images`; every value is finite. An image's outputs do not depend on its neighbours.
     fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError>;
+
+    /// The same, while so many executors of the same device rest: what they compute with may help.
+    fn run_helped(&mut self, role: Role, images: &[&Pixels], resting: usize) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        let _ = resting;
+        self.run(role, images)
+    }
 }

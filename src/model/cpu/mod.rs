@@ -102,7 +102,11 @@ impl Executor for CpuExecutor {
     }
 
     fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        self.threads.run(self.networks.of(role), images)
+        self.run_helped(role, images, 0)
+    }
+
+    fn run_helped(&mut self, role: Role, images: &[&Pixels], resting: usize) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        self.threads.run(self.networks.of(role), images, resting)
     }
 }
 
@@ -144,7 +148,7 @@ impl CpuNetwork {
 
     /// As [`Executor::run`].
     pub fn run(&mut self, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        self.threads.run(&self.network, images)
+        self.threads.run(&self.network, images, 0)
     }
 }
 

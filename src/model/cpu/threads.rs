@@ -1,14 +1,8 @@
 //! Who computes. An executor that has all threads cuts its batches into a part for each. Executors that share them compute on their
-//! callers' threads, each its own batch: none waits for another, however the system divides the cores. Only who is alone takes the
-//! others' threads, and shares one image among them.
+//! callers' threads, each its own batch: none waits for another, however the system divides the cores. While others rest, one shares
+//! its images among their threads, too.
 
-use std::{
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::{num::NonZeroUsize, sync::Arc};
 
 use rayon::prelude::*;
 
@@ -18,16 +12,12 @@ use crate::{
     model::{executor::ExecuteError, set::OpenError},
 };
 
-pub struct Threads {
-    pool: rayon::ThreadPool,
-    /// Executors that compute now.
-    busy: AtomicUsize,
-}
+pub struct Threads(rayon::ThreadPool);
 
 /// What an executor has of them, and the memory that its work needs.
 pub struct Share {
     threads: Arc<Threads>,
-    /// One for each part of a batch that runs at a time.
+    /// One for each thread of its own.
     work: Vec<Workspace>,
 }
 
@@ -38,28 +28,11 @@ impl Threads {
             .thread_name(|i| format!("vultus-compute-{i}"))
             .build()
             .map_err(|e| OpenError::Device(e.to_string()))?;
-        Ok(Arc::new(Self { pool, busy: AtomicUsize::new(0) }))
+        Ok(Arc::new(Self(pool)))
     }
 
     fn count(&self) -> usize {
-        self.pool.current_num_threads()
-    }
-}
-
-/// Counts an executor as busy while it lives.
-struct Busy<'a>(&'a AtomicUsize);
-
-impl<'a> Busy<'a> {
-    /// How many are, this one included.
-    fn enter(busy: &'a AtomicUsize) -> (Self, usize) {
-        let before = busy.fetch_add(1, Relaxed);
-        (Self(busy), before + 1)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.0.current_num_threads()
     }
 }
 
@@ -73,15 +46,21 @@ impl Share {
         (0..threads.count()).map(move |_| Self { threads: Arc::clone(&threads), work: vec![Workspace::default()] })
     }
 
-    pub fn run(&mut self, prepared: &Prepared, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+    /// `resting` executors lend their threads.
+    pub fn run(
+        &mut self,
+        prepared: &Prepared,
+        images: &[&Pixels],
+        resting: usize,
+    ) -> Result<Vec<Vec<f32>>, ExecuteError> {
         let expected = prepared.size;
         for (index, image) in images.iter().enumerate() {
             if (image.width(), image.height()) != (expected.width, expected.height) {
                 return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
             }
         }
-        let (_busy, executors) = Busy::enter(&self.threads.busy);
-        let (threads, parts) = ((self.threads.count() / executors).max(1), self.work.len());
+        let parts = self.work.len();
+        let threads = (parts + resting).min(self.threads.count());
         let cut = parts > 1 && (images.len() >= 2 * parts || images.len().is_multiple_of(parts));
         let outputs: Vec<Vec<f32>> = match self.work.as_mut_slice() {
             // Threads with images of their own do not wait for each other; few images are shared by all.
@@ -89,9 +68,9 @@ impl Share {
                 let share = images.len().div_ceil(parts).max(1);
                 let parts = images.par_chunks(share).zip(work.par_iter_mut());
                 let run = || parts.flat_map_iter(|(images, work)| prepared.run(work, 1, images)).collect();
-                self.threads.pool.install(run)
+                self.threads.0.install(run)
             }
-            [work, ..] if threads > 1 => self.threads.pool.install(|| prepared.run(work, threads, images)),
+            [work, ..] if threads > 1 => self.threads.0.install(|| prepared.run(work, threads, images)),
             [work, ..] => prepared.run(work, 1, images),
             [] => Vec::new(),
         };

@@ -210,7 +210,7 @@ fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
             continue;
         }
         // What a panic leaves of an executor is unknown: the device stops, the process goes on and says so.
-        let ran = catch_unwind(AssertUnwindSafe(|| run_batch(executor.as_mut(), taken.batch)));
+        let ran = catch_unwind(AssertUnwindSafe(|| run_batch(executor.as_mut(), taken.batch, taken.resting)));
         if ran.is_err() {
             tracing::error!("the device's executor panicked; the device stops");
             break;
@@ -244,12 +244,12 @@ fn wait_for_batch(shared: &Shared, gains_up_to: impl Fn(Role) -> usize) -> Optio
 }
 
 /// Runs a batch; if it fails, runs each of its images alone, so that a bad one fails alone.
-fn run_batch(executor: &mut dyn Executor, batch: Vec<Job>) {
+fn run_batch(executor: &mut dyn Executor, batch: Vec<Job>, resting: usize) {
     let Some(role) = batch.first().map(|job| job.role) else { return };
     let started = Instant::now();
     let images: Vec<&Pixels> = batch.iter().map(|job| &job.image).collect();
     Metrics::get().batch_images.with_label_values(&[role.as_str()]).observe(images.len() as f64);
-    let outputs = executor.run(role, &images);
+    let outputs = executor.run_helped(role, &images, resting);
     let ran = started.elapsed();
     Metrics::get().stage(role.as_str(), ran);
     match outputs {
@@ -268,7 +268,7 @@ fn run_batch(executor: &mut dyn Executor, batch: Vec<Job>) {
             tracing::warn!(role = role.as_str(), %error, "an image failed on the device");
             batch.into_iter().for_each(|job| job.answer(Err(DeviceError::Failed(error.to_string()))));
         }
-        Err(_) => batch.into_iter().for_each(|job| run_batch(executor, vec![job])),
+        Err(_) => batch.into_iter().for_each(|job| run_batch(executor, vec![job], resting)),
     }
 }
 

@@ -24,6 +24,8 @@ pub struct State<J> {
 /// What [`State::take`] took.
 pub struct Taken<J> {
     pub batch: Vec<J>,
+    /// Executors that find nothing to take meanwhile.
+    pub resting: usize,
     /// Left without work: their deadline had passed.
     pub late: Vec<J>,
     /// Left without work: nobody waits for them any more.
@@ -56,7 +58,7 @@ impl<J: Entry> State<J> {
 
     /// No batch, but the late and the gone: room for others where the queue was full of them.
     pub fn sweep(&mut self, now: Instant) -> Taken<J> {
-        let mut taken = Taken { batch: Vec::new(), late: Vec::new(), gone: Vec::new() };
+        let mut taken = Taken { batch: Vec::new(), resting: 0, late: Vec::new(), gone: Vec::new() };
         for lane in &mut self.lanes {
             lane.sweep(now, &mut taken.late, &mut taken.gone);
         }
@@ -81,6 +83,7 @@ impl<J: Entry> State<J> {
             taken.batch.extend(lane.take(room, |job| job.role() == role));
         }
         self.batches = self.batches.wrapping_add(1);
+        taken.resting = takers.saturating_sub(1 + self.len());
         taken
     }
 
@@ -179,11 +182,14 @@ mod tests {
         let jobs = [(1, Embed), (2, Detect), (3, Embed), (4, Embed), (5, Embed), (6, Embed)];
         let limits = BatchLimits { batch_images: 8, ..LIMITS };
         let mut state = state(limits, jobs.map(|(id, role)| fake(id, role, V, "a")));
-        let mut take = |takers, gains_up_to| ids(&state.take(Instant::now(), takers, |_| gains_up_to).batch);
-        assert_eq!(take(2, 8), [1, 3, 4], "of five");
-        assert_eq!(take(4, 8), [2]);
-        assert_eq!(take(1, 1), [5]);
-        assert_eq!(take(9, 0), [6], "never none");
+        let mut take = |takers, gains_up_to| {
+            let taken = state.take(Instant::now(), takers, |_| gains_up_to);
+            (ids(&taken.batch), taken.resting)
+        };
+        assert_eq!(take(2, 8), (vec![1, 3, 4], 0), "of five");
+        assert_eq!(take(4, 8), (vec![2], 1), "two wait, for three others");
+        assert_eq!(take(1, 1), (vec![5], 0));
+        assert_eq!(take(9, 0), (vec![6], 8), "never none");
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::{
 
 /// A JPEG as cameras make them.
 const QUALITY: u8 = 90;
+/// Of a crop as counters send it, at most: about 20 KB then.
+const CROP_SIDE: u32 = 256;
 
 const VERIFY: &str = "/vultus.v1.MatchService/Verify";
 
@@ -195,6 +197,9 @@ fn face(file: Bytes) -> pb::FaceImage {
 
 fn jpeg(pixels: &Pixels) -> Result<Bytes, Failure> {
     let mut file = Vec::new();
+    let longer = pixels.width().max(pixels.height()).max(CROP_SIDE);
+    let fitted = |side: u32| (side * CROP_SIDE).div_ceil(longer);
+    let pixels = pixels.resized(fitted(pixels.width()), fitted(pixels.height()));
     let (width, height) = (u16::try_from(pixels.width())?, u16::try_from(pixels.height())?);
     Encoder::new(&mut file, QUALITY).encode(pixels.rgb8(), width, height, ColorType::Rgb)?;
     Ok(file.into())
