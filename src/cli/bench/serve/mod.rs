@@ -6,6 +6,7 @@ mod codec;
 mod cores;
 mod drive;
 mod flood;
+mod ideal;
 pub mod null;
 mod peak;
 mod rate;
@@ -30,6 +31,7 @@ use tokio::{
 use self::{
     cores::ServerCores,
     flood::Issuer,
+    ideal::Ideal,
     peak::Peak,
     rate::Rate,
     report::Report,
@@ -136,7 +138,8 @@ async fn measure(options: &Options, cores: &ServerCores, shared: &Shared) -> Res
         _ if options.null_model => return Err("--rounds: the null model has no networks to compare with".into()),
         rounds => Some(bare::compare(&load, &target, callers, rounds, &people, cores, shared).await?),
     };
-    let windows = Windows { sender: &load, target: &target, seconds, seed: options.seed };
+    let ideal = peak.as_ref().map(|peak| Ideal { cores: cores.count(), peak_per_s: peak.answers_per_s });
+    let windows = Windows { sender: &load, target: &target, seconds, seed: options.seed, ideal };
     let mut rows = Vec::new();
     for (number, rate) in (0..).zip(&options.rate) {
         let per_s = rate.per_s(peak.as_ref().map(|peak| peak.answers_per_s));

@@ -59,7 +59,10 @@ impl Report {
         lines.extend(table::lines(&self.rows));
         for row in &self.rows {
             if let Some(ratio) = row.p99_9_over_p50() {
-                lines.push(format!("{:>9}  p99.9 is {ratio:.2} times p50", row.name));
+                let ideal = row
+                    .ideal_p99_9_over_p50
+                    .map(|ideal| format!("; a perfect server's, for these arrivals: {ideal:.2}"));
+                lines.push(format!("{:>9}  p99.9 is {ratio:.2} times p50{}", row.name, ideal.unwrap_or_default()));
             }
             if let Some(flood) = &row.flood {
                 lines.push(format!(

@@ -43,6 +43,8 @@ pub struct Row {
     pub p99_ms: Option<f64>,
     pub p99_9_ms: Option<f64>,
     pub max_ms: Option<f64>,
+    /// What a perfect server of the same peak would have made of the same arrivals; where it could keep up with them.
+    pub ideal_p99_9_over_p50: Option<f64>,
     pub refusals_p99_ms: Option<f64>,
     /// How late the generator was to send.
     pub send_lag_p99_ms: Option<f64>,
@@ -90,6 +92,7 @@ impl Row {
             p99_ms: tally.ok.quantile_ms(0.99),
             p99_9_ms: tally.ok.quantile_ms(0.999),
             max_ms: tally.ok.max_ms(),
+            ideal_p99_9_over_p50: None,
             refusals_p99_ms: tally.refused.quantile_ms(0.99),
             send_lag_p99_ms: tally.lag.quantile_ms(0.99),
             used,

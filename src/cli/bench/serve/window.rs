@@ -11,6 +11,7 @@ use std::{
 use super::{
     arrivals::{MOST_ARRIVALS, poisson},
     drive::{MOST_OUTSTANDING, Sender, open_loop},
+    ideal::Ideal,
     table::{Row, Times},
     target::Target,
     usage::usage,
@@ -26,6 +27,8 @@ pub struct Windows<'a, S> {
     pub target: &'a Target,
     pub seconds: Duration,
     pub seed: u64,
+    /// Where the peak is known.
+    pub ideal: Option<Ideal>,
 }
 
 impl<S: Sender> Windows<'_, S> {
@@ -36,6 +39,7 @@ impl<S: Sender> Windows<'_, S> {
             return Err(format!("--rate {name}: {scheduled:.0} requests are more than a window holds").into());
         }
         let schedule = poisson(per_s, self.seconds.as_secs_f64(), self.seed.wrapping_add(number));
+        let ideal = self.ideal.and_then(|ideal| ideal.p99_9_over_p50(&schedule, per_s));
         let (scheduled, before) = (schedule.len(), self.target.snapshot());
         let most_mib = Arc::new(AtomicU64::new(0));
         let looking = tokio::spawn(look(self.target.pid(), Arc::clone(&most_mib)));
@@ -44,6 +48,7 @@ impl<S: Sender> Windows<'_, S> {
         let (tally, took) = driven?;
         let times = Times { window: self.seconds, took };
         let mut row = Row::new(name, scheduled, times, tally, (before, self.target.snapshot()));
+        row.ideal_p99_9_over_p50 = ideal;
         row.server_rss_most_mib = before.server.map(|before| before.rss_mib.max(most_mib.load(Relaxed) as f64));
         Ok(row)
     }
