@@ -11,7 +11,7 @@ use super::{
     align::{self, ImplausibleLandmarks},
     batch::DeviceError,
     decode::{self, DecodeError},
-    locate::{self, Chosen, Framing, View},
+    locate::{self, Framing, View},
     quality,
     shares::{Late, Share},
 };
@@ -107,10 +107,8 @@ pub enum ExtractError {
 pub(super) struct Looked {
     pub assessment: Assessment,
     pub timings: Timings,
-    /// The image, and what aligns its face; `None` where no face was found.
-    face: Option<(Arc<Pixels>, Placed)>,
-    /// The room that the pixels take.
-    _held: Share,
+    /// The face, aligned; `None` where there is none, or it is not accepted.
+    face: Option<FaceCrop>,
 }
 
 /// The landmarks that align the face.
@@ -130,9 +128,9 @@ impl Placed {
 }
 
 impl Looked {
-    fn without_face(held: Share, thresholds: &QualityThresholds, timings: Timings) -> Self {
+    fn without_face(thresholds: &QualityThresholds, timings: Timings) -> Self {
         let assessment = Assessment { measures: vec![locate::presence(None, thresholds)], face: None };
-        Self { assessment, timings, face: None, _held: held }
+        Self { assessment, timings, face: None }
     }
 }
 
@@ -150,16 +148,7 @@ impl Pipeline {
             }
             return Ok(Extraction { outcome: Err(looked.assessment), timings });
         }
-        let Some((pixels, placed)) = looked.face else {
-            return Err(ExtractError::Internal("an accepted face has landmarks"));
-        };
-        let started = Instant::now();
-        let (size, alignment) = (self.device.input_size(Role::Embed), self.card.alignment);
-        let crop = self
-            .on_a_core(turn, move || align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height)))
-            .await?;
-        timings.align += started.elapsed();
-        let Ok(FaceCrop(crop)) = crop else {
+        let Some(FaceCrop(crop)) = looked.face else {
             return Err(ExtractError::Internal("plausible landmarks align"));
         };
         let output = self.device.run(Role::Embed, crop, turn).await?;
@@ -170,28 +159,36 @@ impl Pipeline {
         Ok(Extraction { outcome: Ok(template), timings })
     }
 
-    /// Decodes, finds the face, places its landmarks and measures its quality.
+    /// Decodes, finds the face, places its landmarks, measures its quality, and aligns it where that is accepted. Work on pixels that
+    /// needs no network between is done in one go: each time a core is asked for costs as much as a small resize.
     pub(super) async fn look(&self, face: FaceInput, turn: &Turn) -> Result<Looked, ExtractError> {
         let FaceInput { image, landmarks } = face;
         let limits = self.decode;
         let started = Instant::now();
-        let held = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
-        let pixels = self
+        let _held = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
+        let (first, side) = (Framing::ALL[0], self.device.input_size(Role::Detect).width);
+        let (pixels, view) = self
             .on_a_core(turn, move || -> Result<_, ExtractError> {
                 let pixels = decode::decode(image.source(), &limits)?;
                 if let Some(five) = &landmarks {
                     align::check_landmarks(five, pixels.width(), pixels.height())?;
                 }
-                Ok(Arc::new(pixels))
+                let view = View::new(&pixels, first, side);
+                Ok((Arc::new(pixels), view))
             })
             .await??;
         let mut timings = Timings { decode: started.elapsed(), ..Timings::default() };
         Metrics::get().stage("decode", timings.decode);
 
         let started = Instant::now();
-        let mut located = None;
+        let (mut located, mut view) = (None, Some(view));
         for framing in Framing::ALL {
-            let Some(face) = self.find_face(&pixels, framing, turn).await? else { continue };
+            let view = match view.take() {
+                Some(view) => view,
+                None => self.view(&pixels, framing, turn).await?,
+            };
+            let faces = self.faces_in(view, framing, turn).await?;
+            let Some(face) = locate::choose(&faces, pixels.width(), pixels.height()) else { continue };
             let Some(seen) = self.place_landmarks(&pixels, face.rect, turn).await? else { continue };
             let placed = match landmarks {
                 Some(five) => {
@@ -206,26 +203,26 @@ impl Pipeline {
         let thresholds = self.card.quality;
         let Some((face, placed)) = located else {
             timings.align = started.elapsed();
-            return Ok(Looked::without_face(held, &thresholds, timings));
+            return Ok(Looked::without_face(&thresholds, timings));
         };
         let five = placed.landmarks().five();
-        let judged = Arc::clone(&pixels);
-        let measures = self.on_a_core(turn, move || quality::assess(&judged, &five, &thresholds)).await?;
-        let measures = std::iter::once(locate::presence(Some(&face), &thresholds)).chain(measures).collect();
+        let (size, alignment) = (self.device.input_size(Role::Embed), self.card.alignment);
+        let judge = move || {
+            let presence = locate::presence(Some(&face), &thresholds);
+            let measures = std::iter::once(presence).chain(quality::assess(&pixels, &five, &thresholds)).collect();
+            let assessment = Assessment { measures, face: Some((face.rect, five)) };
+            let aligned = || align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height)).ok();
+            (assessment.acceptable().then(aligned).flatten(), assessment)
+        };
+        let (face, assessment) = self.on_a_core(turn, judge).await?;
         timings.align = started.elapsed();
         Metrics::get().stage("align", timings.align);
-        let assessment = Assessment { measures, face: Some((face.rect, five)) };
-        Ok(Looked { face: Some((pixels, placed)), assessment, timings, _held: held })
+        Ok(Looked { face, assessment, timings })
     }
 
-    async fn find_face(
-        &self,
-        pixels: &Arc<Pixels>,
-        framing: Framing,
-        turn: &Turn,
-    ) -> Result<Option<Chosen>, ExtractError> {
-        let faces = self.find_faces(pixels, framing, turn).await?;
-        Ok(locate::choose(&faces, pixels.width(), pixels.height()))
+    async fn view(&self, pixels: &Arc<Pixels>, framing: Framing, turn: &Turn) -> Result<View, ExtractError> {
+        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
+        self.on_a_core(turn, move || View::new(&image, framing, side)).await
     }
 
     /// All faces that the detector sees in this framing.
@@ -235,8 +232,12 @@ impl Pipeline {
         framing: Framing,
         turn: &Turn,
     ) -> Result<Vec<locate::Face>, ExtractError> {
-        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
-        let View { pixels: seen, map } = self.on_a_core(turn, move || View::new(&image, framing, side)).await?;
+        let view = self.view(pixels, framing, turn).await?;
+        self.faces_in(view, framing, turn).await
+    }
+
+    async fn faces_in(&self, view: View, framing: Framing, turn: &Turn) -> Result<Vec<locate::Face>, ExtractError> {
+        let View { pixels: seen, map } = view;
         let output = self.device.run(Role::Detect, seen, turn).await?;
         let found = detector::detections(&output.values, framing.least_score());
         Ok(map.faces(found.into_iter().map(|d| (d.rect, d.score))))
