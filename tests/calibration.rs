@@ -74,6 +74,7 @@ fn the_cards_table_is_what_its_source_gives() {
         .args([pairs.as_os_str(), "--models".as_ref(), models.as_os_str()])
         .output()
         .unwrap();
+    assert!(!run.stdout.is_empty(), "{}", String::from_utf8_lossy(&run.stderr));
     let found: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
     println!("{found:#}");
 
