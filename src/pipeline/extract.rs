@@ -1,7 +1,7 @@
 //! From an image to a template: decode, locate, judge, align, embed.
 
 use std::{
-    ops::Add,
+    ops::{Add, Deref},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -111,6 +111,20 @@ pub(super) struct Looked {
     face: Option<FaceCrop>,
 }
 
+/// A decoded image, and the room that it takes: whoever works on the one holds the other, also where nobody waits any more.
+struct Image {
+    pixels: Pixels,
+    _room: Share,
+}
+
+impl Deref for Image {
+    type Target = Pixels;
+
+    fn deref(&self) -> &Pixels {
+        &self.pixels
+    }
+}
+
 /// The landmarks that align the face.
 enum Placed {
     /// By the landmark network.
@@ -165,7 +179,7 @@ impl Pipeline {
         let FaceInput { image, landmarks } = face;
         let limits = self.decode;
         let started = Instant::now();
-        let _held = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
+        let room = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
         let (first, side) = (Framing::ALL[0], self.device.input_size(Role::Detect).width);
         let (pixels, view) = self
             .on_a_core(turn, move || -> Result<_, ExtractError> {
@@ -174,7 +188,7 @@ impl Pipeline {
                     align::check_landmarks(five, pixels.width(), pixels.height())?;
                 }
                 let view = View::new(&pixels, first, side);
-                Ok((Arc::new(pixels), view))
+                Ok((Arc::new(Image { pixels, _room: room }), view))
             })
             .await??;
         let mut timings = Timings { decode: started.elapsed(), ..Timings::default() };
@@ -185,7 +199,10 @@ impl Pipeline {
         for framing in Framing::ALL {
             let view = match view.take() {
                 Some(view) => view,
-                None => self.view(&pixels, framing, turn).await?,
+                None => {
+                    let image = Arc::clone(&pixels);
+                    self.on_a_core(turn, move || View::new(&image, framing, side)).await?
+                }
             };
             let faces = self.faces_in(view, framing, turn).await?;
             let Some(face) = locate::choose(&faces, pixels.width(), pixels.height()) else { continue };
@@ -220,23 +237,13 @@ impl Pipeline {
         Ok(Looked { face, assessment, timings })
     }
 
-    async fn view(&self, pixels: &Arc<Pixels>, framing: Framing, turn: &Turn) -> Result<View, ExtractError> {
-        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
-        self.on_a_core(turn, move || View::new(&image, framing, side)).await
-    }
-
-    /// All faces that the detector sees in this framing.
-    pub(super) async fn find_faces(
+    /// All faces that the detector sees in a view in this framing.
+    pub(super) async fn faces_in(
         &self,
-        pixels: &Arc<Pixels>,
+        view: View,
         framing: Framing,
         turn: &Turn,
     ) -> Result<Vec<locate::Face>, ExtractError> {
-        let view = self.view(pixels, framing, turn).await?;
-        self.faces_in(view, framing, turn).await
-    }
-
-    async fn faces_in(&self, view: View, framing: Framing, turn: &Turn) -> Result<Vec<locate::Face>, ExtractError> {
         let View { pixels: seen, map } = view;
         let output = self.device.run(Role::Detect, seen, turn).await?;
         let found = detector::detections(&output.values, framing.least_score());
@@ -246,7 +253,7 @@ impl Pipeline {
     /// `None` where the network's landmarks are no face.
     async fn place_landmarks(
         &self,
-        pixels: &Arc<Pixels>,
+        pixels: &Arc<Image>,
         face: Rect,
         turn: &Turn,
     ) -> Result<Option<Placed>, ExtractError> {

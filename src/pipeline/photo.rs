@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::{ExtractError, ImageInput, Pipeline, batch::DeviceError, decode, locate::Framing};
+use super::{
+    ExtractError, ImageInput, Pipeline,
+    batch::DeviceError,
+    decode,
+    locate::{Framing, View},
+};
 use crate::{
     domain::{Lane, ModelDigest, Pixels, QualityThresholds, Rect, Template, Turn},
     model::Role,
@@ -32,7 +37,9 @@ impl Pipeline {
     /// [`ExtractError::Device`] and [`ExtractError::Late`].
     pub async fn faces_in_photo(&self, photo: &Arc<Pixels>, deadline: Instant) -> Result<Vec<PhotoFace>, ExtractError> {
         let turn = Turn::own(Lane::Enrolment, deadline);
-        let mut faces = self.find_faces(photo, Framing::Photo, &turn).await?;
+        let (whole, side) = (Arc::clone(photo), self.device.input_size(Role::Detect).width);
+        let view = self.on_a_core(&turn, move || View::new(&whole, Framing::Photo, side)).await?;
+        let mut faces = self.faces_in(view, Framing::Photo, &turn).await?;
         let area = |rect: &Rect| rect.width * rect.height;
         faces.sort_by(|a, b| area(&b.rect).total_cmp(&area(&a.rect)));
         let photo = Arc::clone(photo);
