@@ -12,6 +12,7 @@ use super::{
     device::{DeviceChoice, DeviceError},
     executor::{Executor, Role},
     landmarks,
+    plan::RangeError,
     precision::Precision,
     shapes::GraphError,
 };
@@ -32,6 +33,8 @@ pub enum OpenError {
     Contract(#[from] ContractError),
     #[error("the {} network cannot be planned: {source}", role.as_str())]
     Graph { role: Role, source: GraphError },
+    #[error(transparent)]
+    Ranges(#[from] RangeError),
     #[error("the {} network needs {op}, which this executor does not do", role.as_str())]
     Unsupported { role: Role, op: &'static str },
     #[error("{}: the card has no measured agreement with f32 that reaches a floor (`precisions` in model.toml)", .0.as_str())]

@@ -4,10 +4,12 @@
 //! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile, so
 //! an image alone and among others gives the same bits.
 
+pub mod calibrate;
 mod ceiling;
 mod convolve;
 mod depthwise;
 mod epilogue;
+mod factors;
 mod kernels;
 mod layout;
 mod network;
@@ -26,6 +28,7 @@ use self::{
 use super::{
     contract::Input,
     executor::{ExecuteError, Executor, InputSize, Role},
+    graph::ValueId,
     plan::Plan,
     precision::Precision,
     set::{ModelSet, OpenError},
@@ -144,6 +147,12 @@ impl Threads {
         Ok(Self { pool, work: (0..threads.get()).map(|_| Workspace::default()).collect() })
     }
 
+    /// As [`Prepared::watch`]; images of another size were left out.
+    fn watch(&mut self, prepared: &Prepared, images: &[&Pixels], watch: impl FnMut(ValueId, &[f32]) + Send) {
+        let (threads, work) = (self.work.len(), &mut self.work);
+        self.pool.install(|| prepared.watch(&mut work[0], threads, images, watch));
+    }
+
     fn run(&mut self, prepared: &Prepared, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
         let expected = prepared.size;
         for (index, image) in images.iter().enumerate() {
@@ -191,6 +200,13 @@ impl Prepared {
             outputs.extend(values.chunks_exact(values.len() / images.len()).map(<[f32]>::to_vec));
         }
         outputs
+    }
+
+    /// Runs `images` one after the other and shows the values whose ranges int8 needs.
+    fn watch(&self, work: &mut Workspace, threads: usize, images: &[&Pixels], mut watch: impl FnMut(ValueId, &[f32])) {
+        for image in images {
+            self.network.run_watched(work, 1, threads, |x| self.normalise(&[image], x), &mut watch);
+        }
     }
 
     fn normalise(&self, images: &[&Pixels], x: &mut [f32]) {

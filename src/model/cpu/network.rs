@@ -1,6 +1,6 @@
 //! One network, ready to run: a plan with its weights packed, and where its values lie.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use rayon::prelude::*;
 
@@ -8,14 +8,14 @@ use super::{
     convolve::{Dense, Part, Scratch},
     depthwise::{Depthwise, Grouped},
     epilogue::slopes,
-    kernels::{Level, Pass, TILE, Vector},
-    layout::{LANES, Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
+    kernels::{Factors, Level, Pass, TILE, Vector},
+    layout::{LANES, Line, area, blocks, floats, floats_mut, from_interleaved, lines, per_channel, to_planes},
     ops::{self, Slide},
     winograd::Winograd,
 };
 use crate::model::{
-    graph::{Edges, Shape, Window},
-    plan::{Action, Arena, Convolution, Plan, Step},
+    graph::{Edges, Shape, ValueId, Window},
+    plan::{Action, ActivationRange, Arena, Convolution, Plan, Step},
     precision::Precision,
 };
 
@@ -62,6 +62,8 @@ struct Placed {
     /// Slots of the operands and of the result.
     inputs: Vec<usize>,
     output: usize,
+    /// The value that it reads first, where int8 needs the range of it.
+    watched: Option<ValueId>,
 }
 
 pub struct Network {
@@ -88,13 +90,16 @@ pub struct Workspace {
 impl Network {
     /// The error names what this executor does not do.
     pub fn new(plan: Plan, level: Level, precision: Precision) -> Result<Self, &'static str> {
-        let bf16 = match precision {
-            Precision::F32 => false,
-            Precision::Bf16 if level.has_bf16() => true,
+        let factors = match precision {
+            Precision::F32 => Factors::F32,
+            Precision::Bf16 if level.has_bf16() => Factors::Bf16,
             Precision::Bf16 => return Err("bf16 on a processor without AVX512_BF16"),
-            Precision::Int8 => return Err("int8"),
+            Precision::Int8 if plan.ranges.len() == plan.byte_values().len() => Factors::Int8,
+            Precision::Int8 => return Err("activation ranges for int8"),
         };
-        let Plan { steps, shapes, output } = plan;
+        let range_of: HashMap<ValueId, ActivationRange> =
+            plan.ranges.iter().map(|range| (range.value, *range)).collect();
+        let Plan { steps, shapes, output, .. } = plan;
         let input = shapes[0];
         let dense = |c: &Convolution| c.groups == 1;
         let reads_input = |step: &&Step| step.inputs.contains(&0);
@@ -114,13 +119,19 @@ impl Network {
         for step in steps {
             let (shape, out) = (shapes[step.inputs[0]], shapes[step.output]);
             let slide = |window, padding| Slide { shape, out, window, padding };
+            let mut watched = None;
             let layer = match step.action {
                 Action::Convolution(c) if c.groups == 1 => {
                     let interleaved = interleaved && step.inputs[0] == 0;
-                    let pairs = bf16 && shape.channels.is_multiple_of(2 * LANES);
-                    match Winograd::pays(&c, out, pairs).filter(|_| !interleaved) {
+                    let bytes = !interleaved && c.takes_bytes(shape);
+                    watched = bytes.then_some(step.inputs[0]);
+                    let factors = if bytes || factors != Factors::Int8 { factors } else { Factors::F32 };
+                    let range = range_of.get(&step.inputs[0]);
+                    let pairs = factors == Factors::Bf16 && shape.channels.is_multiple_of(2 * LANES);
+                    let pays = || Winograd::pays(&c, out, pairs).filter(|_| !interleaved && factors != Factors::Int8);
+                    match pays() {
                         Some(side) => Layer::Winograd(Winograd::new(&c, shape, out, side, pairs)),
-                        None => Layer::Dense(Dense::new(&c, shape, out, interleaved, bf16)),
+                        None => Layer::Dense(Dense::new(&c, shape, out, interleaved, factors, range)),
                     }
                 }
                 Action::Convolution(c) if c.groups == shape.channels && c.bias.len() == shape.channels => {
@@ -146,7 +157,7 @@ impl Network {
                 Action::Flatten => Layer::Flatten,
             };
             let inputs = step.inputs.iter().map(|&id| place(id)).collect();
-            layers.push(Placed { layer, shape, out, inputs, output: place(step.output) });
+            layers.push(Placed { layer, shape, out, inputs, output: place(step.output), watched });
         }
         let largest = slots.iter().max().map_or(1, |lines| lines * size_of::<Line>());
         let together = (MAX_ACTIVATION / largest.max(1)).clamp(1, MAX_TOGETHER);
@@ -161,6 +172,19 @@ impl Network {
     /// Outputs of n images, one after the other; each in the order channel, row, column. `fill` writes the input: image,
     /// row, column, channel. `threads` share the work; they are those of the current pool.
     pub fn run(&self, work: &mut Workspace, n: usize, threads: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
+        self.run_watched(work, n, threads, fill, |_, _| {})
+    }
+
+    /// As [`Self::run`]; `watch` sees each value whose range int8 needs, when it is read, with zeros in the place of
+    /// channels that are not there.
+    pub fn run_watched(
+        &self,
+        work: &mut Workspace,
+        n: usize,
+        threads: usize,
+        fill: impl FnOnce(&mut [f32]),
+        mut watch: impl FnMut(ValueId, &[f32]),
+    ) -> Vec<f32> {
         work.slots.resize_with(self.slots.len().max(work.slots.len()), Vec::new);
         work.scratch.resize_with(threads.max(work.scratch.len()), Scratch::default);
         for (slot, &lines) in work.slots.iter_mut().zip(&self.slots) {
@@ -177,6 +201,9 @@ impl Network {
         for placed in &self.layers {
             let mut y = std::mem::take(&mut work.slots[placed.output]);
             let operand = |i: usize| placed.inputs.get(i).map_or(&[][..], |&slot| &work.slots[slot]);
+            if let Some(value) = placed.watched {
+                watch(value, floats(&operand(0)[..lines(placed.shape) * n]));
+            }
             let out = &mut y[..lines(placed.out) * n];
             placed.run(self.level, &mut work.scratch[..threads], [operand(0), operand(1)], n, out);
             work.slots[placed.output] = y;

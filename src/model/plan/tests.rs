@@ -154,7 +154,7 @@ fn values_share_memory_only_after_their_time() {
         steps.iter().map(|s| s.frees.clone()).collect::<Vec<_>>(),
         [vec![0], vec![], vec![2], vec![3], vec![4, 1]]
     );
-    let plan = Plan { steps, shapes: vec![ONE; 6], output: 5 };
+    let plan = Plan { steps, shapes: vec![ONE; 6], output: 5, ranges: vec![] };
     let arena = Arena::of(&plan);
     assert_eq!((arena.slots.as_slice(), arena.elements(4)), ([9; 3].as_slice(), 108));
     let mut held: Vec<Option<ValueId>> = vec![None; arena.slots.len()];

@@ -13,7 +13,7 @@ use self::transform::{Four, Scheme, Two};
 use super::{
     convolve::{Part, Scratch},
     epilogue::Epilogue,
-    kernels::{Chunk, Level, PANEL, Pass, TILE, Tile, Vector},
+    kernels::{Chunk, Factors, Level, PANEL, Pass, TILE, Tile, Vector},
     layout::{LANES, Line, area, blocks, pair_of_bf16},
 };
 use crate::model::{
@@ -160,8 +160,9 @@ impl Winograd {
                 let chunks = &scratch.chunks;
                 let sources = [&scratch.gathered[..], &[]];
                 let sums = &mut scratch.sums[(position * tiles + part.start) * width..][..part.len() * width];
-                let (pixels, stride, bf16) = (part.len(), LANES, self.bf16);
-                Tile { chunks, sources, weights, pixels, stride, width, first: true, bf16 }.accumulate(level, sums);
+                let (pixels, stride) = (part.len(), LANES);
+                let factors = if self.bf16 { Factors::Bf16 } else { Factors::F32 };
+                Tile { chunks, sources, weights, pixels, stride, width, first: true, factors }.accumulate(level, sums);
             }
         }
     }

@@ -1,0 +1,40 @@
+//! Which values int8 must be able to say: the ranges that a network's activations take on given images, in f32.
+
+use std::{collections::BTreeMap, num::NonZeroUsize};
+
+use super::{Prepared, Threads, kernels::Level};
+use crate::{
+    domain::Pixels,
+    model::{
+        contract::Input,
+        executor::Role,
+        graph::ValueId,
+        plan::{ActivationRange, Plan},
+        precision::Precision,
+        set::OpenError,
+    },
+};
+
+/// The ranges of all values that int8 rounds to bytes, over `images` of the network's size; others are left out.
+pub fn ranges(
+    plan: Plan,
+    input: &Input,
+    images: &[&Pixels],
+    threads: NonZeroUsize,
+) -> Result<Vec<ActivationRange>, OpenError> {
+    let values = plan.byte_values();
+    let prepared = Prepared::new(Role::Embed, plan, input, Precision::F32, Level::best())?;
+    let images: Vec<&Pixels> = (images.iter().copied())
+        .filter(|image| (image.width(), image.height()) == (prepared.size.width, prepared.size.height))
+        .collect();
+    let mut threads = Threads::new(threads)?;
+    let mut seen: BTreeMap<ValueId, (f32, f32)> = values.iter().map(|&value| (value, (0.0, 0.0))).collect();
+    threads.watch(&prepared, &images, |value, x| {
+        if let Some((low, high)) = seen.get_mut(&value) {
+            for &v in x {
+                (*low, *high) = (low.min(v), high.max(v));
+            }
+        }
+    });
+    Ok(seen.into_iter().map(|(value, (low, high))| ActivationRange { value, low, high }).collect())
+}

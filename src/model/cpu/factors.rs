@@ -1,0 +1,193 @@
+//! What dense convolutions multiply: inputs and weights as f32, rounded to bf16, or as bytes.
+//!
+//! A byte of an input stands for `(byte - zero) * step`, a byte of a weight for itself times a step of its channel out. So
+//! zeros of the padding are exact, and the sum over the input's bytes is wrong by `zero` times the sum of the weights: a whole
+//! number that is added before the sum becomes a float.
+
+use std::ops::Range;
+
+use super::{
+    kernels::{Factors, Level, PANEL, Pass, Vector},
+    layout::{LANES, Line, blocks, pair_of_bf16, per_channel},
+};
+use crate::model::{
+    graph::Shape,
+    plan::{ActivationRange, Convolution},
+};
+
+/// How the values of an input become bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes {
+    step: f32,
+    inverse: f32,
+    /// 0 to 255: stands for 0.
+    zero: u8,
+}
+
+impl Bytes {
+    pub fn new(range: &ActivationRange) -> Self {
+        let (low, high) = (range.low.min(0.0), range.high.max(0.0));
+        // Nothing was seen but zeros: any step says them. Ranges of no width to speak of must not make it infinite.
+        let step = ((high - low) / 255.0).max(f32::MIN_POSITIVE * 1e6);
+        let zero = (-low / step).round_ties_even().clamp(0.0, 255.0) as u8;
+        Self { step, inverse: 1.0 / step, zero }
+    }
+
+    /// A pixel of zeros.
+    pub fn zeros(self) -> Line {
+        Line([f32::from_bits(u32::from_le_bytes([self.zero; 4])); LANES])
+    }
+}
+
+/// What makes floats of whole sums.
+pub struct Whole {
+    pub input: Bytes,
+    /// For each channel out: a whole number to add first.
+    pub more: Vec<Line>,
+    /// For each channel out: the factor of the sum.
+    pub step: Vec<Line>,
+}
+
+/// Rounds an input of `plane` lines for each block of channels, of which those in `wanted` are needed: to bytes where it is
+/// said how, else to bf16. `y` gets as many lines for each two or four blocks.
+pub fn convert(level: Level, x: &[Line], plane: usize, wanted: Range<usize>, bytes: Option<Bytes>, y: &mut Vec<Line>) {
+    let each = if bytes.is_some() { 4 } else { 2 };
+    let groups = x.len().div_ceil(each * plane);
+    y.resize((groups * plane).max(y.len()), Line::ZERO);
+    for (x, y) in x.chunks(each * plane).zip(y.chunks_exact_mut(plane)) {
+        let lines = |at: usize| x.get(at * plane..(at + 1) * plane).and_then(|lines| lines.get(wanted.clone()));
+        let y = &mut y[wanted.clone()];
+        let low = lines(0).unwrap_or(&[]);
+        match bytes {
+            Some(bytes) => {
+                let count = x.len() / plane;
+                // Lines that are missing are not stored.
+                let lines = std::array::from_fn(|at| lines(at).unwrap_or(low));
+                level.run(Quantise { bytes, lines, count, y });
+            }
+            None => level.run(Round { low, high: lines(1).unwrap_or(&[]), y }),
+        }
+    }
+}
+
+/// Two lines become one of bf16.
+struct Round<'a> {
+    low: &'a [Line],
+    /// Where a line is missing, the half stays as it is.
+    high: &'a [Line],
+    y: &'a mut [Line],
+}
+
+impl Pass for Round<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (y, x) in self.y.iter_mut().zip(self.low) {
+            V::load(x).store_half(y, false);
+        }
+        for (y, x) in self.y.iter_mut().zip(self.high) {
+            V::load(x).store_half(y, true);
+        }
+    }
+}
+
+/// Up to four lines become one of bytes.
+struct Quantise<'a> {
+    bytes: Bytes,
+    lines: [&'a [Line]; 4],
+    /// How many of them count.
+    count: usize,
+    y: &'a mut [Line],
+}
+
+impl Pass for Quantise<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { bytes: Bytes { inverse, zero, .. }, lines, count, y } = self;
+        let (most, zero) = (f32::from(255 - zero), i16::from(zero));
+        let lines = lines.map(|lines| &lines[..y.len()]);
+        for (at, y) in y.iter_mut().enumerate() {
+            V::store_bytes(lines.map(|lines| V::load(&lines[at]).times(inverse)), count, most, zero, y);
+        }
+    }
+}
+
+/// A convolution's weights: panel, chunk, step, line out. Those of bytes come with what their sums need.
+pub fn pack(
+    c: &Convolution,
+    shape: Shape,
+    interleaved: bool,
+    factors: Factors,
+    range: Option<&ActivationRange>,
+) -> (Vec<Line>, Option<Whole>) {
+    let (taps, channels, out) = (c.window.height * c.window.width, shape.channels, c.bias.len());
+    // Where in a filter the values of each step stand.
+    let steps = if interleaved { steps_of_rows(c, channels, factors) } else { steps_of_lines(taps, channels, factors) };
+    let mut packed = vec![Line::ZERO; blocks(out) * steps.len()];
+    let whole = range.filter(|_| factors == Factors::Int8).map(Bytes::new);
+    let (mut more, mut step_out) = (Vec::new(), Vec::new());
+    for (o, filter) in c.weight.chunks_exact(taps * channels).enumerate() {
+        let panel = o / (LANES * PANEL);
+        let width = PANEL.min(blocks(out) - panel * PANEL);
+        let lines = packed[panel * PANEL * steps.len()..].iter_mut().skip(o / LANES % PANEL).step_by(width);
+        let step_of_weights = largest(filter) / 127.0;
+        let byte = |w: f32| (w / step_of_weights).round_ties_even() as i8;
+        for (line, step) in lines.zip(&steps) {
+            let value = |at: usize| step.get(at).and_then(|&place| filter.get(place)).copied().unwrap_or(0.0);
+            line.0[o % LANES] = match factors {
+                Factors::F32 => value(0),
+                Factors::Bf16 => pair_of_bf16(value(0), value(1)),
+                Factors::Int8 => {
+                    let bytes = std::array::from_fn(|at| byte(value(at)).cast_unsigned());
+                    f32::from_bits(u32::from_le_bytes(bytes))
+                }
+            };
+        }
+        if let Some(input) = whole {
+            let sum: i32 = filter.iter().map(|&w| i32::from(byte(w))).sum();
+            more.push(f32::from_bits((-i32::from(input.zero) * sum).cast_unsigned()));
+            step_out.push(input.step * step_of_weights);
+        }
+    }
+    (packed, whole.map(|input| Whole { input, more: per_channel(&more), step: per_channel(&step_out) }))
+}
+
+/// Of a filter's values, and above 0.
+fn largest(filter: &[f32]) -> f32 {
+    filter.iter().fold(f32::MIN_POSITIVE * 1e6, |largest, w| largest.max(w.abs()))
+}
+
+/// Rows of the kernel, as they lie in an interleaved image.
+fn steps_of_rows(c: &Convolution, channels: usize, factors: Factors) -> Vec<Vec<usize>> {
+    let taps = c.window.height * c.window.width;
+    let mut steps = Vec::new();
+    for row in 0..c.window.height {
+        let taps_of_row = row * c.window.width..(row + 1) * c.window.width;
+        let places: Vec<usize> = taps_of_row.flat_map(|tap| (0..channels).map(move |c| c * taps + tap)).collect();
+        steps.extend(places.chunks(factors.each()).map(<[usize]>::to_vec));
+    }
+    steps
+}
+
+/// Lines of channels, each at every place of the kernel.
+fn steps_of_lines(taps: usize, channels: usize, factors: Factors) -> Vec<Vec<usize>> {
+    let mut steps = Vec::new();
+    let each = factors.each();
+    for from in (0..channels).step_by(each * LANES) {
+        let lines = blocks(channels - from).min(each);
+        for tap in 0..taps {
+            // Channels beyond the last have no place.
+            let place = |channel: usize| if channel < channels { channel * taps + tap } else { usize::MAX };
+            match factors {
+                Factors::Int8 => steps.extend((0..LANES / 4 * lines).map(|step| {
+                    let first = from + step % lines * LANES + step / lines * 4;
+                    (first..first + 4).map(place).collect()
+                })),
+                _ => {
+                    let line: Vec<usize> = (from..channels.min(from + each * LANES)).map(place).collect();
+                    steps.extend(line.chunks(each).map(<[usize]>::to_vec));
+                }
+            }
+        }
+    }
+    steps
+}
