@@ -104,9 +104,13 @@ impl Pass for Quantise<'_> {
     fn run<V: Vector>(self) {
         let Self { bytes: Bytes { inverse, zero, .. }, lines, count, y } = self;
         let (most, zero) = (f32::from(255 - zero), i16::from(zero));
-        let lines = lines.map(|lines| &lines[..y.len()]);
+        let [a, b, c, d] = lines;
+        let (a, b, c, d) = (&a[..y.len()], &b[..y.len()], &c[..y.len()], &d[..y.len()]);
+        let inverse = V::splat(inverse);
         for (at, y) in y.iter_mut().enumerate() {
-            V::store_bytes(lines.map(|lines| V::load(&lines[at]).times(inverse)), count, most, zero, y);
+            let (a, b) = (V::load(&a[at]).mul(inverse), V::load(&b[at]).mul(inverse));
+            let (c, d) = (V::load(&c[at]).mul(inverse), V::load(&d[at]).mul(inverse));
+            V::store_bytes([a, b, c, d], count, most, zero, y);
         }
     }
 }

@@ -97,6 +97,6 @@ kernel!(sum_bf16, "avx512f,avx512bf16", |acc, value: __m512, weights: __m512| {
 });
 // Products of four bytes fit 18 bits, and their sum is not cut off at the ends of anything but 32 bits.
 kernel!(sum_int8, "avx512f,avx512vnni", |acc: __m512, value: __m512, weights: __m512| {
-    let [acc, value, weights] = [acc, value, weights].map(|bits| _mm512_castps_si512(bits));
-    _mm512_castsi512_ps(_mm512_dpbusd_epi32(acc, value, weights))
+    let (value, weights) = (_mm512_castps_si512(value), _mm512_castps_si512(weights));
+    _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(acc), value, weights))
 });

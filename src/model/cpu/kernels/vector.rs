@@ -204,8 +204,10 @@ impl Vector for __m512 {
 
     #[inline(always)]
     fn whole(line: &Line, more: &Line) -> Self {
-        let [line, more] = [line, more].map(|line| unsafe { _mm512_load_si512(line.0.as_ptr().cast()) });
-        unsafe { _mm512_cvtepi32_ps(_mm512_add_epi32(line, more)) }
+        unsafe {
+            let line = _mm512_load_si512(line.0.as_ptr().cast());
+            _mm512_cvtepi32_ps(_mm512_add_epi32(line, _mm512_load_si512(more.0.as_ptr().cast())))
+        }
     }
 
     #[inline(always)]
@@ -213,9 +215,12 @@ impl Vector for __m512 {
         // What is below all numbers of 32 or 16 bits becomes the least of them, and a byte of 0 in the end.
         unsafe {
             let most = _mm512_set1_ps(most);
-            let [a, b, c, d] = lines.map(|line| _mm512_cvtps_epi32(_mm512_min_ps(line, most)));
+            let [a, b, c, d] = lines;
+            let (a, b) = (_mm512_cvtps_epi32(_mm512_min_ps(a, most)), _mm512_cvtps_epi32(_mm512_min_ps(b, most)));
+            let (c, d) = (_mm512_cvtps_epi32(_mm512_min_ps(c, most)), _mm512_cvtps_epi32(_mm512_min_ps(d, most)));
             let zero = _mm512_set1_epi16(zero);
-            let [ab, cd] = [_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)].map(|x| _mm512_adds_epi16(x, zero));
+            let ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
+            let cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero);
             let mut bytes = _mm512_packus_epi16(ab, cd);
             if count < 4 {
                 bytes = _mm512_maskz_compress_epi32(0x1111 * ((1 << count) - 1), bytes);
