@@ -61,8 +61,7 @@ pub struct Part<'a> {
 }
 
 impl Dense {
-    /// bf16 where the shapes allow it, else f32: pairs of channels must not be cut. Int8 needs the input's range, and an
-    /// input that is not interleaved.
+    /// bf16 where pairs of channels are not cut; int8 with the input's range, where it is not interleaved.
     pub fn new(
         c: &Convolution,
         shape: Shape,
@@ -71,19 +70,6 @@ impl Dense {
         factors: Factors,
         range: Option<&ActivationRange>,
     ) -> Self {
-        let even = |values: usize| values.is_multiple_of(2);
-        let pairs = match interleaved {
-            true => {
-                let (row, stride) = (shape.width * shape.channels, c.window.stride * shape.channels);
-                c.padding == Edges::NONE && even(row) && even(stride)
-            }
-            false => shape.channels.is_multiple_of(2 * LANES),
-        };
-        let factors = match factors {
-            Factors::Bf16 if !pairs => Factors::F32,
-            Factors::Int8 if interleaved || range.is_none() => Factors::F32,
-            factors => factors,
-        };
         let (weights, whole) = pack(c, shape, interleaved, factors, range);
         let (window, padding) = (c.window, c.padding);
         Self { shape, out, window, padding, interleaved, factors, whole, weights, epilogue: Epilogue::new(c) }

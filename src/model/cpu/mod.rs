@@ -12,6 +12,7 @@ mod epilogue;
 mod factors;
 mod kernels;
 mod layout;
+mod method;
 mod network;
 mod ops;
 mod winograd;

@@ -8,19 +8,24 @@ use super::{
     convolve::{Dense, Part, Scratch},
     depthwise::{Depthwise, Grouped},
     epilogue::slopes,
-    kernels::{Factors, Level, Pass, TILE, Vector},
+    kernels::{Level, Pass, TILE, Vector},
     layout::{LANES, Line, area, blocks, floats, floats_mut, from_interleaved, lines, per_channel, to_planes},
+    method::{self, Method},
     ops::{self, Slide},
     winograd::Winograd,
 };
 use crate::model::{
     graph::{Edges, Shape, ValueId, Window},
-    plan::{Action, ActivationRange, Arena, Convolution, Plan, Step},
+    plan::{Action, ActivationRange, Arena, Plan},
     precision::Precision,
 };
 
 /// Bytes of the largest activation of the images that run together, at most, unless one image alone has more.
 const MAX_ACTIVATION: usize = 4 << 20;
+/// The same for a network of more than [`MANY_WEIGHTS`]: these come from memory once for all images that run together.
+const MAX_ACTIVATION_OF_LARGE: usize = 8 << 20;
+/// Weights that do not stay in a common L3 cache once they are packed.
+const MANY_WEIGHTS: usize = 8 << 20;
 /// Images that run together, at most.
 const MAX_TOGETHER: usize = 64;
 
@@ -90,25 +95,19 @@ pub struct Workspace {
 impl Network {
     /// The error names what this executor does not do.
     pub fn new(plan: Plan, level: Level, precision: Precision) -> Result<Self, &'static str> {
-        let factors = match precision {
-            Precision::F32 => Factors::F32,
-            Precision::Bf16 if level.has_bf16() => Factors::Bf16,
-            Precision::Bf16 => return Err("bf16 on a processor without AVX512_BF16"),
-            Precision::Int8 if plan.ranges.len() == plan.byte_values().len() => Factors::Int8,
-            Precision::Int8 => return Err("activation ranges for int8"),
-        };
+        match precision {
+            Precision::Bf16 if !level.has_bf16() => return Err("bf16 on a processor without AVX512_BF16"),
+            Precision::Int8 if plan.ranges.len() != plan.byte_values().len() => {
+                return Err("activation ranges for int8");
+            }
+            _ => {}
+        }
+        let (interleaved, methods) = (method::interleaves(&plan), method::methods(&plan, level, precision));
         let range_of: HashMap<ValueId, ActivationRange> =
             plan.ranges.iter().map(|range| (range.value, *range)).collect();
+        let large = plan.steps.iter().map(|step| step.action.parameters()).sum::<usize>() > MANY_WEIGHTS;
         let Plan { steps, shapes, output, .. } = plan;
         let input = shapes[0];
-        let dense = |c: &Convolution| c.groups == 1;
-        let reads_input = |step: &&Step| step.inputs.contains(&0);
-        // Few channels would leave most of a line empty.
-        let interleaved = input.channels <= 4
-            && output != 0
-            && steps.iter().filter(reads_input).all(|step| {
-                matches!(&step.action, Action::Convolution(c) if dense(c)) && step.inputs.get(1) != Some(&0)
-            });
         let Arena { slot_of, slots } = Arena::new(&steps, shapes.len(), |id| match id {
             0 if interleaved => shapes[0].channels * area(shapes[0]) / LANES + 1,
             id => lines(shapes[id]),
@@ -116,22 +115,20 @@ impl Network {
         // Only values that fusing removed have no slot, and no step reads those.
         let place = |id: usize| slot_of[id].unwrap_or_default();
         let mut layers = Vec::with_capacity(steps.len());
-        for step in steps {
+        for (step, method) in steps.into_iter().zip(methods) {
             let (shape, out) = (shapes[step.inputs[0]], shapes[step.output]);
             let slide = |window, padding| Slide { shape, out, window, padding };
             let mut watched = None;
             let layer = match step.action {
-                Action::Convolution(c) if c.groups == 1 => {
+                Action::Convolution(c) if let Some(method) = method => {
                     let interleaved = interleaved && step.inputs[0] == 0;
-                    let bytes = !interleaved && c.takes_bytes(shape);
-                    watched = bytes.then_some(step.inputs[0]);
-                    let factors = if bytes || factors != Factors::Int8 { factors } else { Factors::F32 };
-                    let range = range_of.get(&step.inputs[0]);
-                    let pairs = factors == Factors::Bf16 && shape.channels.is_multiple_of(2 * LANES);
-                    let pays = || Winograd::pays(&c, out, pairs).filter(|_| !interleaved && factors != Factors::Int8);
-                    match pays() {
-                        Some(side) => Layer::Winograd(Winograd::new(&c, shape, out, side, pairs)),
-                        None => Layer::Dense(Dense::new(&c, shape, out, interleaved, factors, range)),
+                    watched = c.takes_bytes(shape).then_some(step.inputs[0]);
+                    match method {
+                        Method::Winograd { side, bf16 } => Layer::Winograd(Winograd::new(&c, shape, out, side, bf16)),
+                        Method::Dense(factors) => {
+                            let range = range_of.get(&step.inputs[0]);
+                            Layer::Dense(Dense::new(&c, shape, out, interleaved, factors, range))
+                        }
                     }
                 }
                 Action::Convolution(c) if c.groups == shape.channels && c.bias.len() == shape.channels => {
@@ -160,7 +157,8 @@ impl Network {
             layers.push(Placed { layer, shape, out, inputs, output: place(step.output), watched });
         }
         let largest = slots.iter().max().map_or(1, |lines| lines * size_of::<Line>());
-        let together = (MAX_ACTIVATION / largest.max(1)).clamp(1, MAX_TOGETHER);
+        let most = if large { MAX_ACTIVATION_OF_LARGE } else { MAX_ACTIVATION };
+        let together = (most / largest.max(1)).clamp(1, MAX_TOGETHER);
         let (output, output_slot) = (shapes[output], place(output));
         Ok(Self { level, layers, input, interleaved, output, output_slot, slots, together })
     }
