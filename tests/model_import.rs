@@ -97,6 +97,7 @@ fn card(file: &[u8]) -> Contract {
         agreement,
         images: 40,
         source: "made up for a test".into(),
+        ranges: vec![],
     };
     card.precisions = vec![class(Precision::Bf16, Some(0.9)), class(Precision::Int8, Some(0.999))];
     card

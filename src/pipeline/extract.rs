@@ -154,20 +154,32 @@ impl Pipeline {
             return Err(ExtractError::Internal("an accepted face has landmarks"));
         };
         let started = Instant::now();
-        let (size, alignment) = (self.device.input_size(Role::Embed), self.card.alignment);
-        let crop = self
-            .on_a_core(turn, move || align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height)))
-            .await?;
+        let crop = self.cut_out(pixels, placed, turn).await?;
         timings.align += started.elapsed();
-        let Ok(FaceCrop(crop)) = crop else {
-            return Err(ExtractError::Internal("plausible landmarks align"));
-        };
         let output = self.device.run(Role::Embed, crop, turn).await?;
         timings.queue += output.queued;
         timings.extract += output.ran;
         let template = Template::new(self.model, self.card.metric.features(output.values))
             .map_err(|_| DeviceError::Failed("the network's output is no template".into()))?;
         Ok(Extraction { outcome: Ok(template), timings })
+    }
+
+    /// The face as the network takes it, whatever its quality; `None` where none was found.
+    pub(super) async fn aligned(&self, face: FaceInput, turn: &Turn) -> Result<Option<Pixels>, ExtractError> {
+        let looked = self.look(face, turn).await?;
+        match looked.face {
+            Some((pixels, placed)) => Ok(Some(self.cut_out(pixels, placed, turn).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn cut_out(&self, pixels: Arc<Pixels>, placed: Placed, turn: &Turn) -> Result<Pixels, ExtractError> {
+        let (size, alignment) = (self.device.input_size(Role::Embed), self.card.alignment);
+        let cut = move || align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height));
+        match self.on_a_core(turn, cut).await? {
+            Ok(FaceCrop(crop)) => Ok(crop),
+            Err(_) => Err(ExtractError::Internal("plausible landmarks align")),
+        }
     }
 
     /// Decodes, finds the face, places its landmarks and measures its quality.

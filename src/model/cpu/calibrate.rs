@@ -36,5 +36,33 @@ pub fn ranges(
             }
         }
     });
-    Ok(seen.into_iter().map(|(value, (low, high))| ActivationRange { value, low, high }).collect())
+    Ok(seen
+        .into_iter()
+        .map(|(value, (low, high))| ActivationRange { value, low: away(low), high: away(high) })
+        .collect())
+}
+
+/// Rounded away from zero to three digits, which say a range well enough and are short in a card.
+fn away(end: f32) -> f32 {
+    if end == 0.0 {
+        return 0.0;
+    }
+    let unit = 10.0_f64.powi(f64::from(end).abs().log10().floor() as i32 - 2);
+    // As a decimal number, so that the card has three digits.
+    format!("{:e}", ((f64::from(end).abs() / unit).ceil() * unit * f64::from(end.signum())) as f32)
+        .parse()
+        .unwrap_or(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::away;
+
+    #[test]
+    fn ends_are_rounded_away_from_zero() {
+        assert_eq!(
+            [0.0, 1.0, 1.2341, -1.2341, 0.0056781, -98765.0].map(away),
+            [0.0, 1.0, 1.24, -1.24, 0.00568, -98800.0]
+        );
+    }
 }

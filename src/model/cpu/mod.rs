@@ -1,4 +1,5 @@
-//! The executor for CPUs, in f32 and, for the face network, bf16: factors are rounded, sums and all else stay f32.
+//! The executor for CPUs, in f32 and, for the face network, bf16 and int8: factors are rounded, sums are f32 or exact, and all else
+//! stays f32.
 //!
 //! Activations lie in lines of 16 channels ([`layout`]); convolutions are tiles of pixels times panels of channels
 //! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile, so
@@ -58,7 +59,10 @@ impl CpuExecutor {
             // Boxes and landmarks stay exact: only templates are compared by precision class.
             let precision = if role == Role::Embed { precision } else { Precision::F32 };
             let plan = Plan::new(bundle.graph(), bundle.weights());
-            let plan = plan.map_err(|source| OpenError::Graph { role, source })?;
+            let mut plan = plan.map_err(|source| OpenError::Graph { role, source })?;
+            if precision == Precision::Int8 {
+                plan = plan.with_ranges(set.ranges())?;
+            }
             Prepared::new(role, plan, &bundle.contract().input, precision, Level::best())
         };
         Ok(Self {
@@ -87,6 +91,12 @@ impl Executor for CpuExecutor {
         };
         self.threads.run(prepared, images)
     }
+}
+
+/// How each step of a plan is computed on this machine; `None` for what is no dense convolution.
+pub fn methods(plan: &Plan, precision: Precision) -> Vec<Option<&'static str>> {
+    let methods = method::methods(plan, Level::best(), precision);
+    methods.into_iter().map(|method| method.map(method::Method::name)).collect()
 }
 
 /// One network alone, as it came from a file.

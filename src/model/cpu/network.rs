@@ -8,7 +8,7 @@ use super::{
     convolve::{Dense, Part, Scratch},
     depthwise::{Depthwise, Grouped},
     epilogue::slopes,
-    kernels::{Level, Pass, TILE, Vector},
+    kernels::{Factors, Level, Pass, TILE, Vector},
     layout::{LANES, Line, area, blocks, floats, floats_mut, from_interleaved, lines, per_channel, to_planes},
     method::{self, Method},
     ops::{self, Slide},
@@ -120,10 +120,10 @@ impl Network {
             let slide = |window, padding| Slide { shape, out, window, padding };
             let mut watched = None;
             let layer = match step.action {
-                Action::Convolution(c) if let Some(method) = method => {
+                Action::Convolution(c) if c.groups == 1 => {
                     let interleaved = interleaved && step.inputs[0] == 0;
                     watched = c.takes_bytes(shape).then_some(step.inputs[0]);
-                    match method {
+                    match method.unwrap_or(Method::Dense(Factors::F32)) {
                         Method::Winograd { side, bf16 } => Layer::Winograd(Winograd::new(&c, shape, out, side, bf16)),
                         Method::Dense(factors) => {
                             let range = range_of.get(&step.inputs[0]);

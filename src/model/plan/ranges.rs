@@ -39,6 +39,8 @@ impl From<ActivationRange> for (ValueId, f32, f32) {
 /// Why ranges are not those of a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
+    #[error("int8 needs activation ranges in the card: `vultus model calibrate` measures them on faces")]
+    None,
     #[error("there are activation ranges for {got} values, the network has {expected}")]
     Count { expected: usize, got: usize },
     #[error("the activation ranges have none for value {0}")]
@@ -48,7 +50,8 @@ pub enum RangeError {
 }
 
 impl ActivationRange {
-    fn is_good(&self) -> bool {
+    /// Finite, and 0 is in it.
+    pub fn is_good(&self) -> bool {
         (-MAX_MAGNITUDE..=0.0).contains(&self.low) && (0.0..=MAX_MAGNITUDE).contains(&self.high)
     }
 }
@@ -79,6 +82,9 @@ impl Plan {
     /// The plan with the ranges of all [`Self::byte_values`], each once: ready for int8.
     pub fn with_ranges(mut self, ranges: &[ActivationRange]) -> Result<Self, RangeError> {
         let values = self.byte_values();
+        if ranges.is_empty() && !values.is_empty() {
+            return Err(RangeError::None);
+        }
         if ranges.len() != values.len() {
             return Err(RangeError::Count { expected: values.len(), got: ranges.len() });
         }
