@@ -195,3 +195,116 @@ fn steps_of_lines(taps: usize, channels: usize, factors: Factors) -> Vec<Vec<usi
     }
     steps
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{
+        cpu::{
+            convolve::{Dense, Part, Scratch},
+            layout::area,
+            tests::noise,
+        },
+        graph::{Edges, Window},
+        plan::Activation,
+    };
+
+    /// The definition, with whole sums: image, channel, row, column.
+    fn expected(c: &Convolution, shape: Shape, out: Shape, n: usize, x: &[f32], range: &ActivationRange) -> Vec<f32> {
+        let step = (range.high - range.low) / 255.0;
+        let zero = (-range.low / step).round_ties_even();
+        let byte = |v: f32| ((v * (1.0 / step)).round_ties_even() + zero).clamp(0.0, 255.0) as i64 - zero as i64;
+        let Window { height, width, stride } = c.window;
+        let mut y = Vec::new();
+        for at in 0..n * out.channels * area(out) {
+            let (image, o) = (at / area(out) / out.channels, at / area(out) % out.channels);
+            let (row, column) = (at % area(out) / out.width, at % out.width);
+            let filter = &c.weight[o * shape.channels * height * width..][..shape.channels * height * width];
+            let step_out = filter.iter().fold(0.0f32, |m, w| m.max(w.abs())) / 127.0;
+            let mut sum = 0;
+            for (place, w) in filter.iter().enumerate() {
+                let r = (row * stride + place / width % height).wrapping_sub(c.padding.top);
+                let col = (column * stride + place % width).wrapping_sub(c.padding.left);
+                if r < shape.height && col < shape.width {
+                    let channel = image * shape.channels + place / width / height;
+                    let v = x[(channel * shape.height + r) * shape.width + col];
+                    sum += byte(v) * (w / step_out).round_ties_even() as i64;
+                }
+            }
+            let v = sum as f32 * (step * step_out) + c.bias[o];
+            y.push(if v > 0.0 { v } else { 0.25 * v });
+        }
+        y
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        #[test]
+        fn bytes_give_the_same_bits_on_every_instruction_set(
+            (channels, outs) in (1usize..140, 1usize..70),
+            (height, width) in (1usize..9, 1usize..20),
+            (kernel, stride) in (1usize..4, 1usize..3),
+            (low, high) in (-1.0f32..0.0, 0.01f32..1.0),
+            padded: bool,
+            n in 1usize..3,
+            seed: u64,
+        ) {
+            let window = Window::square(kernel, stride);
+            let padding = if padded { Edges::all(kernel / 2) } else { Edges::NONE };
+            let size = |size: usize, padding: usize| (size + 2 * padding).checked_sub(kernel).map(|room| room / stride + 1);
+            let (Some(rows), Some(columns)) = (size(height, padding.top), size(width, padding.left)) else { return Ok(()) };
+            let (shape, out) = (Shape::new(channels, height, width), Shape::new(outs, rows, columns));
+            let c = Convolution {
+                weight: noise(outs * channels * kernel * kernel, seed),
+                bias: noise(outs, seed ^ 1),
+                border: None,
+                window,
+                padding,
+                groups: 1,
+                residual: false,
+                activation: Activation::Leaky(0.25),
+            };
+            // Some values lie outside of the range.
+            let x: Vec<f32> = noise(n * channels * height * width, seed ^ 2).into_iter().map(|v| 3.0 * v).collect();
+            let range = ActivationRange { value: 0, low, high };
+            let expected = expected(&c, shape, out, n, &x, &range);
+            let mut lines = vec![Line::ZERO; blocks(channels) * n * area(shape)];
+            for (at, v) in x.iter().enumerate() {
+                let (image, channel, pixel) = (at / area(shape) / channels, at / area(shape) % channels, at % area(shape));
+                lines[(channel / LANES * n + image) * area(shape) + pixel].0[channel % LANES] = *v;
+            }
+            let dense = Dense::new(&c, shape, out, false, Factors::Int8, Some(&range));
+            let pixels = n * area(out);
+            for level in Level::available() {
+                let mut y = vec![Line::ZERO; blocks(outs) * pixels];
+                // In two parts, as two threads would.
+                for pixels_of in [0..pixels / 2, pixels / 2..pixels] {
+                    let planes = y.chunks_exact_mut(pixels).map(|plane| &mut plane[pixels_of.clone()]).collect();
+                    if pixels_of.is_empty() {
+                        continue;
+                    }
+                    let panels = 0..dense.panels();
+                    let part = Part { x: &lines, residual: &[], images: n, pixels: pixels_of, panels, out: planes };
+                    dense.run(level, &mut Scratch::default(), part);
+                }
+                for (at, expected) in expected.iter().enumerate() {
+                    let (image, o, pixel) = (at / area(out) / outs, at / area(out) % outs, at % area(out));
+                    let got = y[o / LANES * pixels + image * area(out) + pixel].0[o % LANES];
+                    prop_assert_eq!(got.to_bits(), expected.to_bits(), "{} {}, {:?}", got, expected, level);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_of_nothing_says_zeros() {
+        let bytes = Bytes::new(&ActivationRange { value: 0, low: 0.0, high: 0.0 });
+        assert!(bytes.inverse.is_finite() && bytes.step > 0.0 && bytes.zero == 0);
+        // Without negative values all bytes are for the others.
+        let bytes = Bytes::new(&ActivationRange { value: 0, low: 0.0, high: 255.0 });
+        assert_eq!((bytes.step, bytes.zero), (1.0, 0));
+    }
+}

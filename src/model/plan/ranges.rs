@@ -41,6 +41,8 @@ impl From<ActivationRange> for (ValueId, f32, f32) {
 pub enum RangeError {
     #[error("int8 needs activation ranges in the card: `vultus model calibrate` measures them on faces")]
     None,
+    #[error("no convolution of the network has enough channels for int8")]
+    Nothing,
     #[error("there are activation ranges for {got} values, the network has {expected}")]
     Count { expected: usize, got: usize },
     #[error("the activation ranges have none for value {0}")]
@@ -82,7 +84,10 @@ impl Plan {
     /// The plan with the ranges of all [`Self::byte_values`], each once: ready for int8.
     pub fn with_ranges(mut self, ranges: &[ActivationRange]) -> Result<Self, RangeError> {
         let values = self.byte_values();
-        if ranges.is_empty() && !values.is_empty() {
+        if values.is_empty() {
+            return Err(RangeError::Nothing);
+        }
+        if ranges.is_empty() {
             return Err(RangeError::None);
         }
         if ranges.len() != values.len() {
