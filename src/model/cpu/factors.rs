@@ -133,21 +133,22 @@ pub fn pack(
         let panel = o / (LANES * PANEL);
         let width = PANEL.min(blocks(out) - panel * PANEL);
         let lines = packed[panel * PANEL * steps.len()..].iter_mut().skip(o / LANES % PANEL).step_by(width);
-        let step_of_weights = largest(filter) / 127.0;
-        let byte = |w: f32| (w / step_of_weights).round_ties_even() as i8;
+        let (bytes, step_of_weights) = if factors == Factors::Int8 { bytes_of(filter) } else { (vec![], 1.0) };
         for (line, step) in lines.zip(&steps) {
-            let value = |at: usize| step.get(at).and_then(|&place| filter.get(place)).copied().unwrap_or(0.0);
+            // Channels that are not there have no value.
+            let place = |at: usize| step.get(at).copied().unwrap_or(usize::MAX);
+            let value = |at: usize| filter.get(place(at)).copied().unwrap_or(0.0);
             line.0[o % LANES] = match factors {
                 Factors::F32 => value(0),
                 Factors::Bf16 => pair_of_bf16(value(0), value(1)),
                 Factors::Int8 => {
-                    let bytes = std::array::from_fn(|at| byte(value(at)).cast_unsigned());
-                    f32::from_bits(u32::from_le_bytes(bytes))
+                    let byte = |at: usize| bytes.get(place(at)).copied().unwrap_or(0).cast_unsigned();
+                    f32::from_bits(u32::from_le_bytes(std::array::from_fn(byte)))
                 }
             };
         }
         if let Some(input) = whole {
-            let sum: i32 = filter.iter().map(|&w| i32::from(byte(w))).sum();
+            let sum: i32 = bytes.iter().map(|&w| i32::from(w)).sum();
             more.push(f32::from_bits((-i32::from(input.zero) * sum).cast_unsigned()));
             step_out.push(input.step * step_of_weights);
         }
@@ -155,9 +156,20 @@ pub fn pack(
     (packed, whole.map(|input| Whole { input, more: per_channel(&more), step: per_channel(&step_out) }))
 }
 
-/// Of a filter's values, and above 0.
-fn largest(filter: &[f32]) -> f32 {
-    filter.iter().fold(f32::MIN_POSITIVE * 1e6, |largest, w| largest.max(w.abs()))
+/// A filter as bytes, and their step. They are rounded to the nearest, then those nearest to a half the other way until their
+/// sum is right: inputs are rarely 0 in the mean, and what rounding adds to all of them is no noise but an offset.
+fn bytes_of(filter: &[f32]) -> (Vec<i8>, f32) {
+    let step = filter.iter().fold(f32::MIN_POSITIVE * 1e6, |largest, w| largest.max(w.abs())) / 127.0;
+    let mut bytes: Vec<i8> = filter.iter().map(|w| (w / step).round_ties_even() as i8).collect();
+    // By how much each is too large, in steps; those that may become smaller or larger first.
+    let errors: Vec<f64> = filter.iter().zip(&bytes).map(|(w, b)| f64::from(*b) - f64::from(w / step)).collect();
+    let sum: f64 = errors.iter().sum();
+    let mut order: Vec<usize> = (0..errors.len()).collect();
+    order.sort_by(|&a, &b| (errors[b] * sum.signum()).total_cmp(&(errors[a] * sum.signum())));
+    for &at in order.iter().take(sum.abs().round() as usize) {
+        bytes[at] -= sum.signum() as i8;
+    }
+    (bytes, step)
 }
 
 /// Rows of the kernel, as they lie in an interleaved image.
@@ -222,15 +234,15 @@ mod tests {
             let (image, o) = (at / area(out) / out.channels, at / area(out) % out.channels);
             let (row, column) = (at % area(out) / out.width, at % out.width);
             let filter = &c.weight[o * shape.channels * height * width..][..shape.channels * height * width];
-            let step_out = filter.iter().fold(0.0f32, |m, w| m.max(w.abs())) / 127.0;
+            let (weights, step_out) = bytes_of(filter);
             let mut sum = 0;
-            for (place, w) in filter.iter().enumerate() {
+            for (place, w) in weights.iter().enumerate() {
                 let r = (row * stride + place / width % height).wrapping_sub(c.padding.top);
                 let col = (column * stride + place % width).wrapping_sub(c.padding.left);
                 if r < shape.height && col < shape.width {
                     let channel = image * shape.channels + place / width / height;
                     let v = x[(channel * shape.height + r) * shape.width + col];
-                    sum += byte(v) * (w / step_out).round_ties_even() as i64;
+                    sum += byte(v) * i64::from(*w);
                 }
             }
             let v = sum as f32 * (step * step_out) + c.bias[o];
@@ -297,6 +309,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn weights_are_rounded_and_their_sum_as_well() {
+        for seed in 1..20 {
+            let filter = noise(576, seed);
+            let (bytes, step) = bytes_of(&filter);
+            let errors = filter.iter().zip(&bytes).map(|(w, b)| f64::from(f32::from(*b) - w / step));
+            assert!(errors.clone().all(|e| e.abs() < 1.0) && bytes.iter().all(|b| b.unsigned_abs() <= 127));
+            assert!(errors.sum::<f64>().abs() <= 0.51);
+        }
+        assert_eq!(bytes_of(&[0.0; 9]).0, [0; 9]);
+        assert_eq!(bytes_of(&[-1.0, 0.5, 1.0]).0, [-127, 64, 127], "a tie alone stays");
     }
 
     #[test]
