@@ -11,8 +11,8 @@ use super::super::{Failure, Outcome, Shared, input, open::cores, runtime};
 use crate::{
     domain::Pixels,
     model::{
-        Precision, Role,
-        calibrate::{FLOOR, Faces, measure},
+        OpenError, Precision, Role,
+        calibrate::{CalibrateError, FLOOR, Faces, measure},
         contract::PrecisionClass,
     },
     pipeline::decode::{Source, decode},
@@ -47,8 +47,17 @@ pub fn run(options: &CalibrateOptions, shared: &Shared) -> Result<Outcome, Failu
     for precision in wanted {
         let known = bundle.contract().precisions.iter().find(|class| class.precision == precision);
         let floor = options.floor.or(known.map(|class| class.floor)).unwrap_or(FLOOR);
-        let class =
-            measure(&bundle, precision, floor, &faces, cores()).map_err(|e| format!("{}: {e}", precision.as_str()))?;
+        let class = match measure(&bundle, precision, floor, &faces, cores()) {
+            Ok(class) => class,
+            // Not asked for by name: what this machine, or this network, cannot do is left as it is.
+            Err(CalibrateError::Open(e @ (OpenError::Unsupported { .. } | OpenError::Ranges(_))))
+                if shared.precision.is_none() =>
+            {
+                eprintln!("{}: not measured: {e}", precision.as_str());
+                continue;
+            }
+            Err(e) => return Err(format!("{}: {e}", precision.as_str()).into()),
+        };
         bundle = bundle.with_class(class.clone())?;
         classes.push(class);
     }

@@ -110,12 +110,12 @@ impl Finish<'_> {
         if !epilogue.uniform() {
             let pixel = first % area(out);
             let (mut row, mut column) = (pixel / out.width, pixel % out.width);
-            for at in 0..y.len() {
+            for (at, y) in y.iter_mut().enumerate() {
                 let mut v = sum(at).add(V::load(epilogue.bias(block, row, column)));
                 if epilogue.residual {
                     v = v.add(V::load(&residual[at]));
                 }
-                v.activate(slope).store(&mut y[at]);
+                v.activate(slope).store(y);
                 column += 1;
                 if column == out.width {
                     (row, column) = ((row + 1) % out.height, 0);
@@ -126,8 +126,8 @@ impl Finish<'_> {
                 sum(at).add(bias).add(V::load(&residual[at])).activate(slope).store(&mut y[at]);
             }
         } else {
-            for at in 0..y.len() {
-                sum(at).add(bias).activate(slope).store(&mut y[at]);
+            for (at, y) in y.iter_mut().enumerate() {
+                sum(at).add(bias).activate(slope).store(y);
             }
         }
     }
