@@ -166,7 +166,7 @@ fn bytes_of(filter: &[f32]) -> (Vec<i8>, f32) {
     let sum: f64 = errors.iter().sum();
     let mut order: Vec<usize> = (0..errors.len()).collect();
     order.sort_by(|&a, &b| (errors[b] * sum.signum()).total_cmp(&(errors[a] * sum.signum())));
-    for &at in order.iter().take(sum.abs().round() as usize) {
+    for &at in order.iter().take((sum.abs() - 0.5).ceil() as usize) {
         bytes[at] -= sum.signum() as i8;
     }
     (bytes, step)

@@ -168,7 +168,9 @@ proptest! {
                 prop_assert!(run(image, 1, 1) == batched, "alone differs from batched");
                 prop_assert!(run(image, 1, 3) == batched, "one thread differs from three");
             }
-            let largest = expected.iter().fold(0.1f32, |m, v| m.max(v.abs()));
+            // Rounding is as large as what is rounded; a clip after it can make the output smaller than that.
+            let rounded = ranges.iter().flat_map(|range| [range.low, range.high]);
+            let largest = expected.iter().copied().chain(rounded).fold(0.1f32, |m, v| m.max(v.abs()));
             let worst = expected.iter().zip(&batched).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             prop_assert!(worst <= 0.1 * largest, "{worst} of {largest} in\n{graph}");
         }
