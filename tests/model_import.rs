@@ -97,6 +97,7 @@ fn card(file: &[u8]) -> Contract {
         agreement,
         images: 40,
         source: "made up for a test".into(),
+        ranges: vec![],
     };
     card.precisions = vec![class(Precision::Bf16, Some(0.9)), class(Precision::Int8, Some(0.999))];
     card
@@ -208,6 +209,54 @@ fn a_precision_serves_when_it_was_measured_to_agree() {
     let check = |precision| place.vultus(&["model", "check", "--model", "means", "--precision", precision]);
     assert_eq!(check("f32").0, 0);
     let (code, out, _) = check("bf16");
+    assert!(code == 3 && out.contains("no measured agreement"), "{out}");
+}
+
+#[test]
+fn int8_serves_with_what_was_measured_on_faces() {
+    let photos = fetched().parent().unwrap().join("photos");
+    if !photos.exists() {
+        println!("skipped: {} is not there", photos.display());
+        return;
+    }
+    let place = Place::new();
+    let (from, to) = (fetched().join("default"), place.at("models/default"));
+    fs::create_dir_all(&to).unwrap();
+    fs::copy(from.join("weights.safetensors"), to.join("weights.safetensors")).unwrap();
+    let card = to.join("model.toml");
+    let mut contract = Contract::parse(&fs::read_to_string(from.join("model.toml")).unwrap()).unwrap();
+    contract.precisions.clear();
+    fs::write(&card, contract.to_toml().unwrap()).unwrap();
+    let check = || place.vultus(&["model", "check", "--images", "1", "--precision", "int8"]);
+    let (code, out, _) = check();
+    assert!(code == 3 && out.contains("no measured agreement"), "{out}");
+
+    let calibrate = |floor| {
+        let photos = photos.to_str().unwrap();
+        place.vultus(&["model", "calibrate", "--faces", photos, "--precision", "int8", "--floor", floor])
+    };
+    let (code, out, err) = calibrate("0.995");
+    assert!(code == 0 && out.contains("may serve"), "{out}{err}");
+    let (code, out, err) = check();
+    assert_eq!(code, 0, "{out}{err}");
+
+    // Ranges that are not the network's, or no numbers, are refused in words.
+    let good = Contract::parse(&fs::read_to_string(&card).unwrap()).unwrap();
+    let mut bad = good.clone();
+    bad.precisions[0].ranges.pop();
+    fs::write(&card, bad.to_toml().unwrap()).unwrap();
+    let (code, out, _) = check();
+    assert!(code == 3 && out.contains("activation ranges for"), "{out}");
+    let mut bad = good.clone();
+    bad.precisions[0].ranges[0].high = f32::INFINITY;
+    fs::write(&card, bad.to_toml().unwrap()).unwrap();
+    let (code, out, _) = check();
+    assert!(code == 3 && out.contains("ranges finite around 0"), "{out}");
+
+    fs::write(&card, good.to_toml().unwrap()).unwrap();
+    let (code, out, err) = calibrate("1");
+    assert!(code == 3 && out.contains("DOES NOT SERVE"), "{out}{err}");
+    let (code, out, _) = check();
     assert!(code == 3 && out.contains("no measured agreement"), "{out}");
 }
 

@@ -7,7 +7,10 @@ use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use vultus::{
     domain::{Pixels, Region},
-    model::{DeviceChoice, Executor, ModelSet, Precision, Role, candle::CandleExecutor, detector, landmarks},
+    model::{
+        Contract, DeviceChoice, Executor, Golden, ModelSet, Precision, Role, candle::CandleExecutor, detector,
+        landmarks, parity::cosine,
+    },
     pipeline::decode::{DecodeLimits, Source, decode},
 };
 
@@ -65,34 +68,80 @@ fn descriptors_of_whole_crops_are_face_apis() {
     assert!(worst < 0.02, "{worst}");
 }
 
-/// The face network in bf16, where this processor has the instructions.
-fn in_bf16(set: &ModelSet) -> Option<Box<dyn Executor>> {
-    match set.executor_in(Precision::Bf16, DeviceChoice::Cpu, NonZeroUsize::new(2).unwrap()) {
-        Ok(executor) => Some(executor),
-        Err(e) => {
+/// The model in a reduced precision, as this program's card lets it serve; `None` where this processor lacks instructions.
+fn reduced(set: &ModelSet, precision: Precision) -> Option<(ModelSet, Box<dyn Executor>)> {
+    let card = Contract::parse(include_str!("../models/default.toml")).unwrap();
+    let class = card.precisions.into_iter().find(|class| class.precision == precision).unwrap();
+    let [detector, landmark, face] = [Role::Detect, Role::Landmark, Role::Embed].map(|role| set.bundle(role).clone());
+    let set = ModelSet::new(detector, landmark, face.with_class(class).unwrap()).unwrap();
+    let set = set.with_precision(precision).unwrap();
+    match set.executor(DeviceChoice::Cpu, NonZeroUsize::new(2).unwrap()) {
+        Ok(executor) => Some((set, executor)),
+        Err(e) if precision == Precision::Bf16 => {
             println!("skipped: {e}");
             None
         }
+        Err(e) => panic!("{e}"),
     }
 }
 
 #[test]
-fn bf16_stays_close_and_decides_the_same() {
+fn reduced_precisions_stay_close_and_decide_the_same() {
     let Some((set, faces, reference)) = setup() else { return };
-    let Some(mut rounded) = in_bf16(&set) else { return };
     let crops = crops(&faces, &reference);
     let images: Vec<&Pixels> = crops.iter().map(|c| &c.1).collect();
-    let (exact, got) = (executor(&set).run(Role::Embed, &images).unwrap(), rounded.run(Role::Embed, &images).unwrap());
-    let worst = got.iter().zip(&exact).map(|(a, b)| distance(a, b)).fold(0.0, f32::max);
-    let mut flips = 0;
-    for a in 0..images.len() {
-        for b in 0..a {
-            flips += usize::from((distance(&exact[a], &exact[b]) <= 0.6) != (distance(&got[a], &got[b]) <= 0.6));
+    let exact = executor(&set).run(Role::Embed, &images).unwrap();
+    for precision in [Precision::Bf16, Precision::Int8] {
+        let Some((_, mut executor)) = reduced(&set, precision) else { continue };
+        let name = precision.as_str();
+        let got = executor.run(Role::Embed, &images).unwrap();
+        let worst = got.iter().zip(&exact).map(|(a, b)| distance(a, b)).fold(0.0, f32::max);
+        let cosine = got.iter().zip(&exact).map(|(a, b)| cosine(a, b)).fold(1.0, f64::min);
+        let share = got.iter().zip(&exact).map(|(a, b)| share(a, b)).fold(0.0, f32::max);
+        let mut flips = 0;
+        for a in 0..images.len() {
+            for b in 0..a {
+                flips += usize::from((distance(&exact[a], &exact[b]) <= 0.6) != (distance(&got[a], &got[b]) <= 0.6));
+            }
         }
+        println!(
+            "{name}: largest distance to f32 {worst:.4}, 1 - cosine {:.1e}, of the largest value {share:.4}; {flips} of 780 decisions differ",
+            1.0 - cosine
+        );
+        assert!(worst <= 0.05, "{name}: {worst}");
+        assert_eq!(flips, 0, "{name}");
     }
-    println!("largest distance of bf16 to f32 {worst:e}, decisions that differ {flips} of 780");
-    assert!(worst < 0.05, "{worst}");
-    assert_eq!(flips, 0);
+}
+
+/// The greatest difference, of the largest value.
+fn share(got: &[f32], exact: &[f32]) -> f32 {
+    let largest = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    got.iter().zip(exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
+}
+
+#[test]
+fn golden_faces_are_within_their_tolerance_in_every_precision() {
+    let Some((set, ..)) = setup() else { return };
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let opened = match precision {
+            Precision::F32 => None,
+            _ => match reduced(&set, precision) {
+                None => continue,
+                opened => opened,
+            },
+        };
+        let (golden, mut executor) = match opened {
+            None => (Golden::of(&set).unwrap(), executor(&set)),
+            Some((set, executor)) => (Golden::of(&set).unwrap(), executor),
+        };
+        let deviations = golden.into_iter().filter(|golden| golden.role == Role::Embed).map(|golden| {
+            let outputs = executor.run(golden.role, &[&golden.image]).unwrap();
+            golden.deviation(&outputs[0])
+        });
+        let worst = deviations.fold(0.0, f32::max);
+        println!("{}: golden faces differ by {worst:.3} tolerances", precision.as_str());
+        assert!(worst <= 0.5, "{worst}: a tolerance leaves room for other faces");
+    }
 }
 
 #[test]
@@ -101,8 +150,10 @@ fn a_face_alone_and_among_others_gives_the_same_bits() {
     let crops = crops(&faces, &reference);
     let images: Vec<&Pixels> = crops.iter().map(|c| &c.1).collect();
     alone_equals_batched(executor(&set), &images);
-    if let Some(executor) = in_bf16(&set) {
-        alone_equals_batched(executor, &images);
+    for precision in [Precision::Bf16, Precision::Int8] {
+        if let Some((_, executor)) = reduced(&set, precision) {
+            alone_equals_batched(executor, &images);
+        }
     }
 }
 

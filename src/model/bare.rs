@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::Path};
 use super::{
     candle,
     contract::{Colour, Input},
-    cpu::CpuNetwork,
+    cpu::{CpuNetwork, calibrate},
     executor::{ExecuteError, Role},
     graph::Graph,
     onnx::{self, OnnxError},
@@ -56,10 +56,25 @@ impl Bare {
         Ok(Self { input, graph, weights, sha256 })
     }
 
-    /// Ready to run on the CPU; the weights move there. Comes with the operations for one image.
-    pub fn into_cpu(self, precision: Precision, threads: NonZeroUsize) -> Result<(CpuNetwork, u64), OpenError> {
-        let plan = Plan::of(&self.graph, self.weights);
-        let plan = plan.map_err(|source| OpenError::Graph { role: Role::Embed, source })?;
+    /// Ready to run on the CPU; the weights move there. Comes with the operations for one image. There is no card to say
+    /// activation ranges: int8 takes those of `seen`, images of the network's size.
+    pub fn into_cpu(
+        self,
+        precision: Precision,
+        threads: NonZeroUsize,
+        seen: &[&Pixels],
+    ) -> Result<(CpuNetwork, u64), OpenError> {
+        let failed = |source| OpenError::Graph { role: Role::Embed, source };
+        let ranges = match precision {
+            Precision::Int8 => {
+                calibrate::ranges(Plan::new(&self.graph, &self.weights).map_err(failed)?, &self.input, seen, threads)?
+            }
+            _ => vec![],
+        };
+        let mut plan = Plan::of(&self.graph, self.weights).map_err(failed)?;
+        if precision == Precision::Int8 {
+            plan = plan.with_ranges(&ranges)?;
+        }
         let flops = plan.flops();
         Ok((CpuNetwork::new(plan, &self.input, precision, threads)?, flops))
     }

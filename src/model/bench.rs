@@ -20,6 +20,9 @@ use super::{
 };
 use crate::domain::Pixels;
 
+/// Images of the kind that is measured with, from which int8 takes the activation ranges of a file alone.
+const CALIBRATION_IMAGES: u32 = 4;
+
 /// Why there is no figure.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -96,7 +99,9 @@ pub fn bench_file(
     let bare = Bare::open(path).map_err(BareError::from)?;
     let size = InputSize { width: bare.input.width, height: bare.input.height };
     let weight_bytes = 4 * bare.weights.iter().map(|(_, w)| w.values().len()).sum::<usize>();
-    let (mut network, flops) = bare.into_cpu(precision, threads)?;
+    let seen: Vec<Pixels> = (0..CALIBRATION_IMAGES).filter_map(|seed| noise(size, seed)).collect();
+    let seen: Vec<&Pixels> = seen.iter().collect();
+    let (mut network, flops) = bare.into_cpu(precision, threads, &seen)?;
     let open_s = start.elapsed().as_secs_f64();
     let faces_per_s = rate(size, batch, duration, |images| network.run(images))?;
     let gflop_per_face = flops as f64 / 1e9;

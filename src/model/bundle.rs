@@ -13,7 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    contract::{Contract, ContractError, Input, MAX_CARD, Output},
+    contract::{Contract, ContractError, Input, MAX_CARD, Output, PrecisionClass},
     executor::Role,
     graph::{Graph, Shape},
     precision::Precision,
@@ -119,6 +119,15 @@ impl Bundle {
         let _ = (fs::remove_dir_all(&staging), fs::remove_dir_all(&old));
         written.map_err(io(&folder))?;
         Ok(folder)
+    }
+
+    /// The same with another class of precision in its contract, in the place of one of the same precision. The digest is of
+    /// what it serves in at first, and stays.
+    pub fn with_class(mut self, class: PrecisionClass) -> Result<Self, ContractError> {
+        self.contract.precisions.retain(|other| other.precision != class.precision);
+        self.contract.precisions.push(class);
+        self.contract.check()?;
+        Ok(self)
     }
 
     pub fn contract(&self) -> &Contract {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{executor::Role, precision::Precision};
+use super::{executor::Role, graph::MAX_NODES, plan::ActivationRange, precision::Precision};
 use crate::domain::{
     Alignment, Calibration, CalibrationError, CalibrationPoint, Fmr, MeasureName, QualityThresholds, Score, Template,
     Threshold,
@@ -177,6 +177,9 @@ pub struct PrecisionClass {
     /// What they were.
     #[serde(default)]
     pub source: String,
+    /// Of int8: between which values the inputs of convolutions lie, `[value, low, high]` each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<ActivationRange>,
 }
 
 impl PrecisionClass {
@@ -274,6 +277,12 @@ impl Contract {
         Ok(contract)
     }
 
+    /// Activation ranges for int8, where they were measured.
+    pub fn ranges(&self) -> &[ActivationRange] {
+        let class = self.precisions.iter().find(|class| class.precision == Precision::Int8);
+        class.map_or(&[], |class| &class.ranges)
+    }
+
     pub fn to_toml(&self) -> Result<String, ContractError> {
         Ok(toml::to_string(self)?)
     }
@@ -289,7 +298,12 @@ impl Contract {
         let fits = |class: &PrecisionClass| {
             let once = self.precisions.iter().filter(|other| other.precision == class.precision).count() == 1;
             let cosine = |value: f32| (-1.0..=1.0).contains(&value);
-            once && class.precision != self.precision && cosine(class.floor) && class.agreement.is_none_or(cosine)
+            let ranges = class.ranges.len() <= MAX_NODES && class.ranges.iter().all(ActivationRange::is_good);
+            ranges
+                && once
+                && class.precision != self.precision
+                && cosine(class.floor)
+                && class.agreement.is_none_or(cosine)
         };
         let rules = [
             (is_name(&self.name), "name: expected 1 to 64 characters of a-z 0-9 - _"),
@@ -298,7 +312,10 @@ impl Contract {
             (sides.contains(width) && sides.contains(height), "input: expected sides of 1 to 2048 pixels"),
             (finite, "input: mean and scale must be finite, scale not 0"),
             (self.output.dimension > 0, "output.dimension: expected at least 1"),
-            (self.precisions.iter().all(fits), "precisions: each but the first once, cosines of -1 to 1"),
+            (
+                self.precisions.iter().all(fits),
+                "precisions: each but the first once, cosines of -1 to 1, ranges finite around 0",
+            ),
             (self.face.is_some() == (self.role == Role::Embed), "face: expected for the role embed, and for no other"),
         ];
         if let Some((_, fault)) = rules.into_iter().find(|(good, _)| !good) {

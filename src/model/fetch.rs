@@ -137,10 +137,15 @@ pub fn fetch(models_dir: &Path, from: Option<&Path>, photos: Option<&Path>) -> R
     Ok(done)
 }
 
-/// Whether the bundle is there and good. One whose card alone is out of date (a new calibration, say) is written anew.
+/// Whether the bundle is there and good. One whose card alone is out of date (a new calibration, say) is written anew; precisions
+/// that were measured on this machine stay.
 fn refresh(models_dir: &Path, card: &Contract) -> Result<bool, FetchError> {
     let Ok(bundle) = Bundle::open(&models_dir.join(&card.name)) else { return Ok(false) };
-    if bundle.contract() == card {
+    let mut card = card.clone();
+    if !bundle.contract().precisions.is_empty() {
+        card.precisions.clone_from(&bundle.contract().precisions);
+    }
+    if *bundle.contract() == card {
         return Ok(true);
     }
     match Bundle::new(card.clone(), bundle.graph().clone(), bundle.weights().clone()) {

@@ -8,6 +8,7 @@ pub mod architectures;
 pub mod bare;
 pub mod bench;
 pub mod bundle;
+pub mod calibrate;
 pub mod candle;
 pub mod contract;
 pub mod detector;
@@ -31,7 +32,7 @@ pub mod weights;
 
 pub use bundle::{Bundle, BundleError};
 pub use contract::{Contract, ContractError, Metric};
-pub use cpu::{CpuExecutor, CpuNetwork};
+pub use cpu::{CpuExecutor, CpuNetwork, methods};
 pub use device::{DeviceChoice, DeviceError};
 pub use executor::{ExecuteError, Executor, InputSize, Role};
 pub use golden::Golden;

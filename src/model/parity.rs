@@ -8,7 +8,7 @@ use super::{
     bench::noise,
     candle,
     contract::Input,
-    cpu::CpuNetwork,
+    cpu::{CpuNetwork, calibrate},
     executor::{ExecuteError, InputSize, Role},
     graph::Graph,
     plan::Plan,
@@ -60,11 +60,21 @@ pub fn parity(
     let images: Vec<&Pixels> = images.iter().collect();
     let expected = candle::reference(graph, weights, input, &images)?;
     let least = if precision == Precision::F32 { LEAST_F32 } else { LEAST_REDUCED };
+    let planned = || {
+        let role = Role::Embed;
+        Plan::new(graph, weights).map_err(|source| OpenError::Graph { role, source })
+    };
+    let ranges = match precision {
+        Precision::Int8 => calibrate::ranges(planned()?, input, &images, threads)?,
+        _ => vec![],
+    };
     let mut agreements = Vec::new();
     let mut unsupported = None;
     for level in CpuNetwork::levels() {
-        let role = Role::Embed;
-        let plan = Plan::new(graph, weights).map_err(|source| OpenError::Graph { role, source })?;
+        let mut plan = planned()?;
+        if precision == Precision::Int8 {
+            plan = plan.with_ranges(&ranges).map_err(OpenError::from)?;
+        }
         let mut network = match CpuNetwork::at(level, plan, input, precision, threads) {
             Ok(network) => network,
             // Not every instruction set computes in every precision.

@@ -12,6 +12,7 @@ use super::{
     device::{DeviceChoice, DeviceError},
     executor::{Executor, Role},
     landmarks,
+    plan::{ActivationRange, RangeError},
     precision::Precision,
     shapes::GraphError,
 };
@@ -32,6 +33,8 @@ pub enum OpenError {
     Contract(#[from] ContractError),
     #[error("the {} network cannot be planned: {source}", role.as_str())]
     Graph { role: Role, source: GraphError },
+    #[error(transparent)]
+    Ranges(#[from] RangeError),
     #[error("the {} network needs {op}, which this executor does not do", role.as_str())]
     Unsupported { role: Role, op: &'static str },
     #[error("{}: the card has no measured agreement with f32 that reaches a floor (`precisions` in model.toml)", .0.as_str())]
@@ -140,6 +143,11 @@ impl ModelSet {
         Ok(self)
     }
 
+    /// Activation ranges of the face network, for int8; none where they were not measured.
+    pub fn ranges(&self) -> &[ActivationRange] {
+        self.face.contract().ranges()
+    }
+
     pub fn bundle(&self, role: Role) -> &Bundle {
         match role {
             Role::Detect => &self.detector,
@@ -194,6 +202,14 @@ fn template_digest(landmark: &Bundle, face: &Bundle, card: &Card) -> ModelDigest
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
+    }
+    // Other ranges round other values.
+    if card.precision == Precision::Int8 {
+        for range in face.contract().ranges() {
+            hash.update((range.value as u64).to_le_bytes());
+            hash.update(range.low.to_le_bytes());
+            hash.update(range.high.to_le_bytes());
+        }
     }
     // Named only where it is not the first there was, so that templates of before stay comparable.
     if card.metric == Metric::Cosine {

@@ -107,7 +107,7 @@ pub enum ExtractError {
 pub(super) struct Looked {
     pub assessment: Assessment,
     pub timings: Timings,
-    /// The face, aligned; `None` where there is none, or it is not accepted.
+    /// The face, aligned; `None` where none was found.
     face: Option<FaceCrop>,
 }
 
@@ -163,7 +163,7 @@ impl Pipeline {
             return Ok(Extraction { outcome: Err(looked.assessment), timings });
         }
         let Some(FaceCrop(crop)) = looked.face else {
-            return Err(ExtractError::Internal("plausible landmarks align"));
+            return Err(ExtractError::Internal("an accepted face is one that was found"));
         };
         let output = self.device.run(Role::Embed, crop, turn).await?;
         timings.queue += output.queued;
@@ -173,8 +173,13 @@ impl Pipeline {
         Ok(Extraction { outcome: Ok(template), timings })
     }
 
-    /// Decodes, finds the face, places its landmarks, measures its quality, and aligns it where that is accepted. Work on pixels that
-    /// needs no network between is done in one go: each time a core is asked for costs as much as a small resize.
+    /// The face as the network takes it, whatever its quality; `None` where none was found.
+    pub(super) async fn aligned(&self, face: FaceInput, turn: &Turn) -> Result<Option<Pixels>, ExtractError> {
+        Ok(self.look(face, turn).await?.face.map(|FaceCrop(crop)| crop))
+    }
+
+    /// Decodes, finds the face, places its landmarks, measures its quality and aligns it. Work on pixels that needs no network between
+    /// is done in one go: each time a core is asked for costs as much as a small resize.
     pub(super) async fn look(&self, face: FaceInput, turn: &Turn) -> Result<Looked, ExtractError> {
         let FaceInput { image, landmarks } = face;
         let limits = self.decode;
@@ -228,10 +233,10 @@ impl Pipeline {
             let presence = locate::presence(Some(&face), &thresholds);
             let measures = std::iter::once(presence).chain(quality::assess(&pixels, &five, &thresholds)).collect();
             let assessment = Assessment { measures, face: Some((face.rect, five)) };
-            let aligned = || align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height)).ok();
-            (assessment.acceptable().then(aligned).flatten(), assessment)
+            (align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height)), assessment)
         };
         let (face, assessment) = self.on_a_core(turn, judge).await?;
+        let face = Some(face.map_err(|_| ExtractError::Internal("plausible landmarks align"))?);
         timings.align = started.elapsed();
         Metrics::get().stage("align", timings.align);
         Ok(Looked { face, assessment, timings })

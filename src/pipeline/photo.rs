@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use sha2::{Digest, Sha256};
 
 use super::{
-    ExtractError, ImageInput, Pipeline,
+    ExtractError, FaceInput, ImageInput, Pipeline,
     batch::DeviceError,
     decode,
     locate::{Framing, View},
@@ -55,6 +55,31 @@ impl Pipeline {
             faces.into_iter().filter_map(cut).collect()
         };
         self.on_a_core(&turn, cut).await
+    }
+
+    /// All faces of a photo as the face network takes them, aligned, whatever their quality. An image in which the detector sees
+    /// none at a photo's scale is taken as one face. Faces without landmarks, and too small ones, are left out.
+    ///
+    /// # Errors
+    /// As [`Self::extract`].
+    pub async fn aligned_faces(&self, photo: &Arc<Pixels>, deadline: Instant) -> Result<Vec<Pixels>, ExtractError> {
+        let turn = Turn::own(Lane::Enrolment, deadline);
+        let seen = self.faces_in_photo(photo, deadline).await?;
+        let mut crops: Vec<&Pixels> = seen.iter().map(|face| &face.crop).collect();
+        if crops.is_empty() {
+            crops.push(photo);
+        }
+        let mut aligned = Vec::new();
+        for crop in crops {
+            let rgb8 = crop.rgb8().to_vec().into();
+            let image = ImageInput::Rgb8 { rgb8, width: crop.width(), height: crop.height() };
+            match self.aligned(FaceInput { image, landmarks: None }, &turn).await {
+                Ok(face) => aligned.extend(face),
+                Err(ExtractError::Decode(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(aligned)
     }
 
     /// The template of an image that is taken as the face, whole: nothing is located, judged or aligned. For evaluations; its model

@@ -69,7 +69,7 @@ pub fn run(options: &RunOptions, shared: &Shared) -> Result<Outcome, Failure> {
             dimension = keep(bare.reference(images)?)?;
         }
     } else {
-        let (mut network, _) = bare.into_cpu(shared.precision.unwrap_or(Precision::F32), cores())?;
+        let (mut network, _) = bare.into_cpu(shared.precision.unwrap_or(Precision::F32), cores(), &images)?;
         for images in images.chunks(options.batch.get()) {
             dimension = keep(network.run(images)?)?;
         }

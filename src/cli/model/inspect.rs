@@ -7,11 +7,20 @@ use serde_json::json;
 
 use super::super::{Failure, Outcome, Shared};
 use crate::model::{
-    Bundle,
+    Bundle, Precision,
     bare::Bare,
     bundle::hex,
+    methods,
     plan::{Arena, Plan, StepLine},
 };
+
+/// A step and how this machine computes it in `--precision`; of dense convolutions alone.
+#[derive(Debug, Serialize)]
+struct Line {
+    #[serde(flatten)]
+    step: StepLine,
+    method: &'static str,
+}
 
 /// Of all steps, for one image.
 #[derive(Debug, Serialize)]
@@ -19,6 +28,8 @@ struct Total {
     steps: usize,
     flops: u64,
     weight_bytes: u64,
+    /// Of the operations, those on bytes.
+    int8_share: f64,
     /// What all values take that are there at the same time, f32.
     arena_bytes: u64,
 }
@@ -28,11 +39,16 @@ pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
         Some(file) => of_file(file)?,
         None => of_bundle(shared)?,
     };
-    let lines = plan.lines();
+    let methods = methods(&plan, shared.precision.unwrap_or(Precision::F32));
+    let lines: Vec<Line> = (plan.lines().into_iter().zip(methods))
+        .map(|(step, method)| Line { step, method: method.unwrap_or_default() })
+        .collect();
+    let bytes: u64 = lines.iter().filter(|line| line.method == "int8").map(|line| line.step.flops).sum();
     let total = Total {
         steps: lines.len(),
         flops: plan.flops(),
-        weight_bytes: lines.iter().map(|line| line.weight_bytes).sum(),
+        weight_bytes: lines.iter().map(|line| line.step.weight_bytes).sum(),
+        int8_share: bytes as f64 / plan.flops().max(1) as f64,
         arena_bytes: 4 * Arena::of(&plan).elements(1) as u64,
     };
     if shared.json {
@@ -40,6 +56,9 @@ pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
     } else {
         println!("{head}");
         table(&lines);
+        if bytes > 0 {
+            println!("int8 computes {:.0} % of the operations with bytes", 100.0 * total.int8_share);
+        }
         println!(
             "{} steps, {:.3} GFLOP, {:.1} MB of weights, {:.1} MB of activations at a time, for one image",
             total.steps,
@@ -65,15 +84,16 @@ fn of_bundle(shared: &Shared) -> Result<(String, Plan), Failure> {
     Ok((head, Plan::new(bundle.graph(), bundle.weights())?))
 }
 
-fn table(lines: &[StepLine]) {
-    let width = lines.iter().map(|line| line.action.len()).max().unwrap_or(0).max(6);
+fn table(lines: &[Line]) {
+    let width = lines.iter().map(|line| line.step.action.len()).max().unwrap_or(0).max(6);
     println!(
-        "{:>4}  {:width$}  {:>12}  {:>12}  {:>9}  {:>10}  {:>10}  parts",
-        "step", "action", "in", "out", "MFLOP", "weights kB", "values kB"
+        "{:>4}  {:width$}  {:>12}  {:>12}  {:>9}  {:>10}  {:>10}  {:14}  parts",
+        "step", "action", "in", "out", "MFLOP", "weights kB", "values kB", "method"
     );
-    for StepLine { step, action, input, output, flops, weight_bytes, activation_bytes, parts } in lines {
+    for Line { step: line, method } in lines {
+        let StepLine { step, action, input, output, flops, weight_bytes, activation_bytes, parts } = line;
         println!(
-            "{step:>4}  {action:width$}  {input:>12}  {output:>12}  {:>9.2}  {:>10.1}  {:>10.1}  {}",
+            "{step:>4}  {action:width$}  {input:>12}  {output:>12}  {:>9.2}  {:>10.1}  {:>10.1}  {method:14}  {}",
             *flops as f64 / 1e6,
             *weight_bytes as f64 / 1e3,
             *activation_bytes as f64 / 1e3,

@@ -1,5 +1,6 @@
 //! `vultus model`: get networks, look at them, check them.
 
+mod calibrate;
 mod check;
 mod file;
 mod inspect;
@@ -46,6 +47,9 @@ pub enum Options {
         #[arg(long, default_value = "3")]
         images: NonZeroUsize,
     },
+    /// Measures on faces how far bf16 and int8 (or `--precision`) agree with the reference, and which values activations take, and
+    /// writes both into the bundle's card: a precision below its floor does not serve.
+    Calibrate(calibrate::CalibrateOptions),
     /// Runs the ONNX file `--model` over raw images, for comparison with other engines.
     Run(file::RunOptions),
 }
@@ -77,6 +81,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
         }
         Options::Inspect => inspect::run(shared),
         Options::Check { images } => check::run(shared, *images),
+        Options::Calibrate(options) => calibrate::run(options, shared),
         Options::Run(options) => file::run(options, shared),
     }
 }

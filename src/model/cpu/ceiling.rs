@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    kernels::{Chunk, Level, PANEL, TILE, Tile},
+    kernels::{Chunk, Factors, Level, PANEL, TILE, Tile},
     layout::{LANES, Line},
 };
 use crate::model::precision::Precision;
@@ -20,12 +20,16 @@ const CHUNKS: usize = 16;
 /// Multiplications and additions a second of `threads` at once, each counted; of the best instruction set.
 pub fn ceiling(precision: Precision, threads: NonZeroUsize) -> f64 {
     let level = Level::best();
-    let bf16 = precision == Precision::Bf16 && level.has_bf16();
-    let threads: Vec<_> = (0..threads.get()).map(|_| thread::spawn(move || of_one(level, bf16))).collect();
+    let factors = match precision {
+        Precision::Bf16 if level.has_bf16() => Factors::Bf16,
+        Precision::Int8 => Factors::Int8,
+        _ => Factors::F32,
+    };
+    let threads: Vec<_> = (0..threads.get()).map(|_| thread::spawn(move || of_one(level, factors))).collect();
     threads.into_iter().filter_map(|thread| thread.join().ok()).sum()
 }
 
-fn of_one(level: Level, bf16: bool) -> f64 {
+fn of_one(level: Level, factors: Factors) -> f64 {
     let (x, weights) = (vec![Line::ZERO; TILE], vec![Line::ZERO; CHUNKS * LANES * PANEL]);
     let mut sums = vec![Line::ZERO; TILE * PANEL];
     let chunks = [Chunk { source: 0, steps: LANES as u16, at: 0 }; CHUNKS];
@@ -37,7 +41,7 @@ fn of_one(level: Level, bf16: bool) -> f64 {
         stride: LANES,
         width: PANEL,
         first: false,
-        bf16,
+        factors,
     };
     let (start, mut done) = (Instant::now(), 0u64);
     while start.elapsed() < DURATION {
@@ -46,6 +50,6 @@ fn of_one(level: Level, bf16: bool) -> f64 {
             done += 1;
         }
     }
-    let each = 2 * TILE * PANEL * LANES * CHUNKS * LANES * if bf16 { 2 } else { 1 };
+    let each = 2 * TILE * PANEL * LANES * CHUNKS * LANES * factors.each();
     done as f64 * each as f64 / start.elapsed().as_secs_f64()
 }

@@ -5,12 +5,13 @@
 
 use super::{
     epilogue::{Epilogue, Finish},
-    kernels::{Chunk, Level, PANEL, Pass, TILE, Tile, Vector},
-    layout::{LANES, Line, area, blocks, floats, floats_mut, pair_of_bf16},
+    factors::{Whole, convert, pack},
+    kernels::{Chunk, Factors, Level, PANEL, TILE, Tile},
+    layout::{LANES, Line, area, blocks, floats, floats_mut},
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
-    plan::Convolution,
+    plan::{ActivationRange, Convolution},
 };
 use std::ops::Range;
 
@@ -29,8 +30,10 @@ pub struct Dense {
     padding: Edges,
     /// The input lies as image, row, column, channel; a tile is part of a row, and a chunk a row of the kernel.
     interleaved: bool,
-    /// The input is rounded first, and a step takes two channels.
-    bf16: bool,
+    /// What is multiplied: the input is rounded first where that is no f32.
+    factors: Factors,
+    /// Of int8 alone.
+    whole: Option<Whole>,
     /// Panel, chunk, step, line out.
     weights: Vec<Line>,
     epilogue: Epilogue,
@@ -42,7 +45,7 @@ pub struct Scratch {
     pub chunks: Vec<Chunk>,
     pub gathered: Vec<Line>,
     pub sums: Vec<Line>,
-    /// The input as bf16.
+    /// The input as bf16 or bytes.
     rounded: Vec<Line>,
 }
 
@@ -58,20 +61,18 @@ pub struct Part<'a> {
 }
 
 impl Dense {
-    /// `bf16` where the shapes allow it: pairs of channels must not be cut.
-    pub fn new(c: &Convolution, shape: Shape, out: Shape, interleaved: bool, bf16: bool) -> Self {
-        let even = |values: usize| values.is_multiple_of(2);
-        let pairs = match interleaved {
-            true => {
-                let (row, stride) = (shape.width * shape.channels, c.window.stride * shape.channels);
-                c.padding == Edges::NONE && even(row) && even(stride)
-            }
-            false => shape.channels.is_multiple_of(2 * LANES),
-        };
-        let bf16 = bf16 && pairs;
-        let weights = pack(c, shape, interleaved, bf16);
+    /// bf16 where pairs of channels are not cut; int8 with the input's range, where it is not interleaved.
+    pub fn new(
+        c: &Convolution,
+        shape: Shape,
+        out: Shape,
+        interleaved: bool,
+        factors: Factors,
+        range: Option<&ActivationRange>,
+    ) -> Self {
+        let (weights, whole) = pack(c, shape, interleaved, factors, range);
         let (window, padding) = (c.window, c.padding);
-        Self { shape, out, window, padding, interleaved, bf16, weights, epilogue: Epilogue::new(c) }
+        Self { shape, out, window, padding, interleaved, factors, whole, weights, epilogue: Epilogue::new(c) }
     }
 
     pub fn panels(&self) -> usize {
@@ -89,13 +90,18 @@ impl Dense {
 
     /// Values in the place of a float.
     fn each(&self) -> usize {
-        if self.bf16 { 2 } else { 1 }
+        self.factors.each()
+    }
+
+    /// Lines of a pixel that are read, as it is after rounding.
+    fn lines_in(&self) -> usize {
+        blocks(self.shape.channels).div_ceil(self.each())
     }
 
     fn chunks(&self) -> usize {
         match self.interleaved {
             true => self.window.height,
-            false => self.window.height * self.window.width * blocks(self.shape.channels / self.each()),
+            false => self.window.height * self.window.width * self.lines_in(),
         }
     }
 
@@ -110,23 +116,31 @@ impl Dense {
     }
 
     pub fn run(&self, level: Level, scratch: &mut Scratch, part: Part<'_>) {
-        if !self.bf16 {
+        if self.factors == Factors::F32 {
             return self.compute(level, scratch, part);
         }
-        // Lines that become one: neighbours, or those of the same pixel in two blocks.
-        let plane = if self.interleaved { 1 } else { part.images * area(self.shape) };
+        // Lines that become one: neighbours, or those of the same pixel in several blocks.
+        let (plane, wanted) =
+            if self.interleaved { (1, 0..1) } else { (part.images * area(self.shape), self.pixels_in(&part.pixels)) };
         let x = match self.interleaved {
             true => &part.x[..(part.images * area(self.shape) * self.shape.channels).div_ceil(LANES)],
             false => &part.x[..plane * blocks(self.shape.channels)],
         };
         let mut rounded = std::mem::take(&mut scratch.rounded);
-        rounded.resize(x.len().div_ceil(2).max(rounded.len()), Line::ZERO);
-        for (x, y) in x.chunks(2 * plane).zip(rounded.chunks_mut(plane)) {
-            let (low, high) = x.split_at(plane.min(x.len()));
-            level.run(Round { low, high, y });
-        }
+        convert(level, x, plane, wanted, self.whole.as_ref().map(|whole| whole.input), &mut rounded);
         self.compute(level, scratch, Part { x: &rounded, ..part });
         scratch.rounded = rounded;
+    }
+
+    /// The rows of the input, in pixels, that these pixels out are made of.
+    fn pixels_in(&self, pixels: &Range<usize>) -> Range<usize> {
+        let Shape { height, width, .. } = self.shape;
+        let row = |pixel: usize, more: usize| {
+            let (image, row) = (pixel / area(self.out), pixel % area(self.out) / self.out.width);
+            image * height + (row * self.window.stride + more).saturating_sub(self.padding.top).min(height)
+        };
+        let end = row(pixels.end.saturating_sub(1), self.window.height) * width;
+        (row(pixels.start, 0) * width).min(end)..end
     }
 
     fn compute(&self, level: Level, scratch: &mut Scratch, mut part: Part<'_>) {
@@ -166,7 +180,7 @@ impl Dense {
                             stride: self.stride(),
                             width,
                             first: from == 0,
-                            bf16: self.bf16,
+                            factors: self.factors,
                         }
                         .accumulate(level, &mut scratch.sums[start * width..][..pixels.len() * width]);
                     }
@@ -184,6 +198,7 @@ impl Dense {
                         block: block_out,
                         sums: &scratch.sums[n..count * width],
                         width,
+                        whole: self.whole.as_ref().map(|whole| (&whole.more[block_out], &whole.step[block_out])),
                         residual,
                         y: &mut part.out[block][first - part.pixels.start..][..count],
                         first,
@@ -201,7 +216,7 @@ impl Dense {
             return self.gather_interleaved(scratch, part, pixels);
         }
         let Shape { height, width, .. } = self.shape;
-        let channels = self.shape.channels / self.each();
+        let outside = self.whole.as_ref().map_or(Line::ZERO, |whole| whole.input.zeros());
         let (inside, count) = (area(self.out), pixels.len());
         let mut places = [(0usize, 0isize, 0isize); TILE];
         for (place, pixel) in places.iter_mut().zip(pixels) {
@@ -214,7 +229,7 @@ impl Dense {
         let plane = part.images * height * width;
         let first = scratch.chunks.len();
         let taps = self.window.height * self.window.width;
-        scratch.chunks.resize(first + taps * blocks(channels), Chunk { source: 0, steps: 0, at: 0 });
+        scratch.chunks.resize(first + taps * self.lines_in(), Chunk { source: 0, steps: 0, at: 0 });
         for tap in 0..taps {
             let (down, right) = ((tap / self.window.width) as isize, (tap % self.window.width) as isize);
             let mut at = [usize::MAX; TILE];
@@ -226,8 +241,8 @@ impl Dense {
             }
             let at = &at[..count];
             let direct = at.iter().enumerate().all(|(p, &at_p)| at[0] != usize::MAX && at_p == at[0] + p);
-            for block in 0..blocks(channels) {
-                let steps = LANES.min(channels - block * LANES) as u16;
+            for block in 0..self.lines_in() {
+                let steps = self.steps_of(block) as u16;
                 let chunk = &mut scratch.chunks[first + block * taps + tap];
                 if direct {
                     *chunk = Chunk { source: 0, steps, at: ((block * plane + at[0]) * LANES) as u32 };
@@ -235,8 +250,17 @@ impl Dense {
                 }
                 *chunk = Chunk { source: 1, steps, at: (scratch.gathered.len() * LANES) as u32 };
                 let x = &part.x[block * plane..][..plane];
-                scratch.gathered.extend(at.iter().map(|&at| x.get(at).copied().unwrap_or(Line::ZERO)));
+                scratch.gathered.extend(at.iter().map(|&at| x.get(at).copied().unwrap_or(outside)));
             }
+        }
+    }
+
+    /// Steps of a line that is read.
+    fn steps_of(&self, line: usize) -> usize {
+        let (channels, each) = (self.shape.channels, self.each());
+        match self.factors {
+            Factors::Int8 => LANES / each * each.min(blocks(channels) - line * each),
+            _ => LANES.min(channels / each - line * LANES),
         }
     }
 
@@ -273,57 +297,6 @@ pub fn within(start: usize, padding: usize, kernel: usize, size: usize) -> Range
     from..(size + padding).saturating_sub(start).clamp(from, kernel)
 }
 
-/// Two lines become one of bf16.
-struct Round<'a> {
-    low: &'a [Line],
-    /// Where a line is missing, the half stays as it is.
-    high: &'a [Line],
-    y: &'a mut [Line],
-}
-
-impl Pass for Round<'_> {
-    #[inline(always)]
-    fn run<V: Vector>(self) {
-        for (y, x) in self.y.iter_mut().zip(self.low) {
-            V::load(x).store_half(y, false);
-        }
-        for (y, x) in self.y.iter_mut().zip(self.high) {
-            V::load(x).store_half(y, true);
-        }
-    }
-}
-
-/// Out x in x height x width to panel, chunk, step, line out.
-fn pack(c: &Convolution, shape: Shape, interleaved: bool, bf16: bool) -> Vec<Line> {
-    let (taps, channels, out) = (c.window.height * c.window.width, shape.channels, c.bias.len());
-    let each = if bf16 { 2 } else { 1 };
-    // Where in a filter the values of a chunk stand.
-    let chunks: Vec<Vec<usize>> = if interleaved {
-        let row = |row: usize| (0..c.window.width).map(move |column| row * c.window.width + column);
-        let chunk = |at: usize| row(at).flat_map(|tap| (0..channels).map(move |channel| channel * taps + tap));
-        (0..c.window.height).map(|at| chunk(at).collect()).collect()
-    } else {
-        let mut chunks = Vec::new();
-        for from in (0..channels).step_by(each * LANES) {
-            let line = from..channels.min(from + each * LANES);
-            chunks.extend((0..taps).map(|tap| line.clone().map(|channel| channel * taps + tap).collect()));
-        }
-        chunks
-    };
-    let steps: Vec<&[usize]> = chunks.iter().flat_map(|chunk| chunk.chunks(each)).collect();
-    let mut packed = vec![Line::ZERO; blocks(out) * steps.len()];
-    for (o, filter) in c.weight.chunks_exact(taps * channels).enumerate() {
-        let panel = o / (LANES * PANEL);
-        let width = PANEL.min(blocks(out) - panel * PANEL);
-        let lines = &mut packed[panel * PANEL * steps.len()..][o / LANES % PANEL..];
-        for (line, step) in lines.iter_mut().step_by(width).zip(&steps) {
-            let value = |at: usize| step.get(at).map_or(0.0, |&place| filter[place]);
-            line.0[o % LANES] = if bf16 { pair_of_bf16(value(0), value(1)) } else { value(0) };
-        }
-    }
-    packed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,7 +323,7 @@ mod tests {
             activation: Activation::Identity,
         };
         let out = Shape::new(channels, 5, 6);
-        let dense = Dense::new(&convolution, shape, out, false, false);
+        let dense = Dense::new(&convolution, shape, out, false, Factors::F32, None);
         let (x, images) = (vec![Line::ZERO; 60], 2);
         for level in Level::available() {
             let mut y = vec![Line::ZERO; 3 * 60];

@@ -77,6 +77,8 @@ pub struct Finish<'a> {
     pub block: usize,
     pub sums: &'a [Line],
     pub width: usize,
+    /// Sums are whole numbers: what is added to them, and what they are multiplied by then.
+    pub whole: Option<(&'a Line, &'a Line)>,
     /// One for each pixel, where there is a residual.
     pub residual: &'a [Line],
     pub y: &'a mut [Line],
@@ -88,26 +90,44 @@ pub struct Finish<'a> {
 impl Pass for Finish<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { epilogue, block, sums, width, residual, y, first, out } = self;
+        let width = self.width;
+        let sums = &self.sums[..(self.y.len() - 1) * width + 1];
+        match self.whole {
+            None => self.apply::<V>(|at| V::load(&sums[at * width])),
+            Some((more, step)) => {
+                let step = V::load(step);
+                self.apply::<V>(|at| V::whole(&sums[at * width], more).mul(step));
+            }
+        }
+    }
+}
+
+impl Finish<'_> {
+    #[inline(always)]
+    fn apply<V: Vector>(self, sum: impl Fn(usize) -> V) {
+        let Self { epilogue, block, residual, y, first, out, .. } = self;
         let (bias, slope) = (V::load(epilogue.bias(block, 0, 0)), V::load(epilogue.slope(block)));
-        let sums = &sums[..(y.len() - 1) * width + 1];
         if !epilogue.uniform() {
-            for at in 0..y.len() {
-                let pixel = (first + at) % area(out);
-                let bias = epilogue.bias(block, pixel / out.width, pixel % out.width);
-                let mut v = V::load(&sums[at * width]).add(V::load(bias));
+            let pixel = first % area(out);
+            let (mut row, mut column) = (pixel / out.width, pixel % out.width);
+            for (at, y) in y.iter_mut().enumerate() {
+                let mut v = sum(at).add(V::load(epilogue.bias(block, row, column)));
                 if epilogue.residual {
                     v = v.add(V::load(&residual[at]));
                 }
-                v.activate(slope).store(&mut y[at]);
+                v.activate(slope).store(y);
+                column += 1;
+                if column == out.width {
+                    (row, column) = ((row + 1) % out.height, 0);
+                }
             }
         } else if epilogue.residual {
             for at in 0..y.len() {
-                V::load(&sums[at * width]).add(bias).add(V::load(&residual[at])).activate(slope).store(&mut y[at]);
+                sum(at).add(bias).add(V::load(&residual[at])).activate(slope).store(&mut y[at]);
             }
         } else {
-            for at in 0..y.len() {
-                V::load(&sums[at * width]).add(bias).activate(slope).store(&mut y[at]);
+            for (at, y) in y.iter_mut().enumerate() {
+                sum(at).add(bias).activate(slope).store(y);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One network, ready to run: a plan with its weights packed, and where its values lie.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use rayon::prelude::*;
 
@@ -8,19 +8,24 @@ use super::{
     convolve::{Dense, Part, Scratch},
     depthwise::{Depthwise, Grouped},
     epilogue::slopes,
-    kernels::{Level, Pass, TILE, Vector},
-    layout::{LANES, Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
+    kernels::{Factors, Level, Pass, TILE, Vector},
+    layout::{LANES, Line, area, blocks, floats, floats_mut, from_interleaved, lines, per_channel, to_planes},
+    method::{self, Method},
     ops::{self, Slide},
     winograd::Winograd,
 };
 use crate::model::{
-    graph::{Edges, Shape, Window},
-    plan::{Action, Arena, Convolution, Plan, Step},
+    graph::{Edges, Shape, ValueId, Window},
+    plan::{Action, ActivationRange, Arena, Plan},
     precision::Precision,
 };
 
 /// Bytes of the largest activation of the images that run together, at most, unless one image alone has more.
 const MAX_ACTIVATION: usize = 4 << 20;
+/// The same for a network of more than [`MANY_WEIGHTS`]: these come from memory once for all images that run together.
+const MAX_ACTIVATION_OF_LARGE: usize = 8 << 20;
+/// Weights that do not stay in a common L3 cache once they are packed.
+const MANY_WEIGHTS: usize = 8 << 20;
 /// Images that run together, at most.
 const MAX_TOGETHER: usize = 64;
 
@@ -62,6 +67,8 @@ struct Placed {
     /// Slots of the operands and of the result.
     inputs: Vec<usize>,
     output: usize,
+    /// The value that it reads first, where int8 needs the range of it.
+    watched: Option<ValueId>,
 }
 
 pub struct Network {
@@ -88,22 +95,19 @@ pub struct Workspace {
 impl Network {
     /// The error names what this executor does not do.
     pub fn new(plan: Plan, level: Level, precision: Precision) -> Result<Self, &'static str> {
-        let bf16 = match precision {
-            Precision::F32 => false,
-            Precision::Bf16 if level.has_bf16() => true,
-            Precision::Bf16 => return Err("bf16 on a processor without AVX512_BF16"),
-            Precision::Int8 => return Err("int8"),
-        };
-        let Plan { steps, shapes, output } = plan;
+        match precision {
+            Precision::Bf16 if !level.has_bf16() => return Err("bf16 on a processor without AVX512_BF16"),
+            Precision::Int8 if plan.ranges.len() != plan.byte_values().len() => {
+                return Err("activation ranges for int8");
+            }
+            _ => {}
+        }
+        let (interleaved, methods) = (method::interleaves(&plan), method::methods(&plan, level, precision));
+        let range_of: HashMap<ValueId, ActivationRange> =
+            plan.ranges.iter().map(|range| (range.value, *range)).collect();
+        let large = plan.steps.iter().map(|step| step.action.parameters()).sum::<usize>() > MANY_WEIGHTS;
+        let Plan { steps, shapes, output, .. } = plan;
         let input = shapes[0];
-        let dense = |c: &Convolution| c.groups == 1;
-        let reads_input = |step: &&Step| step.inputs.contains(&0);
-        // Few channels would leave most of a line empty.
-        let interleaved = input.channels <= 4
-            && output != 0
-            && steps.iter().filter(reads_input).all(|step| {
-                matches!(&step.action, Action::Convolution(c) if dense(c)) && step.inputs.get(1) != Some(&0)
-            });
         let Arena { slot_of, slots } = Arena::new(&steps, shapes.len(), |id| match id {
             0 if interleaved => shapes[0].channels * area(shapes[0]) / LANES + 1,
             id => lines(shapes[id]),
@@ -111,16 +115,20 @@ impl Network {
         // Only values that fusing removed have no slot, and no step reads those.
         let place = |id: usize| slot_of[id].unwrap_or_default();
         let mut layers = Vec::with_capacity(steps.len());
-        for step in steps {
+        for (step, method) in steps.into_iter().zip(methods) {
             let (shape, out) = (shapes[step.inputs[0]], shapes[step.output]);
             let slide = |window, padding| Slide { shape, out, window, padding };
+            let mut watched = None;
             let layer = match step.action {
                 Action::Convolution(c) if c.groups == 1 => {
                     let interleaved = interleaved && step.inputs[0] == 0;
-                    let pairs = bf16 && shape.channels.is_multiple_of(2 * LANES);
-                    match Winograd::pays(&c, out, pairs).filter(|_| !interleaved) {
-                        Some(side) => Layer::Winograd(Winograd::new(&c, shape, out, side, pairs)),
-                        None => Layer::Dense(Dense::new(&c, shape, out, interleaved, bf16)),
+                    watched = c.takes_bytes(shape).then_some(step.inputs[0]);
+                    match method.unwrap_or(Method::Dense(Factors::F32)) {
+                        Method::Winograd { side, bf16 } => Layer::Winograd(Winograd::new(&c, shape, out, side, bf16)),
+                        Method::Dense(factors) => {
+                            let range = range_of.get(&step.inputs[0]);
+                            Layer::Dense(Dense::new(&c, shape, out, interleaved, factors, range))
+                        }
                     }
                 }
                 Action::Convolution(c) if c.groups == shape.channels && c.bias.len() == shape.channels => {
@@ -146,10 +154,11 @@ impl Network {
                 Action::Flatten => Layer::Flatten,
             };
             let inputs = step.inputs.iter().map(|&id| place(id)).collect();
-            layers.push(Placed { layer, shape, out, inputs, output: place(step.output) });
+            layers.push(Placed { layer, shape, out, inputs, output: place(step.output), watched });
         }
         let largest = slots.iter().max().map_or(1, |lines| lines * size_of::<Line>());
-        let together = (MAX_ACTIVATION / largest.max(1)).clamp(1, MAX_TOGETHER);
+        let most = if large { MAX_ACTIVATION_OF_LARGE } else { MAX_ACTIVATION };
+        let together = (most / largest.max(1)).clamp(1, MAX_TOGETHER);
         let (output, output_slot) = (shapes[output], place(output));
         Ok(Self { level, layers, input, interleaved, output, output_slot, slots, together })
     }
@@ -161,6 +170,19 @@ impl Network {
     /// Outputs of n images, one after the other; each in the order channel, row, column. `fill` writes the input: image,
     /// row, column, channel. `threads` share the work; they are those of the current pool.
     pub fn run(&self, work: &mut Workspace, n: usize, threads: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
+        self.run_watched(work, n, threads, fill, |_, _| {})
+    }
+
+    /// As [`Self::run`]; `watch` sees each value whose range int8 needs, when it is read, with zeros in the place of
+    /// channels that are not there.
+    pub fn run_watched(
+        &self,
+        work: &mut Workspace,
+        n: usize,
+        threads: usize,
+        fill: impl FnOnce(&mut [f32]),
+        mut watch: impl FnMut(ValueId, &[f32]),
+    ) -> Vec<f32> {
         work.slots.resize_with(self.slots.len().max(work.slots.len()), Vec::new);
         work.scratch.resize_with(threads.max(work.scratch.len()), Scratch::default);
         for (slot, &lines) in work.slots.iter_mut().zip(&self.slots) {
@@ -177,6 +199,9 @@ impl Network {
         for placed in &self.layers {
             let mut y = std::mem::take(&mut work.slots[placed.output]);
             let operand = |i: usize| placed.inputs.get(i).map_or(&[][..], |&slot| &work.slots[slot]);
+            if let Some(value) = placed.watched {
+                watch(value, floats(&operand(0)[..lines(placed.shape) * n]));
+            }
             let out = &mut y[..lines(placed.out) * n];
             placed.run(self.level, &mut work.scratch[..threads], [operand(0), operand(1)], n, out);
             work.slots[placed.output] = y;

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{Prepared, Workspace};
 use crate::{
     domain::Pixels,
-    model::{executor::ExecuteError, set::OpenError},
+    model::{executor::ExecuteError, graph::ValueId, set::OpenError},
 };
 
 pub struct Threads(rayon::ThreadPool);
@@ -44,6 +44,14 @@ impl Share {
 
     pub fn of_each(threads: Arc<Threads>) -> impl Iterator<Item = Self> {
         (0..threads.count()).map(move |_| Self { threads: Arc::clone(&threads), work: vec![Workspace::default()] })
+    }
+
+    /// As [`Prepared::watch`]; images of another size were left out.
+    pub fn watch(&mut self, prepared: &Prepared, images: &[&Pixels], watch: impl FnMut(ValueId, &[f32]) + Send) {
+        let threads = self.work.len();
+        if let [work, ..] = self.work.as_mut_slice() {
+            self.threads.0.install(|| prepared.watch(work, threads, images, watch));
+        }
     }
 
     /// Half of the `resting` executors lend their threads; the others stay for who comes meanwhile. So two cores share nothing: they

@@ -48,7 +48,7 @@ impl Plan {
 
 impl Action {
     /// Numbers that it holds.
-    fn parameters(&self) -> usize {
+    pub fn parameters(&self) -> usize {
         match self {
             Self::Convolution(c) => {
                 let slopes = if let super::Activation::PRelu(slopes) = &c.activation { slopes.len() } else { 0 };

@@ -10,6 +10,7 @@ mod fold;
 mod fuse;
 mod lower;
 mod memory;
+mod ranges;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -23,6 +24,7 @@ use super::{
 pub use border::Border;
 pub use describe::StepLine;
 pub use memory::Arena;
+pub use ranges::{ActivationRange, RangeError};
 
 /// What happens to each value last.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +106,8 @@ pub struct Plan {
     /// Of every value; values that fusing removed keep theirs.
     pub shapes: Vec<Shape>,
     pub output: ValueId,
+    /// Of the values that int8 rounds to bytes; none where nobody gave them.
+    pub ranges: Vec<ActivationRange>,
 }
 
 impl Plan {
@@ -122,7 +126,7 @@ impl Plan {
             .chain([fuse::fuse_residual, fuse::fuse_activation])
             .fold(steps, |steps, pass| pass(steps, &shapes, graph.output));
         let steps = memory::free_early(steps, graph.output);
-        Ok(Self { steps, shapes, output: graph.output })
+        Ok(Self { steps, shapes, output: graph.output, ranges: vec![] })
     }
 
     /// Multiplications and additions for one image, each counted.

@@ -1,7 +1,7 @@
 //! What each pass does, on small graphs. That plans give what their graphs give: the executor's tests.
 
 use super::{
-    Action, Activation, Arena, Convolution, Plan, Step,
+    Action, Activation, ActivationRange, Arena, Convolution, Plan, RangeError, Step,
     fold::{flatten_into_convolution, fold_back, fold_forward, merge_affines},
     fuse::{fuse_activation, fuse_residual},
     memory::free_early,
@@ -154,7 +154,7 @@ fn values_share_memory_only_after_their_time() {
         steps.iter().map(|s| s.frees.clone()).collect::<Vec<_>>(),
         [vec![0], vec![], vec![2], vec![3], vec![4, 1]]
     );
-    let plan = Plan { steps, shapes: vec![ONE; 6], output: 5 };
+    let plan = Plan { steps, shapes: vec![ONE; 6], output: 5, ranges: vec![] };
     let arena = Arena::of(&plan);
     assert_eq!((arena.slots.as_slice(), arena.elements(4)), ([9; 3].as_slice(), 108));
     let mut held: Vec<Option<ValueId>> = vec![None; arena.slots.len()];
@@ -166,4 +166,25 @@ fn values_share_memory_only_after_their_time() {
         held[arena.slot_of[step.output].unwrap()] = Some(step.output);
         assert!(step.inputs.iter().all(|&input| arena.slot_of[input] != arena.slot_of[step.output]));
     }
+}
+
+#[test]
+fn ranges_are_those_of_the_plan_or_refused() {
+    let wide = Shape::new(16, 3, 3);
+    let filter = |seed: f32| convolution(&[seed; 16], &[0.0], 1);
+    let steps = steps(vec![(filter(1.0), &[0]), (filter(2.0), &[0])]);
+    let plan = || Plan { steps: steps.clone(), shapes: vec![wide, ONE, ONE], output: 2, ranges: vec![] };
+    assert_eq!(plan().byte_values(), [0], "two convolutions read one value");
+    let range = |value, low, high| ActivationRange { value, low, high };
+    let good = plan().with_ranges(&[range(0, -1.0, 2.0)]).unwrap();
+    assert_eq!(good.range(0), Some(&range(0, -1.0, 2.0)));
+    let refused = |ranges: &[ActivationRange]| plan().with_ranges(ranges).unwrap_err();
+    assert_eq!(refused(&[]), RangeError::None);
+    assert_eq!(refused(&[range(0, -1.0, 2.0); 2]), RangeError::Count { expected: 1, got: 2 });
+    assert_eq!(refused(&[range(1, -1.0, 2.0)]), RangeError::Missing(0));
+    for (low, high) in [(f32::NAN, 1.0), (0.0, f32::INFINITY), (0.5, 1.0), (-1.0, -0.5), (-1e31, 0.0)] {
+        assert_eq!(refused(&[range(0, low, high)]), RangeError::Ends(0), "{low} {high}");
+    }
+    let narrow = Plan { shapes: vec![ONE; 3], ..plan() };
+    assert_eq!(narrow.with_ranges(&[range(0, -1.0, 2.0)]).unwrap_err(), RangeError::Nothing);
 }

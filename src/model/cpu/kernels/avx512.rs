@@ -5,16 +5,16 @@
 
 use std::{
     arch::x86_64::{
-        __m512, __m512bh, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_epi32,
-        _mm512_setzero_ps, _mm512_store_ps,
+        __m512, __m512bh, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32,
+        _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_store_ps,
     },
     mem::transmute,
 };
 
-use super::{Line, Tile};
+use super::{Factors, Line, Tile};
 
 /// # Safety
-/// The machine has AVX-512F, and its bf16 for a tile of bf16; the tile passed the checks of [`Tile::accumulate`].
+/// The machine has AVX-512F, and its bf16 or VNNI for a tile of bf16 or int8; the tile passed the checks of [`Tile::accumulate`].
 pub unsafe fn accumulate(tile: &Tile<'_>, sums: &mut [Line]) {
     macro_rules! pixels {
         ($sum:ident, $stride:literal, $($p:literal)*) => {
@@ -27,14 +27,17 @@ pub unsafe fn accumulate(tile: &Tile<'_>, sums: &mut [Line]) {
         };
     }
     // Strides that are known need no registers: lines, and three colours side by side with stride 1 or 2.
-    match (tile.bf16, tile.stride) {
-        (false, 16) => pixels!(sum, 16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (false, 3) => pixels!(sum, 3, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (false, 6) => pixels!(sum, 6, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (false, _) => pixels!(sum, 0, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (true, 16) => pixels!(sum_bf16, 16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (true, 3) => pixels!(sum_bf16, 3, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (true, _) => pixels!(sum_bf16, 0, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    use Factors::{Bf16, F32, Int8};
+    match (tile.factors, tile.stride) {
+        (F32, 16) => pixels!(sum, 16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (F32, 3) => pixels!(sum, 3, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (F32, 6) => pixels!(sum, 6, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (F32, _) => pixels!(sum, 0, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Bf16, 16) => pixels!(sum_bf16, 16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Bf16, 3) => pixels!(sum_bf16, 3, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Bf16, _) => pixels!(sum_bf16, 0, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Int8, 16) => pixels!(sum_int8, 16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Int8, _) => pixels!(sum_int8, 0, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
     }
 }
 
@@ -68,7 +71,7 @@ macro_rules! kernel {
                             *w = _mm512_load_ps(weights.add(n * 16));
                         }
                         for (p, acc) in acc.iter_mut().enumerate() {
-                            // As bits: pairs of bf16 may be no number.
+                            // As bits: pairs of bf16 and bytes may be no number.
                             let value = _mm512_castsi512_ps(_mm512_set1_epi32(*x.add(p * stride).cast::<i32>()));
                             for (acc, w) in acc.iter_mut().zip(w) {
                                 *acc = $product(*acc, value, w);
@@ -91,4 +94,9 @@ macro_rules! kernel {
 kernel!(sum, "avx512f", |acc, value, weights| _mm512_fmadd_ps(value, weights, acc));
 kernel!(sum_bf16, "avx512f,avx512bf16", |acc, value: __m512, weights: __m512| {
     _mm512_dpbf16_ps(acc, transmute::<__m512, __m512bh>(value), transmute::<__m512, __m512bh>(weights))
+});
+// Products of four bytes fit 18 bits, and their sum is not cut off at the ends of anything but 32 bits.
+kernel!(sum_int8, "avx512f,avx512vnni", |acc: __m512, value: __m512, weights: __m512| {
+    let (value, weights) = (_mm512_castps_si512(value), _mm512_castps_si512(weights));
+    _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(acc), value, weights))
 });

@@ -29,8 +29,33 @@ enum LevelSet {
     Portable,
     Avx2,
     Avx512,
-    /// With products of bf16.
+    /// With products of bytes.
+    Avx512Vnni,
+    /// With both, and products of bf16.
     Avx512Bf16,
+}
+
+/// What a step multiplies, in the place of one float of the input and of each weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factors {
+    /// One f32.
+    F32,
+    /// Two of bf16.
+    Bf16,
+    /// Four whole numbers: 0 to 255 of the input, -127 to 127 of a weight. Sums are whole as well, of 32 bits in the place
+    /// of a float, so that every instruction set gives the same.
+    Int8,
+}
+
+impl Factors {
+    /// Channels that a step takes.
+    pub const fn each(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+        }
+    }
 }
 
 impl Level {
@@ -41,8 +66,11 @@ impl Level {
         {
             let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
             if wide && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
-                if is_x86_feature_detected!("avx512bf16") {
-                    levels.push(Self(LevelSet::Avx512Bf16));
+                if is_x86_feature_detected!("avx512vnni") {
+                    if is_x86_feature_detected!("avx512bf16") {
+                        levels.push(Self(LevelSet::Avx512Bf16));
+                    }
+                    levels.push(Self(LevelSet::Avx512Vnni));
                 }
                 levels.push(Self(LevelSet::Avx512));
             }
@@ -60,6 +88,7 @@ impl Level {
             LevelSet::Portable => "portable",
             LevelSet::Avx2 => "avx2",
             LevelSet::Avx512 => "avx512",
+            LevelSet::Avx512Vnni => "avx512_vnni",
             LevelSet::Avx512Bf16 => "avx512_bf16",
         }
     }
@@ -96,8 +125,7 @@ pub struct Tile<'a> {
     pub width: usize,
     /// Starts from zero, not from what `sums` holds.
     pub first: bool,
-    /// A step is a pair of bf16 in the place of one float, of the input and of each weight.
-    pub bf16: bool,
+    pub factors: Factors,
 }
 
 impl Tile<'_> {
@@ -115,15 +143,18 @@ impl Tile<'_> {
             assert!(chunk.at as usize + (pixels - 1) * stride + usize::from(chunk.steps) <= floats);
             steps += usize::from(chunk.steps);
         }
-        assert!(weights.len() == steps * width && (!self.bf16 || level.has_bf16()));
-        match level.0 {
+        assert!(weights.len() == steps * width && (self.factors != Factors::Bf16 || level.has_bf16()));
+        match (level.0, self.factors) {
             // SAFETY: a `Level` names what the machine has. The assertions say that every chunk's pixels lie inside of its
             // source, that there are weights for every step and sums for every pixel and line.
             #[cfg(target_arch = "x86_64")]
-            LevelSet::Avx512 | LevelSet::Avx512Bf16 => unsafe { avx512::accumulate(self, sums) },
+            (LevelSet::Avx512Vnni | LevelSet::Avx512Bf16, _) | (LevelSet::Avx512, Factors::F32) => unsafe {
+                avx512::accumulate(self, sums)
+            },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            LevelSet::Avx2 => unsafe { avx2::accumulate(self, sums) },
+            (LevelSet::Avx2, Factors::F32) => unsafe { avx2::accumulate(self, sums) },
+            (_, Factors::Int8) => portable::accumulate_bytes(self, sums),
             _ => portable::accumulate(self, sums),
         }
     }

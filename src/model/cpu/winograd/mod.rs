@@ -13,7 +13,7 @@ use self::transform::{Four, Scheme, Two};
 use super::{
     convolve::{Part, Scratch},
     epilogue::Epilogue,
-    kernels::{Chunk, Level, PANEL, Pass, TILE, Tile, Vector},
+    kernels::{Chunk, Factors, Level, PANEL, Pass, TILE, Tile, Vector},
     layout::{LANES, Line, area, blocks, pair_of_bf16},
 };
 use crate::model::{
@@ -40,21 +40,23 @@ pub struct Winograd {
 impl Winograd {
     /// The side of the tiles that cost least, where they cost less than the sums written out.
     pub fn pays(c: &Convolution, out: Shape, bf16: bool) -> Option<usize> {
-        if c.window != Window::square(3, 1) || c.groups != 1 {
+        let each = if bf16 { 2 } else { 1 };
+        let cost = |side: &usize| cost_of_tiles(c, out, *side, each);
+        let [four, two] = [4, 2].map(|side| cost(&side));
+        if !applies(c) || four.min(two) >= cost_written_out(c, out, each) {
             return None;
         }
-        let (lines_out, channels) = (blocks(out.channels), c.weight.len() / c.bias.len() / 9);
-        let steps = if bf16 { channels / 2 } else { channels };
-        // Cycles for an image: products, transforms, and weights that come from afar once for a few images.
-        let cost = |side: usize| {
-            let positions = (side + 2) * (side + 2);
-            let tiles = out.height.div_ceil(side) * out.width.div_ceil(side);
-            let products = tiles * positions * steps * lines_out;
-            let transforms = tiles * positions * (blocks(channels) * 6 + lines_out * 7);
-            products + transforms + positions * steps * lines_out * 2
-        };
-        let written_out = area(out) * 9 * steps * lines_out + 9 * steps * lines_out * 2;
-        [4, 2].into_iter().filter(|&side| cost(side) < written_out).min_by_key(|&side| cost(side))
+        Some(if two < four { 2 } else { 4 })
+    }
+
+    /// Cycles for an image in bf16, where the algorithm applies and pays.
+    pub fn cost_in_bf16(c: &Convolution, out: Shape) -> Option<f64> {
+        Self::pays(c, out, true).map(|side| cost_of_tiles(c, out, side, 2) as f64)
+    }
+
+    /// Cycles for an image with products of bytes, written out.
+    pub fn cost_in_bytes(c: &Convolution, out: Shape) -> f64 {
+        cost_written_out(c, out, 4) as f64
     }
 
     /// `bf16` for an even number of lines of channels.
@@ -160,8 +162,9 @@ impl Winograd {
                 let chunks = &scratch.chunks;
                 let sources = [&scratch.gathered[..], &[]];
                 let sums = &mut scratch.sums[(position * tiles + part.start) * width..][..part.len() * width];
-                let (pixels, stride, bf16) = (part.len(), LANES, self.bf16);
-                Tile { chunks, sources, weights, pixels, stride, width, first: true, bf16 }.accumulate(level, sums);
+                let (pixels, stride) = (part.len(), LANES);
+                let factors = if self.bf16 { Factors::Bf16 } else { Factors::F32 };
+                Tile { chunks, sources, weights, pixels, stride, width, first: true, factors }.accumulate(level, sums);
             }
         }
     }
@@ -218,6 +221,29 @@ impl Winograd {
         let (row, column) = (tile / self.columns(), tile % self.columns());
         (row / self.rows(), row % self.rows() * self.side, column * self.side)
     }
+}
+
+fn applies(c: &Convolution) -> bool {
+    c.window == Window::square(3, 1) && c.groups == 1
+}
+
+/// Cycles for an image: products of `each` channels a step, transforms, and weights that come from afar once for a few images.
+fn cost_of_tiles(c: &Convolution, out: Shape, side: usize, each: usize) -> usize {
+    let (lines_out, channels) = (blocks(out.channels), channels_of(c));
+    let positions = (side + 2) * (side + 2);
+    let tiles = out.height.div_ceil(side) * out.width.div_ceil(side);
+    let products = tiles * positions * (channels / each) * lines_out;
+    let transforms = tiles * positions * (blocks(channels) * 6 + lines_out * 7);
+    products + transforms + positions * (channels / each) * lines_out * 2
+}
+
+/// The same for the sums written out.
+fn cost_written_out(c: &Convolution, out: Shape, each: usize) -> usize {
+    (area(out) + 2) * 9 * (channels_of(c) / each) * blocks(out.channels)
+}
+
+fn channels_of(c: &Convolution) -> usize {
+    c.weight.len() / c.bias.len().max(1) / (c.window.height * c.window.width)
 }
 
 struct Forward<'a, S, const N: usize, const M: usize> {

@@ -93,7 +93,7 @@ proptest! {
         for level in Level::available() {
             let may = level.has_bf16() && channels.is_multiple_of(32);
             for (bf16, tolerance) in [(false, 2e-5), (true, 3e-2)].into_iter().take(1 + usize::from(may)) {
-                let dense = Dense::new(&c, shape, out, false, bf16);
+                let dense = Dense::new(&c, shape, out, false, if bf16 { Factors::Bf16 } else { Factors::F32 }, None);
                 let y = run(|scratch, part| dense.run(level, scratch, part), out, n, &x, &added);
                 prop_assert!(close(&y, &want, tolerance), "written out, {level:?}, bf16 {bf16}");
                 for side in [2, 4] {
