@@ -4,10 +4,10 @@ use std::{num::NonZeroUsize, path::Path};
 
 use super::{
     candle,
-    contract::{Colour, Input},
     cpu::{CpuNetwork, calibrate},
     executor::{ExecuteError, Role},
     graph::Graph,
+    input::{Colour, Input},
     onnx::{self, OnnxError},
     plan::Plan,
     precision::Precision,

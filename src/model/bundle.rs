@@ -13,9 +13,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    contract::{Contract, ContractError, Input, MAX_CARD, Output, PrecisionClass},
+    contract::{Contract, ContractError, MAX_CARD, Output, PrecisionClass},
     executor::Role,
     graph::{Graph, Shape},
+    input::Input,
     precision::Precision,
     shapes::GraphError,
     weights::{MAX_ELEMENTS, Weights, WeightsError, element_count},

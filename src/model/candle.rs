@@ -7,9 +7,9 @@ use candle_core::{D, Device, Result, Tensor};
 
 use super::{
     bundle::Bundle,
-    contract::Input,
     executor::{ExecuteError, Executor, InputSize, Role},
     graph::{Edges, Graph, Op},
+    input::Input,
     set::ModelSet,
     weights::Weights,
 };

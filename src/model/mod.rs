@@ -19,6 +19,7 @@ pub mod fetch;
 mod golden;
 pub mod graph;
 pub mod import;
+mod input;
 pub mod landmarks;
 pub mod list;
 pub mod onnx;

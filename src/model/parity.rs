@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::{
     bench::noise,
     candle,
-    contract::Input,
     cpu::{CpuNetwork, calibrate},
     executor::{ExecuteError, InputSize, Role},
     graph::Graph,
+    input::Input,
     plan::Plan,
     precision::Precision,
     set::OpenError,

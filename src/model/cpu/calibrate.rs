@@ -6,9 +6,9 @@ use super::{Prepared, Share, Threads, kernels::Level};
 use crate::{
     domain::Pixels,
     model::{
-        contract::Input,
         executor::Role,
         graph::ValueId,
+        input::Input,
         plan::{ActivationRange, Plan},
         precision::Precision,
         set::OpenError,

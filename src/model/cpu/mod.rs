@@ -30,9 +30,9 @@ use self::{
     threads::{Share, Threads},
 };
 use super::{
-    contract::Input,
     executor::{ExecuteError, Executor, InputSize, Role},
     graph::ValueId,
+    input::Input,
     plan::Plan,
     precision::Precision,
     set::{ModelSet, OpenError},

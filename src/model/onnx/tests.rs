@@ -14,8 +14,8 @@ use super::{
 };
 use crate::model::{
     Precision,
-    contract::{Colour, Input},
     graph::Shape,
+    input::{Colour, Input},
     parity::parity,
     plan::Plan,
 };
