@@ -187,6 +187,32 @@ fn a_file_and_its_card_become_a_model_that_answers() {
 }
 
 #[test]
+fn weights_with_their_graph_and_a_card_become_the_same_model() {
+    let place = Place::new();
+    assert_eq!(place.import().0, 0);
+    let weights = fs::read(place.at("models/means/weights.safetensors")).unwrap();
+    fs::write(place.at("again.safetensors"), &weights).unwrap();
+    let mut again = card(&weights);
+    again.name = "again".into();
+    place.write_card(&again);
+    let import = || place.vultus(&["model", "import", "again.safetensors", "--card", "card.toml"]);
+    let (code, _, err) = import();
+    assert_eq!(code, 0, "{err}");
+    let plan = |name| place.json(&["model", "inspect", "--model", name])["plan"].clone();
+    assert_eq!(plan("again"), plan("means"));
+    assert_eq!(fs::read(place.at("models/again/weights.safetensors")).unwrap(), weights);
+
+    // Cut off, and not the card's file.
+    fs::write(place.at("again.safetensors"), &weights[..weights.len() - 9]).unwrap();
+    let (code, _, err) = import();
+    assert!(code == 1 && err.contains("safetensors"), "{err}");
+    fs::write(place.at("again.safetensors"), &weights).unwrap();
+    place.write_card(&Contract { name: "again".into(), ..card(&network()) });
+    let (code, _, err) = import();
+    assert!(code == 1 && err.contains("source.sha256"), "{err}");
+}
+
+#[test]
 fn another_file_than_the_cards_is_not_imported() {
     let place = Place::new();
     let mut other = card(&network());

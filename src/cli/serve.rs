@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, Outcome, Shared};
@@ -36,11 +37,29 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     options.check()?;
     let config = options.load()?;
     let _log = telemetry::log_to_stderr(config.log_format);
+    raise_file_limit(config.limits.connections);
     super::runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let (serving, galleries) = open(&config, shared).await?;
         signals.serve(serving, &galleries, shared.json).await
     })
+}
+
+/// Files that a server has open besides connections, at most: stores, logs, the metrics' port.
+const OTHER_FILES: u64 = 256;
+
+/// Takes as many file handles as the system gives; says so where they are too few for the connections that are allowed.
+fn raise_file_limit(connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    let wanted = connections as u64 + OTHER_FILES;
+    // `None` is no limit.
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < wanted) {
+        tracing::warn!(files, wanted, "fewer files may be open than limits.connections asks for");
+    }
 }
 
 impl Options {

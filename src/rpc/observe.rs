@@ -7,7 +7,7 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 
 use super::{Service, error::Error, pb, receive};
 use crate::{
-    access::{Pass, Right},
+    access::{Denied, Pass, Right},
     domain::{ClientId, RequestContext},
     telemetry::Metrics,
 };
@@ -59,9 +59,11 @@ pub async fn observe<T>(rpc: &'static str, work: impl Future<Output = Result<T, 
 /// The status of a failed call, logged and counted.
 pub fn refuse(rpc: &'static str, error: Error) -> Status {
     Metrics::get().failures_total.with_label_values(&[rpc, error.reason()]).inc();
-    // The door refuses thousands a second under overload, which the counters tell better than as many lines.
+    // The door refuses thousands a second under overload, and strangers could fill the log: the counters tell it better.
     match &error {
-        Error::NoRoom(_) => tracing::debug!(reason = error.reason(), detail = %error, "refused"),
+        Error::NoRoom(_) | Error::Unauthenticated | Error::Denied(Denied::UnknownClient) => {
+            tracing::debug!(reason = error.reason(), detail = %error, "refused")
+        }
         _ => tracing::info!(reason = error.reason(), detail = %error, "failed"),
     }
     let status = error.into_status();

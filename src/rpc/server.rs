@@ -2,7 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use super::{
@@ -10,13 +10,12 @@ use super::{
     admission::Admission,
     health,
     incoming::{Patience, accept},
+    metrics,
     pb::{
         self, gallery_service_server::GalleryServiceServer, match_service_server::MatchServiceServer,
         review_service_server::ReviewServiceServer,
     },
 };
-use crate::telemetry::Metrics;
-
 /// Of a message to health or reflection, which anyone may send: a name and little more.
 const OPEN_MESSAGE_BYTES: usize = 1 << 10;
 
@@ -110,7 +109,14 @@ impl Serving {
 
         let core = Arc::clone(&self.core);
         let stopped = core.stopping.subscribe();
-        let metrics = tokio::spawn(serve_metrics(self.metrics, stopped.clone()));
+        let metrics = tokio::spawn({
+            let (listener, stopped) = (self.metrics, stopped.clone());
+            async move {
+                if let Err(error) = metrics::serve(listener, stopped).await {
+                    tracing::error!(%error, "the metrics' port failed");
+                }
+            }
+        });
         let watcher = tokio::spawn(health::watch(Arc::clone(&self.core), reporter, stopped.clone()));
         let mut told = stopped.clone();
         let connections = accept(self.listener, limits.connections, Patience::of(&limits));
@@ -157,21 +163,4 @@ fn reflection() -> Result<
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| ServeError::Assemble(error.to_string()))
-}
-
-/// `/metrics`, in Prometheus' text format, on its own port.
-async fn serve_metrics(listener: TcpListener, mut stopped: watch::Receiver<bool>) {
-    let exposition = || async {
-        Metrics::get().exposition().map_err(|error| {
-            tracing::error!(%error, "metrics do not encode");
-            axum::http::StatusCode::INTERNAL_SERVER_ERROR
-        })
-    };
-    let routes = axum::Router::new().route("/metrics", axum::routing::get(exposition));
-    let stop = async move {
-        let _ = stopped.wait_for(|stop| *stop).await; // as above
-    };
-    if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stop).await {
-        tracing::error!(%error, "the metrics' port failed");
-    }
 }

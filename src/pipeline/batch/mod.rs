@@ -168,19 +168,22 @@ impl Device {
     pub async fn run(&self, role: Role, image: Pixels, turn: &Turn) -> Result<Output, DeviceError> {
         let (answer, outputs) = oneshot::channel();
         let job = Job { role, turn: turn.clone(), image, queued_at: Instant::now(), answer };
-        {
+        let mut dead = None;
+        let pushed = {
             let mut queue = self.shared.lock();
             let state = queue.state.as_mut().ok_or(DeviceError::Stopped)?;
             let pushed = state.push(job).or_else(|job| {
-                let dead = state.sweep(Instant::now());
-                drop_dead(dead.late, &dead.gone);
+                dead = Some(state.sweep(Instant::now()));
                 state.push(job)
             });
-            if pushed.is_err() {
-                Metrics::get().dropped("full", "device", turn.lane.as_str());
-                return Err(DeviceError::Full { limit: self.limits.queue_depth });
-            }
             note_depth(state);
+            pushed
+        };
+        // Images are wiped when they are dropped, which nobody should wait for.
+        dead.into_iter().for_each(|dead| drop_dead(dead.late, &dead.gone));
+        if pushed.is_err() {
+            Metrics::get().dropped("full", "device", turn.lane.as_str());
+            return Err(DeviceError::Full { limit: self.limits.queue_depth });
         }
         self.shared.changed.notify_one();
         outputs.await.unwrap_or(Err(DeviceError::Stopped))

@@ -1,5 +1,7 @@
 //! EXIF orientation: read the one tag, turn the pixels.
 
+use zeroize::Zeroizing;
+
 /// EXIF tag 0x0112, 1 to 8: how the stored rows and columns lie on the upright image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Orientation(u8);
@@ -54,6 +56,7 @@ impl Orientation {
             _ => return (width, height, rgb8),
         };
         let (up_w, up_h) = if self.0 >= 5 { (h, w) } else { (w, h) };
+        let rgb8 = Zeroizing::new(rgb8);
         let mut out = Vec::with_capacity(rgb8.len());
         for y in 0..up_h {
             for x in 0..up_w {

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use ::png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
+use zeroize::Zeroizing;
 
 use super::{DecodeError, DecodeLimits, Decoded, Format, Orientation, lay_over_white, over_white};
 
@@ -60,8 +61,13 @@ fn to_rgb(colour: ColorType, mut samples: Vec<u8>) -> Result<Vec<u8>, DecodeErro
             samples.truncate(length);
             Ok(samples)
         }
-        ColorType::Grayscale => Ok(samples.iter().flat_map(|v| [*v; 3]).collect()),
-        ColorType::GrayscaleAlpha => Ok(samples.chunks_exact(2).flat_map(|p| [over_white(p[0], p[1]); 3]).collect()),
+        ColorType::Grayscale | ColorType::GrayscaleAlpha => {
+            let samples = Zeroizing::new(samples);
+            Ok(match colour {
+                ColorType::Grayscale => samples.iter().flat_map(|v| [*v; 3]).collect(),
+                _ => samples.chunks_exact(2).flat_map(|p| [over_white(p[0], p[1]); 3]).collect(),
+            })
+        }
         ColorType::Indexed => Err(MALFORMED), // EXPAND leaves none
     }
 }

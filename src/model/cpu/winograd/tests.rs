@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     cpu::{convolve::Dense, kernels::Level, tests::noise},
-    plan::Activation,
+    plan::{Activation, Border},
 };
 
 /// To lines, from image, channel, row, column.
@@ -70,11 +70,12 @@ proptest! {
         channels_out in 1usize..70,
         n in 1usize..4,
         residual: bool,
+        shifted: bool,
         seed: u64,
     ) {
         let shape = Shape::new(channels, height, width);
         let out = Shape::new(channels_out, height + 2 * padding - 2, width + 2 * padding - 2);
-        let c = Convolution {
+        let mut c = Convolution {
             weight: noise(channels_out * channels * 9, seed),
             bias: noise(channels_out, seed ^ 1 << 20),
             border: None,
@@ -86,7 +87,12 @@ proptest! {
         };
         let x = noise(n * channels * area(shape), seed ^ 1 << 30);
         let added = if residual { noise(n * channels_out * area(out), seed ^ 1 << 40) } else { vec![] };
-        let want = lines(&expected(&c, shape, out, n, &x, &added), out, n);
+        // A batch norm's shift before the padding: the definition adds it to the input, the plan makes it a bias that differs at edges.
+        let shift = if shifted { noise(channels, seed ^ 1 << 50) } else { vec![0.0; channels] };
+        let moved: Vec<f32> = x.iter().enumerate().map(|(at, v)| v + shift[at / area(shape) % channels]).collect();
+        let want = lines(&expected(&c, shape, out, n, &moved, &added), out, n);
+        Border::absorb(&mut c, &shift, shape, out);
+        prop_assert_eq!(c.border.is_some(), padding > 0);
         let each = x.len() / n;
         let alone = lines(&x[..each], shape, 1);
         let (x, added) = (lines(&x, shape, n), lines(&added, out, n));
