@@ -205,16 +205,8 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// How much less urgent the executors' threads are than those that work on pixels and answer: these want a core for a moment, and
-/// would wait for it until a network's turn is over.
-const NICE: i32 = 5;
-
 /// The life of an executor's thread.
 fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
-    let niceness = rustix::process::getpriority_process(None).unwrap_or(0) + NICE;
-    if let Err(error) = rustix::process::setpriority_process(None, niceness.min(19)) {
-        tracing::warn!(%error, "an executor's thread keeps the usual priority");
-    }
     while let Some(taken) = wait_for_batch(shared, |role| executor.gains_up_to(role)) {
         drop_dead(taken.late, &taken.gone);
         if taken.batch.is_empty() {
