@@ -191,6 +191,18 @@ impl fmt::Debug for FaceCrop {
 mod tests {
     use super::*;
 
+    /// All channels alike.
+    pub(super) fn grey(width: u32, height: u32, value: impl Fn(u32, u32) -> u8) -> Pixels {
+        let value = &value;
+        let rgb8 = (0..height).flat_map(|y| (0..width).flat_map(move |x| [value(x, y); 3])).collect();
+        Pixels { width, height, rgb8 }
+    }
+
+    /// One channel of each pixel.
+    pub(super) fn shown(pixels: &Pixels) -> Vec<u8> {
+        pixels.rgb8.chunks(3).map(|p| p[0]).collect()
+    }
+
     #[test]
     fn pixels_hold_what_they_say() {
         assert!(Pixels::new(2, 2, vec![0; 12]).is_ok());

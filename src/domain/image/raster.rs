@@ -187,16 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn grey(width: u32, height: u32, value: impl Fn(u32, u32) -> u8) -> Pixels {
-        let value = &value;
-        let rgb8 = (0..height).flat_map(|y| (0..width).flat_map(move |x| [value(x, y); 3])).collect();
-        Pixels { width, height, rgb8 }
-    }
-
-    fn shown(pixels: &Pixels) -> Vec<u8> {
-        pixels.rgb8.chunks(3).map(|p| p[0]).collect()
-    }
+    use crate::domain::image::tests::{grey, shown};
 
     #[test]
     fn a_cut_is_black_outside() {
