@@ -259,7 +259,7 @@ fn int8_serves_with_what_was_measured_on_faces() {
 
     let calibrate = |floor| {
         let photos = photos.to_str().unwrap();
-        place.vultus(&["model", "calibrate", "--faces", photos, "--precision", "int8", "--floor", floor])
+        place.vultus(&["model", "calibrate", "--faces", photos, "--precision", "int8", &format!("--floor={floor}")])
     };
     let (code, out, err) = calibrate("0.995");
     assert!(code == 0 && out.contains("may serve"), "{out}{err}");
@@ -279,7 +279,28 @@ fn int8_serves_with_what_was_measured_on_faces() {
     let (code, out, _) = check();
     assert!(code == 3 && out.contains("ranges finite around 0"), "{out}");
 
+    // Nor does a card's own word suffice: ranges that were never measured are seen through, wherever the precision is used.
+    let photo = photos.join("sample3.jpg");
+    let verify = || {
+        let photo = photo.to_str().unwrap();
+        place.vultus(&["verify", photo, photo, "--precision", "int8"])
+    };
+    for scale in [0.0, 0.2, 1e6] {
+        let mut forged = good.clone();
+        forged.precisions[0]
+            .ranges
+            .iter_mut()
+            .for_each(|range| (range.low, range.high) = (scale * range.low, scale * range.high));
+        fs::write(&card, forged.to_toml().unwrap()).unwrap();
+        let (code, _, err) = verify();
+        assert!(code == 1 && err.contains("golden faces differ"), "{scale}: {code} {err}");
+    }
     fs::write(&card, good.to_toml().unwrap()).unwrap();
+    let (_, _, err) = verify();
+    assert!(!err.contains("golden"), "{err}");
+    let (code, _, err) = calibrate("-1");
+    assert!(code == 1 && err.contains("--floor -1: expected 0.99 to 1"), "{err}");
+
     let (code, out, err) = calibrate("1");
     assert!(code == 3 && out.contains("DOES NOT SERVE"), "{out}{err}");
     let (code, out, _) = check();

@@ -11,7 +11,7 @@ use super::{Failure, Shared};
 use crate::{
     config::Config,
     gallery::Galleries,
-    model::{DeviceChoice, ModelSet},
+    model::{DeviceChoice, Golden, ModelSet, Precision},
     pipeline::{Pipeline, Settings},
     seal::RootKey,
 };
@@ -101,7 +101,11 @@ impl Shared {
     }
 
     fn started(&self, models: &ModelSet, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
-        let executors = models.executors(self.device_choice()?, cores())?;
+        let mut executors = models.executors(self.device_choice()?, cores())?;
+        // A card says of itself that a reduced precision agrees, and with which ranges: nothing is compared before that was seen.
+        if let Some(executor) = executors.first_mut().filter(|_| models.card().precision != Precision::F32) {
+            Golden::self_test(models, executor.as_mut())?;
+        }
         let settings = Settings {
             decode: config.decode,
             batch: config.batch,

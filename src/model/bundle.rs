@@ -99,7 +99,8 @@ impl Bundle {
         Self::new(contract, graph, weights)
     }
 
-    /// Writes the bundle as `models_dir/NAME`, all or nothing; one that is there is replaced.
+    /// Writes the bundle as `models_dir/NAME`, all or nothing; one that is there is replaced. A crash in the moment between two
+    /// renames leaves the old one beside it, as `.NAME.PID.old`.
     pub fn write(&self, models_dir: &Path) -> Result<PathBuf, BundleError> {
         let folder = models_dir.join(&self.contract.name);
         let staging = models_dir.join(format!(".{}.{}.new", self.contract.name, std::process::id()));
@@ -114,11 +115,35 @@ impl Bundle {
         let written = write_durably(&staging.join(CARD_FILE), card.as_bytes())
             .and_then(|()| write_durably(&staging.join(WEIGHTS_FILE), &weights))
             .and_then(|()| if folder.exists() { fs::rename(&folder, &old) } else { Ok(()) })
-            .and_then(|()| fs::rename(&staging, &folder))
+            .and_then(|()| {
+                let replaced = fs::rename(&staging, &folder);
+                if replaced.is_err() && old.exists() {
+                    fs::rename(&old, &folder)?;
+                }
+                replaced
+            })
             .and_then(|()| File::open(models_dir)?.sync_all());
-        // What is left behind on failure is only litter; the error is what matters.
-        let _ = (fs::remove_dir_all(&staging), fs::remove_dir_all(&old));
+        // What is left behind is litter; the error is what matters. The old bundle is litter once there is one in its place.
+        let _ = fs::remove_dir_all(&staging);
+        if folder.exists() {
+            let _ = fs::remove_dir_all(&old); // as above
+        }
         written.map_err(io(&folder))?;
+        Ok(folder)
+    }
+
+    /// Writes the contract of a bundle that lies in `models_dir` already, weights and graph as they are: all or nothing.
+    pub fn write_card(&self, models_dir: &Path) -> Result<PathBuf, BundleError> {
+        let folder = models_dir.join(&self.contract.name);
+        let (card, staging) = (folder.join(CARD_FILE), folder.join(format!(".{CARD_FILE}.{}.new", std::process::id())));
+        let text = self.contract.to_toml()?;
+        let written = write_durably(&staging, text.as_bytes())
+            .and_then(|()| fs::rename(&staging, &card))
+            .and_then(|()| File::open(&folder)?.sync_all());
+        if let Err(source) = written {
+            let _ = fs::remove_file(&staging); // litter
+            return Err(BundleError::Io { path: card, source });
+        }
         Ok(folder)
     }
 

@@ -18,14 +18,16 @@ use crate::domain::Pixels;
 
 /// The floor of a class whose card names none: a cosine that moves the default model's descriptors by a tenth of their length.
 pub const FLOOR: f32 = 0.995;
+/// Fewer faces say next to nothing: the photos of the default model's package show 21.
+const LEAST_FACES: usize = 20;
 /// Faces that run together.
 const BATCH: usize = 8;
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrateError {
-    #[error("no faces to measure on")]
-    NoFaces,
+    #[error("expected {LEAST_FACES} faces or more to measure on, found {0}")]
+    Faces(usize),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -44,11 +46,15 @@ pub struct Faces<'a> {
 impl<'a> Faces<'a> {
     /// `images` are aligned, of the network's size. Runs the reference over them, which takes a while.
     pub fn new(bundle: &Bundle, images: Vec<&'a Pixels>, source: String) -> Result<Self, CalibrateError> {
-        if images.is_empty() {
-            return Err(CalibrateError::NoFaces);
+        if images.len() < LEAST_FACES {
+            return Err(CalibrateError::Faces(images.len()));
         }
         let expected = candle::reference(bundle.graph(), bundle.weights(), &bundle.contract().input, &images)?;
         Ok(Self { images, expected, source })
+    }
+
+    pub fn count(&self) -> usize {
+        self.images.len()
     }
 }
 

@@ -14,6 +14,8 @@ use crate::domain::{
 pub const FORMAT: u32 = 1;
 /// Sides of an input, pixels, at most.
 pub const MAX_INPUT_SIDE: u32 = 2048;
+/// A floor below which no card may go: a descriptor that moves by a seventh of its length is another's.
+pub const LEAST_FLOOR: f32 = 0.99;
 /// Bytes of a `model.toml`, at most.
 pub const MAX_CARD: u64 = 256 << 10;
 
@@ -252,7 +254,7 @@ impl Contract {
             ranges
                 && once
                 && class.precision != self.precision
-                && cosine(class.floor)
+                && (LEAST_FLOOR..=1.0).contains(&class.floor)
                 && class.agreement.is_none_or(cosine)
         };
         let rules = [
@@ -264,7 +266,7 @@ impl Contract {
             (self.output.dimension > 0, "output.dimension: expected at least 1"),
             (
                 self.precisions.iter().all(fits),
-                "precisions: each but the first once, cosines of -1 to 1, ranges finite around 0",
+                "precisions: each but the first once, floors of 0.99 to 1, cosines of -1 to 1, ranges finite around 0",
             ),
             (self.face.is_some() == (self.role == Role::Embed), "face: expected for the role embed, and for no other"),
         ];

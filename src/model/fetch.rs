@@ -137,8 +137,8 @@ pub fn fetch(models_dir: &Path, from: Option<&Path>, photos: Option<&Path>) -> R
     Ok(done)
 }
 
-/// Whether the bundle is there and good. One whose card alone is out of date (a new calibration, say) is written anew; precisions
-/// that were measured on this machine stay.
+/// Whether the bundle is there and good. One whose card alone is out of date (a new calibration, say) is written anew; the
+/// precisions in it stay, as they may have been measured here: what they say is tested whenever one is opened.
 fn refresh(models_dir: &Path, card: &Contract) -> Result<bool, FetchError> {
     let Ok(bundle) = Bundle::open(&models_dir.join(&card.name)) else { return Ok(false) };
     let mut card = card.clone();
@@ -149,7 +149,7 @@ fn refresh(models_dir: &Path, card: &Contract) -> Result<bool, FetchError> {
         return Ok(true);
     }
     match Bundle::new(card.clone(), bundle.graph().clone(), bundle.weights().clone()) {
-        Ok(renewed) if card.digest.is_some() => renewed.write(models_dir).map(|_| true).map_err(Into::into),
+        Ok(renewed) if card.digest.is_some() => renewed.write_card(models_dir).map(|_| true).map_err(Into::into),
         _ => Ok(false),
     }
 }

@@ -58,6 +58,18 @@ impl std::fmt::Debug for Golden {
     }
 }
 
+/// Why an executor's templates are not to be trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfTestError {
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    #[error(
+        "{}: golden faces differ from the reference by {tolerances:.1} times what the card's agreement explains; expected a card \
+         that `vultus model calibrate` wrote for these weights", precision.as_str()
+    )]
+    Differs { precision: Precision, tolerances: f32 },
+}
+
 impl Golden {
     /// For every network, by the reference executor: one face for those that find and place, three for the one that embeds (a face,
     /// the same dimmed, another), in this order.
@@ -81,6 +93,21 @@ impl Golden {
             }
         }
         Ok(golden)
+    }
+
+    /// Runs the face network's golden faces on an executor, alone.
+    ///
+    /// # Errors
+    /// [`SelfTestError`] where an executor does not run, or differs from the reference by more than its precision explains.
+    pub fn self_test(set: &ModelSet, executor: &mut dyn Executor) -> Result<(), SelfTestError> {
+        for golden in Self::of(set)?.iter().filter(|golden| golden.role == Role::Embed) {
+            let outputs = executor.run(golden.role, &[&golden.image])?;
+            let tolerances = outputs.first().map_or(f32::INFINITY, |values| golden.deviation(values));
+            if tolerances > 1.0 {
+                return Err(SelfTestError::Differs { precision: set.card().precision, tolerances });
+            }
+        }
+        Ok(())
     }
 
     /// The greatest difference from what is expected, in tolerances: at most 1 is right. Infinite for outputs of another shape.

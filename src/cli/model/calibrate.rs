@@ -13,7 +13,7 @@ use crate::{
     model::{
         OpenError, Precision, Role,
         calibrate::{CalibrateError, FLOOR, Faces, measure},
-        contract::PrecisionClass,
+        contract::{LEAST_FLOOR, PrecisionClass},
     },
     pipeline::decode::{Source, decode},
     seal::RootKey,
@@ -36,6 +36,9 @@ pub fn run(options: &CalibrateOptions, shared: &Shared) -> Result<Outcome, Failu
         Some(precision) => vec![precision],
         None => vec![Precision::Bf16, Precision::Int8],
     };
+    if let Some(floor) = options.floor.filter(|floor| !(LEAST_FLOOR..=1.0).contains(floor)) {
+        return Err(format!("--floor {floor}: expected {LEAST_FLOOR} to 1").into());
+    }
     let models = shared.carded_model_set()?;
     let folder = options.faces.clone().unwrap_or_else(|| beside(&shared.models_dir()));
     let images = aligned(shared, &folder)?;
@@ -47,6 +50,10 @@ pub fn run(options: &CalibrateOptions, shared: &Shared) -> Result<Outcome, Failu
     for precision in wanted {
         let known = bundle.contract().precisions.iter().find(|class| class.precision == precision);
         let floor = options.floor.or(known.map(|class| class.floor)).unwrap_or(FLOOR);
+        if let Some(known) = known.filter(|known| known.images > faces.count() as u64) {
+            let (precision, before, now) = (precision.as_str(), known.images, faces.count());
+            eprintln!("{precision}: what was measured on {before} faces is replaced by what is measured on {now}");
+        }
         let class = match measure(&bundle, precision, floor, &faces, cores()) {
             Ok(class) => class,
             // Not asked for by name: what this machine, or this network, cannot do is left as it is.
@@ -61,7 +68,7 @@ pub fn run(options: &CalibrateOptions, shared: &Shared) -> Result<Outcome, Failu
         bundle = bundle.with_class(class.clone())?;
         classes.push(class);
     }
-    let written = bundle.write(&shared.model_place().0)?;
+    let written = bundle.write_card(&shared.model_place().0)?;
     if shared.json {
         println!("{}", json!({ "model": shared.model, "precisions": classes }));
     } else {
