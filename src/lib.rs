@@ -16,3 +16,4 @@ pub mod model;
 pub mod seal;
 pub mod domain;
 pub mod telemetry;
+mod priority;

@@ -1,64 +1,14 @@
-//! Tracing set-up, and every metric in one list with its unit. Labels are from closed lists: no label can grow.
+//! Logs, and every metric in one list with its unit. Labels are from closed lists: no label can grow.
 
-use std::{
-    io::{self, BufWriter, IsTerminal},
-    sync::{LazyLock, OnceLock},
-    time::Duration,
-};
+mod log;
+
+use std::{sync::LazyLock, time::Duration};
 
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
-/// Lines that wait for stderr at most. A reader that stalls costs lines, which are counted, and never holds up an answer.
-const WAITING_LINES: usize = 16_384;
-
-/// Lines that are written at once, where many wait, bytes.
-const LINES_AT_ONCE: usize = 64 << 10;
-
-/// Writes what waits when it is dropped.
-#[must_use = "lines that wait are written when it is dropped"]
-#[derive(Debug)]
-pub struct Log {
-    _guard: Option<WorkerGuard>,
-}
-
-/// Lines lost so far, of the log that stands.
-static LOST_LINES: OnceLock<ErrorCounter> = OnceLock::new();
-
-/// Starts logging to stderr, from a thread of its own, at the level of the environment variable `VULTUS_LOG` (default `info`). A
-/// second call does nothing.
-pub fn log_to_stderr(format: LogFormat) -> Log {
-    let filter = EnvFilter::try_from_env("VULTUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let (lines, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(WAITING_LINES)
-        .thread_name("log")
-        .finish(BufWriter::with_capacity(LINES_AT_ONCE, io::stderr()));
-    let lost = lines.error_counter();
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(io::stderr().is_terminal()).with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
-    // An error means that a subscriber stands already, as in tests that start several servers.
-    let started = match format {
-        LogFormat::Text => registry.with(lines).try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init(),
-    };
-    if started.is_ok() {
-        let _ = LOST_LINES.set(lost); // the first log is the one that stands
-    }
-    Log { _guard: started.is_ok().then_some(guard) }
-}
+pub use log::{Log, LogFormat, log_to_stderr};
 
 /// Every metric of the service.
 #[derive(Debug)]
@@ -135,8 +85,7 @@ impl Metrics {
 
     /// The text that Prometheus scrapes.
     pub fn exposition(&self) -> Result<String, prometheus::Error> {
-        let lost = LOST_LINES.get().map_or(0, ErrorCounter::dropped_lines);
-        self.lost_log_lines.set(i64::try_from(lost).unwrap_or(i64::MAX));
+        self.lost_log_lines.set(i64::try_from(log::lost_lines()).unwrap_or(i64::MAX));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 

@@ -11,7 +11,7 @@ use crate::rpc::Limits;
 #[serde(deny_unknown_fields, default)]
 pub struct RawLimits {
     message_bytes: Option<usize>,
-    max_in_flight: Option<usize>,
+    verifications_in_flight: Option<usize>,
     identifications_in_flight: Option<usize>,
     back_office_in_flight: Option<usize>,
     client_in_flight: Option<usize>,
@@ -54,7 +54,12 @@ pub fn check(raw: &RawLimits, faults: &mut Faults) -> Limits {
     let d = Limits::default();
     let limits = Limits {
         message_bytes: faults.within("limits.message_bytes", raw.message_bytes, 1 << 10..=64 << 20, d.message_bytes),
-        max_in_flight: faults.within("limits.max_in_flight", raw.max_in_flight, 1..=65_536, d.max_in_flight),
+        verifications_in_flight: faults.within(
+            "limits.verifications_in_flight",
+            raw.verifications_in_flight,
+            1..=65_536,
+            d.verifications_in_flight,
+        ),
         identifications_in_flight: faults.within(
             "limits.identifications_in_flight",
             raw.identifications_in_flight,
@@ -144,9 +149,10 @@ pub fn check(raw: &RawLimits, faults: &mut Faults) -> Limits {
             limits.default_deadline.as_millis(),
         ));
     }
-    if limits.bytes_in_flight < limits.message_bytes || limits.client_bytes_in_flight < limits.message_bytes {
+    // A message for verifications, and one for all else.
+    if limits.bytes_in_flight / 2 < limits.message_bytes || limits.client_bytes_in_flight < limits.message_bytes {
         faults.add(format!(
-            "limits.bytes_in_flight and limits.client_bytes_in_flight: expected at least limits.message_bytes, {}",
+            "limits.bytes_in_flight and limits.client_bytes_in_flight: expected at least twice and once limits.message_bytes, {}",
             limits.message_bytes
         ));
     }

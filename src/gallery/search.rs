@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::{Gallery, SearchError};
 use crate::{
-    domain::{CandidateList, InTurn, ModelMismatch, SubjectId, Template, Turn, Waits, compare},
-    index::IndexError,
+    domain::{CandidateList, InTurn, ModelMismatch, ReferenceId, SubjectId, Template, Turn, Waits, compare},
+    index::{IndexError, Neighbour},
     telemetry::Metrics,
 };
 
@@ -189,20 +189,30 @@ impl Gallery {
         let wanted = own.saturating_add(SPARE_NEIGHBOURS).min(index.len());
         let probes: Vec<&[f32]> = asks.iter().map(|ask| ask.probe.values()).collect();
         let neighbours = index.search(&probes, wanted)?;
-        // Names come from the state of now: what was erased since the snapshot has none.
-        let state = self.state();
-        let candidates = |(ask, found): (&Ask, Vec<crate::index::Neighbour>)| {
-            let mut candidates = Vec::with_capacity(found.len());
-            for neighbour in found {
-                let Some(row) = state.row(neighbour.id).filter(|row| row.subject != ask.exclude) else { continue };
-                let Some(template) = state.template(neighbour.id, self.model) else { continue };
-                candidates.push((row.subject.clone(), row.id, compare(&ask.probe, &template)?));
-            }
+        let found: Vec<Vec<Candidate>> = neighbours.into_iter().map(|near| self.named(&near)).collect();
+        let candidates = |(ask, found): (&Ask, Vec<Candidate>)| {
+            let others = found.into_iter().filter(|(subject, _, _)| *subject != ask.exclude);
+            let compared = others.map(|(subject, id, template)| Ok((subject, id, compare(&ask.probe, &template)?)));
+            let candidates = compared.collect::<Result<Vec<_>, SearchError>>()?;
             Ok((CandidateList::new(candidates, ask.most), epoch))
         };
-        Ok(asks.iter().zip(neighbours).map(candidates).collect())
+        Ok(asks.iter().zip(found).map(candidates).collect())
+    }
+
+    /// Names come from the state of now: what was erased since the snapshot has none. Copied, so that nothing is compared while a
+    /// writer waits.
+    fn named(&self, neighbours: &[Neighbour]) -> Vec<Candidate> {
+        let state = self.state();
+        let named = |near: &Neighbour| {
+            let (row, template) = (state.row(near.id)?, state.template(near.id, self.model)?);
+            Some((row.subject.clone(), row.id, template))
+        };
+        neighbours.iter().filter_map(named).collect()
     }
 }
+
+/// A reference that may be alike, and whose it is.
+type Candidate = (SubjectId, ReferenceId, Template);
 
 #[cfg(test)]
 mod tests {

@@ -209,6 +209,11 @@ impl Writer {
                 batch.failure.get_or_insert(StoreError::Failed(e.to_string().into()));
             }
         }
+        if batch.created.is_empty() {
+            // Not even for a moment: who waits to write keeps new readers waiting, until the last reader has gone on, which may be a
+            // thread that runs when a core is idle.
+            return;
+        }
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         for gallery in std::mem::take(&mut batch.created) {
             self.galleries.insert(gallery.key, Arc::clone(&gallery));

@@ -52,6 +52,9 @@ pub trait Executor: Send {
     /// The size that `role`'s network takes.
     fn input_size(&self, role: Role) -> InputSize;
 
+    /// To be called once by the thread that owns it from now on.
+    fn settle(&mut self) {}
+
     /// How many images of `role` run faster together than one after the other. More are let run, and gain nothing.
     fn gains_up_to(&self, role: Role) -> usize;
 

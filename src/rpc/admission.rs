@@ -1,10 +1,11 @@
 //! The door: who calls, and whether there is room, before a byte of the message is read.
 //!
 //! Whoever is let in holds a [`Place`] until the answer is there, and every byte of the message is counted against it as it arrives.
-//! What is no verification goes on at a lower priority ([`super::background`]). Health and reflection ask for no client, and get next
+//! What is no verification goes on at a lower priority ([`super::runtimes`]). Health and reflection ask for no client, and get next
 //! to nothing: small messages (set where they are assembled), little time, few streams.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,16 +18,17 @@ use tonic::{
     Status,
     body::Body,
     codegen::{BoxFuture, Bytes, Service, http},
+    service::Routes,
 };
-use tower_layer::Layer;
 
 use super::{
     Core,
+    conduct::Conduct,
     error::Error,
-    incoming::Spoken,
     observe,
     place::{Metered, Place, StreamPlace},
     receive,
+    runtimes::Priority,
 };
 use crate::{
     access::{Denied, Right},
@@ -43,60 +45,47 @@ const OPEN_STREAMS: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflecti
 /// How long a health check may take, its message's arrival included.
 const CHECK_TIME: Duration = Duration::from_secs(2);
 
-/// Wraps every service in [`Door`].
-#[derive(Debug, Clone)]
-pub struct Admission(pub Arc<Core>);
-
-impl<S> Layer<S> for Admission {
-    type Service = Door<S>;
-
-    fn layer(&self, inner: S) -> Door<S> {
-        Door { inner, core: Arc::clone(&self.0) }
-    }
-}
-
 /// Lets in whom the policy knows, as many as may be answered at a time.
 #[derive(Debug, Clone)]
-pub struct Door<S> {
-    inner: S,
-    core: Arc<Core>,
+pub struct Door {
+    pub core: Arc<Core>,
+    /// What is behind it; always ready.
+    pub routes: Routes,
 }
 
-impl<S> Service<http::Request<Body>> for Door<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = BoxFuture<Self::Response, Self::Error>;
+type Answer = BoxFuture<http::Response<Body>, Infallible>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+impl Door {
+    /// Answers the request, or says why not.
+    pub fn answer(&self, request: http::Request<Body>) -> Answer {
         let path = request.uri().path();
         if !path.starts_with(GUARDED) {
             return self.call_open(request);
         }
+        // There is room or none: also to find that out is work of the lane's priority.
+        let (door, priority) = (self.clone(), Priority::of(lane(path)));
+        self.core.runtimes.run(priority, async move { Ok(door.answer_guarded(request).await) })
+    }
+
+    async fn answer_guarded(self, mut request: http::Request<Body>) -> http::Response<Body> {
+        let path = request.uri().path();
         let (rpc, lane, streams) = (observe::rpc_name(path), lane(path), path == ENROL_STREAM);
         let admitted = admit(&self.core, &request, lane, streams);
         // Whom the policy does not know earns its connection no longer life.
-        if matches!(admitted, Ok(_) | Err(Error::NoRoom(_))) {
-            note_spoken(&request);
+        if matches!(admitted, Ok(_) | Err(Error::NoRoom(_)))
+            && let Some(conduct) = request.extensions().get::<Conduct>()
+        {
+            conduct.note_request(lane, streams);
         }
         let (turn, place) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
-                let refused = observe::refuse(rpc, error).into_http();
                 let most = self.core.limits.stream_window_bytes as usize;
                 tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(request.into_body(), most)));
-                return Box::pin(async move { Ok(refused) });
+                return observe::refuse(rpc, error).into_http();
             }
         };
-        request.extensions_mut().insert(turn);
+        request.extensions_mut().insert(turn.clone());
         if streams {
             // A stream outlives its first answer, and its items are counted as they are worked on.
             request.extensions_mut().insert(StreamPlace(Arc::clone(&place)));
@@ -104,50 +93,41 @@ where
             let (place, patience) = (Arc::clone(&place), self.core.limits.message_timeout);
             request = request.map(|body| Body::new(Metered::new(body, place, patience)));
         }
-        let answer = self.inner.call(request);
-        match self.core.background.of(lane) {
-            None => Box::pin(async move {
-                // Held until the answer is there.
-                place.answered_by(answer.await)
-            }),
-            Some(background) => background.run(async move {
-                place.answered_by(answer.await) // as above
-            }),
+        match tokio::time::timeout_at(turn.deadline.into(), self.pass_on(request)).await {
+            // The place is held until the answer is there.
+            Ok(Ok(answer)) => place.answered_by(answer),
+            Err(_) => observe::refuse(rpc, Error::TimeUp).into_http(),
         }
     }
-}
 
-impl<S> Door<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
-{
+    fn pass_on(
+        &self,
+        request: http::Request<Body>,
+    ) -> impl Future<Output = Result<http::Response<Body>, Infallible>> + use<> {
+        Service::call(&mut self.routes.clone(), request)
+    }
+
     /// Health, reflection, and paths that there are none of.
-    fn call_open(&mut self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, S::Error> {
+    fn call_open(&self, request: http::Request<Body>) -> Answer {
         let path = request.uri().path();
         if path == HEALTH_CHECK {
-            let answer = tokio::time::timeout(CHECK_TIME, self.inner.call(request));
+            let answer = tokio::time::timeout(CHECK_TIME, self.pass_on(request));
             return Box::pin(async move {
                 answer.await.unwrap_or_else(|_| Ok(Status::deadline_exceeded("the request took too long").into_http()))
             });
         }
         if !OPEN_STREAMS.iter().any(|open| path.starts_with(open)) {
-            return Box::pin(self.inner.call(request));
+            return Box::pin(self.pass_on(request));
         }
         let Ok(permit) = Arc::clone(&self.core.open_streams).try_acquire_owned() else {
             let refused = Status::resource_exhausted("as many open streams as there may be; check instead").into_http();
             return Box::pin(async move { Ok(refused) });
         };
-        note_spoken(&request);
-        let answer = self.inner.call(request);
+        if let Some(conduct) = request.extensions().get::<Conduct>() {
+            conduct.note_open_stream();
+        }
+        let answer = self.pass_on(request);
         Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _permit: permit }))) })
-    }
-}
-
-fn note_spoken(request: &http::Request<Body>) {
-    if let Some(spoken) = request.extensions().get::<Spoken>() {
-        spoken.note();
     }
 }
 

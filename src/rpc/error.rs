@@ -61,6 +61,8 @@ pub enum Error {
     Unread,
     #[error("the message did not arrive in time")]
     SlowMessage,
+    #[error("the deadline passed before the answer was there")]
+    TimeUp,
     #[error("{0}")]
     Internal(&'static str),
 }
@@ -209,7 +211,7 @@ impl Error {
                 CaseError::Store(error) => store_row(error),
             },
             Self::Stopping => row(Unavailable, "STOPPING", text),
-            Self::Silence | Self::Unread | Self::SlowMessage => row(DeadlineExceeded, "DEADLINE", text),
+            Self::Silence | Self::Unread | Self::SlowMessage | Self::TimeUp => row(DeadlineExceeded, "DEADLINE", text),
             Self::Unknown(_) => row(NotFound, "NOT_FOUND", text),
             Self::Internal(_) => row(Internal, "INTERNAL", INTERNAL),
         }

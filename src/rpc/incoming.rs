@@ -3,10 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,13 +11,13 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    runtime::{self, Handle},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, Sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 
-use super::Limits;
+use super::{Limits, conduct::Conduct};
 
 /// What a client sends at least before its first request: HTTP/2's preface, and a SETTINGS frame without settings.
 const GREETING_BYTES: usize = 24 + 9;
@@ -47,30 +44,19 @@ impl Patience {
     }
 }
 
-/// Set by the door at a connection's first request.
-#[derive(Debug, Clone, Default)]
-pub struct Spoken(Arc<AtomicBool>);
-
-impl Spoken {
-    pub fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_noted(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// A connection that holds its place until it ends.
 pub struct Connection {
-    stream: TcpStream,
+    /// `None` only after it could not be handed to another runtime.
+    stream: Option<TcpStream>,
+    /// The runtime that watches the stream.
+    watched_by: runtime::Id,
     /// When the wait for the greeting ends, or then for the first request, or then the connection's life.
     patience: Pin<Box<Sleep>>,
     /// Bytes of the greeting that are still to come.
     greeting: usize,
     first_request_by: Instant,
     end: Instant,
-    spoken: Spoken,
+    conduct: Conduct,
     _place: OwnedSemaphorePermit,
 }
 
@@ -79,20 +65,37 @@ impl Connection {
         let now = Instant::now();
         let first = patience.handshake.min(patience.first_request).min(patience.whole);
         Self {
-            stream,
+            stream: Some(stream),
+            watched_by: Handle::current().id(),
             patience: Box::pin(tokio::time::sleep_until(now + first)),
             greeting: GREETING_BYTES,
             first_request_by: now + patience.first_request,
             end: now + patience.whole,
-            spoken: Spoken::default(),
+            conduct: Conduct::default(),
             _place: place,
         }
+    }
+
+    pub fn conduct(&self) -> Conduct {
+        self.conduct.clone()
+    }
+
+    /// The stream, watched by the runtime that serves it now: another's threads would wake for each of its frames.
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        let here = Handle::current().id();
+        if self.watched_by != here
+            && let Some(stream) = self.stream.take()
+        {
+            self.stream = Some(TcpStream::from_std(stream.into_std()?)?);
+            self.watched_by = here;
+        }
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// An error once the present wait is over. Asked only when there is nothing to read: requests pay nothing.
     fn check_patience(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let until = match () {
-            () if self.spoken.is_noted() => self.end,
+            () if self.conduct.has_request() => self.end,
             () if self.greeting == 0 => self.first_request_by.min(self.end),
             () => self.patience.deadline(),
         };
@@ -108,7 +111,7 @@ impl Connection {
 
 /// Accepts at most `most` connections at a time; more wait in the system's backlog. One that is silent for longer than `patience`
 /// is closed. A failure to accept (no file handles, say) is waited out.
-pub fn accept(listener: TcpListener, most: usize, patience: Patience) -> ReceiverStream<io::Result<Connection>> {
+pub fn accept(listener: TcpListener, most: usize, patience: Patience) -> ReceiverStream<Connection> {
     let (connections, incoming) = mpsc::channel(1);
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(most));
@@ -122,7 +125,7 @@ pub fn accept(listener: TcpListener, most: usize, patience: Patience) -> Receive
             let connection = accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream));
             match connection {
                 Ok(stream) => {
-                    if connections.send(Ok(Connection::new(stream, patience, place))).await.is_err() {
+                    if connections.send(Connection::new(stream, patience, place)).await.is_err() {
                         return; // the server has ended
                     }
                 }
@@ -146,7 +149,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = self.stream()?.poll_read(context, buffer);
         self.greeting = self.greeting.saturating_sub(buffer.filled().len() - before);
         if read.is_pending() {
             self.check_patience(context)?;
@@ -157,7 +160,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.stream()?.poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -165,27 +168,19 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        self.stream()?.poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true // as every TCP stream's
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.stream()?.poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Spoken;
-
-    fn connect_info(&self) -> Spoken {
-        self.spoken.clone()
+        self.stream()?.poll_shutdown(context)
     }
 }
 
@@ -195,6 +190,7 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
+    use crate::domain::Lane;
 
     const SHORT: Duration = Duration::from_millis(200);
     const LONG: Duration = Duration::from_secs(60);
@@ -203,7 +199,7 @@ mod tests {
     async fn pair(patience: Patience) -> (TcpStream, Connection) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (client, accept(listener, 8, patience).next().await.unwrap().unwrap())
+        (client, accept(listener, 8, patience).next().await.unwrap())
     }
 
     #[tokio::test]
@@ -229,15 +225,35 @@ mod tests {
         let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: SHORT, whole: LONG }).await;
         client.write_all(&[7; GREETING_BYTES + 1]).await.unwrap();
         served.read_exact(&mut [0; GREETING_BYTES]).await.unwrap();
-        served.connect_info().note();
+        served.conduct().note_request(Lane::Verification, false);
         assert_eq!(served.read_u8().await.unwrap(), 7);
         assert!(tokio::time::timeout(3 * SHORT, served.read_u8()).await.is_err());
     }
 
     #[tokio::test]
+    async fn a_connection_may_be_handed_to_another_runtime_and_back() {
+        let (mut client, mut served) = pair(Patience { handshake: LONG, first_request: LONG, whole: LONG }).await;
+        let other = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        client.write_all(&[1]).await.unwrap();
+        assert_eq!(served.read_u8().await.unwrap(), 1);
+        let there = other.spawn(async move {
+            let read = served.read_u8().await.unwrap();
+            served.write_all(&[read + 1]).await.unwrap();
+            assert_eq!(served.watched_by, Handle::current().id());
+            served
+        });
+        client.write_all(&[2]).await.unwrap(); // what comes later wakes the runtime that reads
+        assert_eq!(client.read_u8().await.unwrap(), 3);
+        let mut served = there.await.unwrap();
+        other.shutdown_background();
+        client.write_all(&[4]).await.unwrap();
+        assert_eq!(served.read_u8().await.unwrap(), 4, "and the other runtime is not needed any more");
+    }
+
+    #[tokio::test]
     async fn no_connection_lives_for_ever() {
         let (mut client, mut served) = pair(Patience { handshake: LONG, first_request: LONG, whole: SHORT }).await;
-        served.connect_info().note();
+        served.conduct().note_request(Lane::Verification, false);
         client.write_all(&[7; GREETING_BYTES]).await.unwrap();
         let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -252,8 +268,8 @@ mod tests {
         for _ in 0..3 {
             clients.push(TcpStream::connect(address).await.unwrap());
         }
-        let first = incoming.next().await.unwrap().unwrap();
-        let _second = incoming.next().await.unwrap().unwrap();
+        let first = incoming.next().await.unwrap();
+        let _second = incoming.next().await.unwrap();
         assert!(tokio::time::timeout(SHORT, incoming.next()).await.is_err(), "a third was let in");
         drop(first);
         assert!(tokio::time::timeout(SHORT, incoming.next()).await.is_ok());

@@ -117,7 +117,10 @@ impl Ledger {
         }
         self.requests += 1;
         self.by_lane[at] += 1;
-        self.clients.entry(client.clone()).or_default().by_lane[at] += 1;
+        match self.clients.get_mut(client) {
+            Some(held) => held.by_lane[at] += 1,
+            None => self.clients.entry(client.clone()).or_default().by_lane[at] += 1,
+        }
         Ok(())
     }
 
@@ -193,12 +196,13 @@ impl Ledger {
         }
     }
 
-    /// Requests being answered.
-    pub fn requests(&self) -> usize {
-        self.requests
+    /// Requests of the lane being answered.
+    pub fn requests_of(&self, lane: Lane) -> usize {
+        self.by_lane[lane as usize]
     }
 
     /// Bytes held.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -241,7 +245,7 @@ mod tests {
         assert_eq!(ledger.enters(V, &b), Err(NoRoom::Requests));
         ledger.leaves(I, &a, 0);
         ledger.enters(V, &b).unwrap();
-        assert_eq!(ledger.requests(), 4);
+        assert_eq!([V, I, E].map(|lane| ledger.requests_of(lane)), [2, 1, 1]);
     }
 
     #[test]
@@ -283,7 +287,7 @@ mod tests {
         ledger.leaves(V, &a, 60);
         ledger.hold(&b, 20).unwrap();
         ledger.leaves(V, &b, 60);
-        assert_eq!((ledger.bytes(), ledger.requests(), ledger.clients.len()), (0, 0, 0));
+        assert_eq!((ledger.bytes(), ledger.requests_of(V), ledger.clients.len()), (0, 0, 0));
     }
 
     #[test]

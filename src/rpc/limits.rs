@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
-use super::ledger::Capacity;
+use super::{ledger::Capacity, runtimes::Priority};
 
 /// Every limit has a default that suits crops of 20 KB on one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one message. Two images of the greatest size fit (the 2 MiB of an encoded one; a raw one may be larger than that).
     pub message_bytes: usize,
-    /// Requests answered at a time; more are refused with RESOURCE_EXHAUSTED.
-    pub max_in_flight: usize,
-    /// Of these, identifications.
+    /// Verifications and assessments answered at a time; more are refused with RESOURCE_EXHAUSTED.
+    pub verifications_in_flight: usize,
+    /// Identifications.
     pub identifications_in_flight: usize,
-    /// Of these, enrolments, erasures, reviews and the rest.
+    /// Enrolments, erasures, reviews and the rest.
     pub back_office_in_flight: usize,
-    /// Requests of one client answered at a time. Of a lane it has half at most.
+    /// Verifications of one client answered at a time, and others. Of a lane it has half at most.
     pub client_in_flight: usize,
     /// Bytes of messages held at a time, from the first byte to the answer; a request that would pass it is refused. Of a stream's
-    /// messages each is counted once it is whole, so that one more for each stream may be on its way.
+    /// messages each is counted once it is whole, so that one more for each stream may be on its way. A quarter of them is for what
+    /// is no verification, and the rest for those.
     pub bytes_in_flight: usize,
     /// Of these, one client's.
     pub client_bytes_in_flight: usize,
@@ -70,7 +71,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_bytes: 5 << 20,
-            max_in_flight: 256,
+            verifications_in_flight: 256,
             identifications_in_flight: 64,
             back_office_in_flight: 64,
             client_in_flight: 128,
@@ -102,13 +103,19 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What the door counts.
-    pub(super) fn capacity(&self) -> Capacity {
+    /// What the door counts for the lanes of a priority. The two have room of their own: neither takes the other's, and no thread of
+    /// the one waits for a lock of the other's.
+    pub(super) fn capacity(&self, priority: Priority) -> Capacity {
+        let quarter = (self.bytes_in_flight / 4).max(self.message_bytes);
+        let (by_lane, bytes) = match priority {
+            Priority::Usual => ([self.verifications_in_flight, 0, 0], self.bytes_in_flight.saturating_sub(quarter)),
+            Priority::WhenIdle => ([0, self.identifications_in_flight, self.back_office_in_flight], quarter),
+        };
         Capacity {
-            requests: self.max_in_flight,
-            by_lane: [self.max_in_flight, self.identifications_in_flight, self.back_office_in_flight],
+            requests: by_lane.iter().sum(),
+            by_lane,
             by_client: self.client_in_flight,
-            bytes: self.bytes_in_flight,
+            bytes,
             client_bytes: self.client_bytes_in_flight,
         }
     }

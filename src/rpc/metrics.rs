@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 16;
 const LIFE: Duration = Duration::from_secs(10);
 
 struct Few {
-    incoming: ReceiverStream<io::Result<Connection>>,
+    incoming: ReceiverStream<Connection>,
     address: SocketAddr,
 }
 
@@ -24,12 +24,9 @@ impl Listener for Few {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            match self.incoming.next().await {
-                Some(Ok(connection)) => return (connection, self.address),
-                Some(Err(_)) => {}
-                None => pending().await, // its task has ended, with the runtime
-            }
+        match self.incoming.next().await {
+            Some(connection) => (connection, self.address),
+            None => pending().await, // its task has ended, with the runtime
         }
     }
 

@@ -1,7 +1,7 @@
 //! The gRPC surface: assembly and limits, messages in, answers out, one table from error to status.
 
 mod admission;
-mod background;
+mod conduct;
 mod error;
 mod gallery;
 mod health;
@@ -14,15 +14,15 @@ mod null;
 mod observe;
 mod pace;
 mod place;
-mod priority;
 mod receive;
 mod redact;
 mod respond;
 mod review;
+mod runtimes;
 mod server;
+mod transport;
 
 pub use limits::Limits;
-pub(crate) use priority::run_when_idle;
 pub use server::{Ended, ServeError, Serving, bind};
 
 /// The contract, as generated from `proto/`.
@@ -39,9 +39,8 @@ use std::{io, sync::Arc};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{access::Access, domain::Lane, pipeline::Pipeline, telemetry::Metrics};
-use background::Background;
-use ledger::Ledger;
 use place::Places;
+use runtimes::{Priority, Runtimes};
 
 /// What the services share.
 #[derive(Debug)]
@@ -53,8 +52,8 @@ pub struct Core {
     limits: Limits,
     /// Who is being answered.
     places: Places,
-    /// Where that is done which is not urgent.
-    background: Background,
+    /// Where that is done which is urgent, and that which is not.
+    runtimes: Runtimes,
     /// A permit per item of a stream being worked on.
     stream_items: Arc<Semaphore>,
     /// A permit per stream of health or reflection, which anyone may open.
@@ -66,25 +65,27 @@ pub struct Core {
 }
 
 impl Core {
+    /// To be called on the runtime that serves.
+    ///
     /// # Errors
-    /// When the system gives no threads.
+    /// Where there is none, or when the system gives no threads.
     pub fn new(access: Access, pipeline: Pipeline, alternative_route: String, limits: Limits) -> io::Result<Self> {
-        let capacity = limits.capacity();
-        for (lane, most) in Lane::ALL.iter().zip(capacity.by_lane) {
-            Metrics::get().requests_limit.with_label_values(&[lane.as_str()]).set(gauge(most.min(capacity.requests)));
+        for lane in Lane::ALL {
+            let limit = limits.capacity(Priority::of(lane)).by_lane[lane as usize];
+            Metrics::get().requests_limit.with_label_values(&[lane.as_str()]).set(gauge(limit));
         }
-        Metrics::get().request_bytes_limit.set(gauge(capacity.bytes));
-        let places = Places::new(Ledger::new(capacity));
+        Metrics::get().request_bytes_limit.set(gauge(limits.bytes_in_flight));
+        let places = Places::new(&limits);
         let stream_items = Arc::new(Semaphore::new(limits.enrol_stream_window));
         let open_streams = Arc::new(Semaphore::new(limits.open_streams));
-        let (background, stopping) = (Background::start()?, watch::Sender::new(false));
+        let (runtimes, stopping) = (Runtimes::start()?, watch::Sender::new(false));
         Ok(Self {
             access,
             pipeline,
             alternative_route,
             limits,
             places,
-            background,
+            runtimes,
             stream_items,
             open_streams,
             stopping,

@@ -18,26 +18,29 @@ use tonic::{
 };
 
 use super::{
+    Limits,
     error::Error,
     ledger::{End, Ledger, NoRoom},
+    runtimes::Priority,
 };
 use crate::{
     domain::{ClientId, Lane, Turn},
     telemetry::Metrics,
 };
 
-/// The ledger, shared.
+/// The ledgers, shared: one for the lanes of each priority. A thread that runs when a core is idle may be interrupted while it holds
+/// its ledger's lock, and for as long as there is work on verifications; only its like may wait for that.
 #[derive(Debug, Clone)]
-pub struct Places(Arc<Mutex<Ledger>>);
+pub struct Places(Arc<[Mutex<Ledger>; 2]>);
 
 impl Places {
-    pub fn new(ledger: Ledger) -> Self {
-        Self(Arc::new(Mutex::new(ledger)))
+    pub fn new(limits: &Limits) -> Self {
+        Self(Arc::new(Priority::ALL.map(|priority| Mutex::new(Ledger::new(limits.capacity(priority))))))
     }
 
     /// Requests being answered.
     pub fn taken(&self) -> usize {
-        self.lock().requests()
+        Lane::ALL.iter().map(|lane| self.lock(*lane).requests_of(*lane)).sum()
     }
 
     /// # Errors
@@ -45,14 +48,19 @@ impl Places {
     pub fn enter(&self, turn: &Turn) -> Result<Place, Error> {
         let Some(client) = turn.client.clone() else { return Err(Error::Internal("a request without its client")) };
         let lane = turn.lane;
-        self.lock().enter(lane, &client, turn.arrived, turn.deadline).map_err(|none| no_room(none, lane))?;
+        self.lock(lane).enter(lane, &client, turn.arrived, turn.deadline).map_err(|none| no_room(none, lane))?;
         Metrics::get().requests_in_flight.with_label_values(&[lane.as_str()]).inc();
         let (bytes, arrived, answered) = (Mutex::new(0), AtomicBool::new(false), AtomicBool::new(false));
         Ok(Place { places: self.clone(), lane, client, bytes, arrived, answered })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self, lane: Lane) -> MutexGuard<'_, Ledger> {
+        let [usual, when_idle] = &*self.0;
+        let ledger = match Priority::of(lane) {
+            Priority::Usual => usual,
+            Priority::WhenIdle => when_idle,
+        };
+        ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,34 +84,31 @@ pub struct Place {
 
 impl Place {
     /// Passes the answer on; notes whether it is one.
-    pub fn answered_by<E>(&self, answer: Result<http::Response<Body>, E>) -> Result<http::Response<Body>, E> {
+    pub fn answered_by(&self, answer: http::Response<Body>) -> http::Response<Body> {
         // A status among the headers is an error: that of an answer follows its message.
-        let is_one = answer.as_ref().is_ok_and(|answer| !answer.headers().contains_key(Status::GRPC_STATUS));
-        self.answered.store(is_one, Ordering::Relaxed);
+        self.answered.store(!answer.headers().contains_key(Status::GRPC_STATUS), Ordering::Relaxed);
         answer
     }
 
     fn arrived(&self) {
         if !self.arrived.swap(true, Ordering::Relaxed) {
-            self.places.lock().arrived(self.lane, &self.client, Instant::now());
+            self.places.lock(self.lane).arrived(self.lane, &self.client, Instant::now());
         }
     }
 
     fn hold(&self, bytes: usize) -> Result<(), Error> {
         let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ledger = self.places.lock();
-        ledger.hold(&self.client, bytes).map_err(|none| no_room(none, self.lane))?;
+        self.places.lock(self.lane).hold(&self.client, bytes).map_err(|none| no_room(none, self.lane))?;
         *held += bytes;
-        Metrics::get().request_bytes.set(super::gauge(ledger.bytes()));
+        Metrics::get().request_bytes.add(super::gauge(bytes));
         Ok(())
     }
 
     fn release(&self, bytes: usize) {
         let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ledger = self.places.lock();
-        ledger.release(&self.client, bytes);
+        self.places.lock(self.lane).release(&self.client, bytes);
         *held = held.saturating_sub(bytes);
-        Metrics::get().request_bytes.set(super::gauge(ledger.bytes()));
+        Metrics::get().request_bytes.sub(super::gauge(bytes));
     }
 }
 
@@ -115,9 +120,8 @@ impl Drop for Place {
             (true, false) => End::Unanswered,
             (true, true) => End::Answered(Instant::now()),
         };
-        let mut ledger = self.places.lock();
-        ledger.leave(self.lane, &self.client, bytes, end);
-        Metrics::get().request_bytes.set(super::gauge(ledger.bytes()));
+        self.places.lock(self.lane).leave(self.lane, &self.client, bytes, end);
+        Metrics::get().request_bytes.sub(super::gauge(bytes));
         Metrics::get().requests_in_flight.with_label_values(&[self.lane.as_str()]).dec();
     }
 }

@@ -3,11 +3,11 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
-use tonic::transport::Server;
+use tonic::service::Routes;
 
 use super::{
     Core, Service,
-    admission::Admission,
+    admission::Door,
     health,
     incoming::{Patience, accept},
     metrics,
@@ -15,7 +15,9 @@ use super::{
         self, gallery_service_server::GalleryServiceServer, match_service_server::MatchServiceServer,
         review_service_server::ReviewServiceServer,
     },
+    transport::Transport,
 };
+
 /// Of a message to health or reflection, which anyone may send: a name and little more.
 const OPEN_MESSAGE_BYTES: usize = 1 << 10;
 
@@ -28,8 +30,6 @@ pub enum ServeError {
     NotLoopback { address: SocketAddr },
     #[error("assembling the server: {0}")]
     Assemble(String),
-    #[error("the transport failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// A server that listens, but does not answer before [`Serving::until`].
@@ -88,24 +88,16 @@ impl Serving {
         let reflection = self.reflection.then(reflection).transpose()?;
         let service = || Service(Arc::clone(&self.core));
         let sized = limits.message_bytes;
-        let router = Server::builder()
-            .max_concurrent_streams(limits.streams_per_connection)
-            .http2_max_header_list_size(limits.header_bytes)
-            .max_frame_size(limits.frame_bytes)
-            .initial_stream_window_size(limits.stream_window_bytes)
-            .initial_connection_window_size(limits.connection_window_bytes)
-            .http2_max_pending_accept_reset_streams(Some(limits.pending_resets))
-            .http2_max_local_error_reset_streams(Some(limits.error_resets))
-            .http2_keepalive_interval(Some(limits.keepalive))
-            .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-            .max_connection_age(limits.connection_age)
-            .timeout(limits.max_deadline)
-            .layer(Admission(Arc::clone(&self.core)))
+        let mut routes = Routes::builder();
+        routes
             .add_service(health_service.max_decoding_message_size(OPEN_MESSAGE_BYTES))
-            .add_optional_service(reflection.map(|service| service.max_decoding_message_size(OPEN_MESSAGE_BYTES)))
             .add_service(MatchServiceServer::new(service()).max_decoding_message_size(sized))
             .add_service(GalleryServiceServer::new(service()).max_decoding_message_size(sized))
             .add_service(ReviewServiceServer::new(service()).max_decoding_message_size(sized));
+        if let Some(reflection) = reflection {
+            routes.add_service(reflection.max_decoding_message_size(OPEN_MESSAGE_BYTES));
+        }
+        let door = Door { core: Arc::clone(&self.core), routes: routes.routes().prepare() };
 
         let core = Arc::clone(&self.core);
         let stopped = core.stopping.subscribe();
@@ -118,18 +110,15 @@ impl Serving {
             }
         });
         let watcher = tokio::spawn(health::watch(Arc::clone(&self.core), reporter, stopped.clone()));
-        let mut told = stopped.clone();
         let connections = accept(self.listener, limits.connections, Patience::of(&limits));
-        let server = router.serve_with_incoming_shutdown(connections, async move {
-            let _ = told.wait_for(|stop| *stop).await; // an error means that the sender is gone: stop as well
-        });
+        let server = Transport::new(&limits, core.runtimes.clone(), stopped).serve(connections, door);
         tokio::pin!(server);
         let ended = tokio::select! {
-            served = &mut server => served.map(|()| Ended::Drained)?,
+            () = &mut server => Ended::Drained,
             () = stop => {
                 core.stopping.send_replace(true);
                 tokio::select! {
-                    served = &mut server => served.map(|()| Ended::Drained)?,
+                    () = &mut server => Ended::Drained,
                     () = idle(&self.core) => Ended::Drained,
                     () = tokio::time::sleep(limits.drain_grace) => Ended::BrokenOff,
                 }

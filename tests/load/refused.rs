@@ -16,7 +16,7 @@ const CALLS: usize = 200;
 async fn refusals_end_no_connection() {
     let _alone = MACHINE.lock().await;
     let dir = tempfile::tempdir().unwrap();
-    let config = format!("{CONFIG}\n[limits]\nmax_in_flight = 1\nerror_resets = 8\n");
+    let config = format!("{CONFIG}\n[limits]\nverifications_in_flight = 1\nerror_resets = 8\n");
     let server = Server::start_as(&["bench", "null-server"], dir.path(), &config);
     let matching = server.matching().await;
     let callers: Vec<_> = (0..CALLERS)

@@ -157,6 +157,30 @@ async fn a_busy_client_is_refused_and_another_is_not() {
     assert!(scrape.contains(r#"vultus_requests_in_flight{lane="verification"} 0"#), "places come back");
 }
 
+/// Its connection goes to the threads that run when a core is idle, and comes back, with what is in flight on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_bulk_and_of_verifications_is_answered_on_one_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), CONFIG);
+    let (matching, mut gallery) = server.both().await;
+    gallery.enrol(of("shop", enrol(GALLERY, "one", PEOPLE[0].reference.clone()))).await.unwrap();
+    for round in 0..3 {
+        let mut calls = Vec::new();
+        for call in 0..60 {
+            let (mut gallery, mut matching) = (gallery.clone(), matching.clone());
+            calls.push(tokio::spawn(async move {
+                match call % 50 {
+                    49 => matching.verify(of("shop", verify(GALLERY, "one", PEOPLE[0].probe.clone()))).await.map(|_| ()),
+                    _ => gallery.describe_gallery(of("shop", describe(GALLERY))).await.map(|_| ()),
+                }
+            }));
+        }
+        for (number, call) in calls.into_iter().enumerate() {
+            assert!(call.await.unwrap().is_ok(), "call {number} of round {round}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_that_is_full_leaves_room_for_the_others() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@
 pub mod calibrate;
 mod ceiling;
 mod convolve;
+mod cores;
 mod depthwise;
 mod epilogue;
 mod factors;
@@ -43,6 +44,8 @@ use crate::domain::Pixels;
 pub struct CpuExecutor {
     networks: Arc<Networks>,
     threads: Share,
+    /// That of the thread which owns it, if it has one.
+    core: Option<usize>,
 }
 
 struct Networks {
@@ -61,7 +64,7 @@ impl CpuExecutor {
     /// One that has all `threads` for itself. `precision` is the face network's; the others run in f32.
     pub fn new(set: &ModelSet, precision: Precision, threads: NonZeroUsize) -> Result<Self, OpenError> {
         let networks = Arc::new(Networks::new(set, precision)?);
-        Ok(Self { networks, threads: Share::of_all(Threads::new(threads)?) })
+        Ok(Self { networks, threads: Share::of_all(Threads::new(threads)?), core: None })
     }
 
     /// As many as there are `threads`, of one set of weights. Each computes on its caller's thread; while others rest it has theirs
@@ -72,8 +75,8 @@ impl CpuExecutor {
         threads: NonZeroUsize,
     ) -> Result<Vec<Self>, OpenError> {
         let networks = Arc::new(Networks::new(set, precision)?);
-        let shares = Share::of_each(Threads::new(threads)?);
-        Ok(shares.map(|threads| Self { networks: Arc::clone(&networks), threads }).collect())
+        let shares = Share::of_each(Threads::new(threads)?).zip(cores::for_each(threads.get()));
+        Ok(shares.map(|(threads, core)| Self { networks: Arc::clone(&networks), threads, core }).collect())
     }
 }
 
@@ -105,6 +108,10 @@ impl Networks {
 impl Executor for CpuExecutor {
     fn input_size(&self, role: Role) -> InputSize {
         self.networks.of(role).size
+    }
+
+    fn settle(&mut self) {
+        self.core.into_iter().for_each(cores::keep_to);
     }
 
     fn gains_up_to(&self, role: Role) -> usize {

@@ -207,6 +207,7 @@ impl std::fmt::Debug for Device {
 
 /// The life of an executor's thread.
 fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
+    executor.settle();
     while let Some(taken) = wait_for_batch(shared, |role| executor.gains_up_to(role)) {
         drop_dead(taken.late, &taken.gone);
         if taken.batch.is_empty() {

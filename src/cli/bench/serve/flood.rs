@@ -26,10 +26,8 @@ use crate::{
     domain::{ClientId, GalleryName, ModelDigest, Purpose, SubjectId, Template},
     gallery::bench_enrol,
     pipeline::{Bearer, Receipts},
-    rpc::{
-        pb::{self, match_service_client::MatchServiceClient},
-        run_when_idle,
-    },
+    priority::run_when_idle,
+    rpc::pb::{self, match_service_client::MatchServiceClient},
 };
 
 /// Connections of the flood, each of a client of its own.

@@ -1,0 +1,98 @@
+//! Logs: lines on stderr, written by threads of their own.
+
+use std::{
+    io::{self, BufWriter, IsTerminal},
+    sync::OnceLock,
+    thread,
+};
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::priority::{run_when_idle, runs_when_idle};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Lines that wait for stderr at most. A reader that stalls costs lines, which are counted, and never holds up an answer.
+const WAITING_LINES: usize = 16_384;
+
+/// Lines that are written at once, where many wait, bytes.
+const LINES_AT_ONCE: usize = 64 << 10;
+
+/// Writes what waits when it is dropped.
+#[must_use = "lines that wait are written when it is dropped"]
+#[derive(Debug)]
+pub struct Log {
+    _guards: Option<[WorkerGuard; 2]>,
+}
+
+/// Where lines wait. Those of threads that run when a core is idle have a place and a writer of their own: such a thread may be
+/// interrupted while it holds the place's lock, and no verification is to wait for it.
+#[derive(Debug)]
+struct Lines {
+    usual: NonBlocking,
+    when_idle: NonBlocking,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = NonBlocking;
+
+    fn make_writer(&'a self) -> NonBlocking {
+        if runs_when_idle() { self.when_idle.clone() } else { self.usual.clone() }
+    }
+}
+
+/// Lines lost so far, of the log that stands.
+static LOST_LINES: OnceLock<[ErrorCounter; 2]> = OnceLock::new();
+
+/// So many lines waited in vain for stderr.
+pub(super) fn lost_lines() -> usize {
+    LOST_LINES.get().into_iter().flatten().map(ErrorCounter::dropped_lines).sum()
+}
+
+/// A place, and a thread that writes what waits there.
+fn lines() -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("log")
+        .finish(BufWriter::with_capacity(LINES_AT_ONCE, io::stderr()))
+}
+
+/// The same, with a thread that runs when a core is idle.
+fn lines_when_idle() -> (NonBlocking, WorkerGuard) {
+    // A thread inherits the priority of the one that starts it. Where there is none to be had, the writer is as urgent as the rest.
+    let begun = thread::Builder::new().spawn(|| {
+        let _ = run_when_idle(); // as above
+        lines()
+    });
+    begun.ok().and_then(|begun| begun.join().ok()).unwrap_or_else(lines)
+}
+
+/// Starts logging to stderr, from threads of its own, at the level of the environment variable `VULTUS_LOG` (default `info`). A
+/// second call does nothing.
+pub fn log_to_stderr(format: LogFormat) -> Log {
+    let filter = EnvFilter::try_from_env("VULTUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let ((usual, guard), (when_idle, idle_guard)) = (lines(), lines_when_idle());
+    let lost = [usual.error_counter(), when_idle.error_counter()];
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(Lines { usual, when_idle })
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    // An error means that a subscriber stands already, as in tests that start several servers.
+    let started = match format {
+        LogFormat::Text => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init(),
+    };
+    if started.is_ok() {
+        let _ = LOST_LINES.set(lost); // the first log is the one that stands
+    }
+    Log { _guards: started.is_ok().then_some([guard, idle_guard]) }
+}
