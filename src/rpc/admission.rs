@@ -12,7 +12,6 @@ use std::{
 };
 
 use http_body::Body as _;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::{
     Status,
     body::Body,
@@ -104,15 +103,20 @@ where
             let (place, patience) = (Arc::clone(&place), self.core.limits.message_timeout);
             request = request.map(|body| Body::new(Metered::new(body, place, patience)));
         }
+        // Whoever reads a stream's answers slowly keeps nobody out, but is owed them.
+        let owed = streams.then(|| Arc::clone(&self.core.answer_streams));
         let answer = self.inner.call(request);
+        let work = async move {
+            // Held until the answer is there.
+            let answer = place.answered_by(answer.await)?;
+            Ok(match owed {
+                Some(owed) => answer.map(|body| Body::new(Held { body, _held: owed })),
+                None => answer,
+            })
+        };
         match self.core.background.of(lane) {
-            None => Box::pin(async move {
-                // Held until the answer is there.
-                place.answered_by(answer.await)
-            }),
-            Some(background) => background.run(async move {
-                place.answered_by(answer.await) // as above
-            }),
+            None => Box::pin(work),
+            Some(background) => background.run(work),
         }
     }
 }
@@ -141,7 +145,7 @@ where
         };
         note_spoken(&request);
         let answer = self.inner.call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _permit: permit }))) })
+        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _held: permit }))) })
     }
 }
 
@@ -151,13 +155,13 @@ fn note_spoken(request: &http::Request<Body>) {
     }
 }
 
-/// An answer that holds a permit until it has ended.
-struct Held {
+/// An answer that holds something until it has ended, or its client has gone.
+struct Held<T> {
     body: Body,
-    _permit: OwnedSemaphorePermit,
+    _held: T,
 }
 
-impl http_body::Body for Held {
+impl<T: Unpin> http_body::Body for Held<T> {
     type Data = Bytes;
     type Error = Status;
 

@@ -57,6 +57,8 @@ pub struct Core {
     background: Background,
     /// A permit per item of a stream being worked on.
     stream_items: Arc<Semaphore>,
+    /// One more for each EnrolStream whose answers have not all been taken.
+    answer_streams: Arc<()>,
     /// A permit per stream of health or reflection, which anyone may open.
     open_streams: Arc<Semaphore>,
     /// True once the server is told to stop.
@@ -86,6 +88,7 @@ impl Core {
             places,
             background,
             stream_items,
+            answer_streams: Arc::default(),
             open_streams,
             stopping,
             null_model: false,

@@ -115,9 +115,50 @@ async fn answers_that_nobody_reads_stop_no_other_stream_and_no_end() {
         tokio::time::timeout(Duration::from_secs(10), statuses.next()).await.expect("the other stream goes on");
     assert!(matches!(status.unwrap().unwrap().result, Some(Outcome::Enrolled(_))));
     drop((statuses, gallery));
-    let told = Instant::now();
+    let (log, told) = (dir.path().join("server.log"), Instant::now());
     let ended = tokio::task::spawn_blocking(move || server.terminate()).await.unwrap();
-    assert_eq!(ended.code(), Some(0), "after {:?}", told.elapsed());
+    // Its grace it has, to read what was done for it. Then nobody says that it was answered.
+    let took = told.elapsed();
+    assert!((Duration::from_secs(8)..Duration::from_secs(14)).contains(&took), "{took:?}");
+    assert_eq!(ended.code(), Some(3));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("stopped; the grace was over"), "{log}");
+}
+
+/// Ends a server with an unread stream, of which something becomes only after the server has given up waiting for room in it.
+async fn ends_as_answered(later: impl FnOnce(Wire) + Send + 'static) {
+    const LATER: Duration = Duration::from_secs(20);
+    let dir = tempfile::tempdir().unwrap();
+    // Three fourths of it for that, and a second in which all is quiet.
+    let server = with_limits(&dir, "drain_grace_s = 24");
+    let unread = unread_stream(&server);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let told = Instant::now();
+    let reads = std::thread::spawn(move || {
+        std::thread::sleep(LATER);
+        later(unread);
+    });
+    let ended = tokio::task::spawn_blocking(move || server.terminate()).await.unwrap();
+    let took = told.elapsed();
+    assert!((LATER..Duration::from_secs(24)).contains(&took), "{took:?}");
+    assert_eq!(ended.code(), Some(0));
+    let log = std::fs::read_to_string(dir.path().join("server.log")).unwrap();
+    assert!(log.contains("stopped; every request was answered"), "{log}");
+    reads.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_without_reading_is_owed_nothing() {
+    ends_as_answered(drop).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_late_within_the_grace_is_answered() {
+    ends_as_answered(|mut unread| {
+        unread.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])); // INITIAL_WINDOW_SIZE 65536
+        assert!(std::iter::from_fn(|| unread.next()).any(|frame| (frame.kind, frame.stream) == (DATA, 1)));
+    })
+    .await;
 }
 
 #[tokio::test]
