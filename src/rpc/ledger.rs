@@ -13,12 +13,26 @@ pub struct Capacity {
     pub requests: usize,
     /// Requests of each lane, in [`Lane::ALL`]'s order.
     pub by_lane: [usize; Lane::ALL.len()],
+    /// Of all, what each lane keeps for itself: no others, together, take it.
+    pub kept: usize,
     /// Requests of one client.
     pub by_client: usize,
     /// Bytes of requests.
     pub bytes: usize,
     /// Bytes of one client's requests.
     pub client_bytes: usize,
+}
+
+impl Capacity {
+    /// Requests that a lane may have, where the others have none.
+    pub fn most(&self, lane: Lane) -> usize {
+        let others: usize = Lane::ALL.iter().filter(|other| **other != lane).map(|other| self.kept_for(*other)).sum();
+        self.by_lane[lane as usize].min(self.requests.saturating_sub(others))
+    }
+
+    fn kept_for(&self, lane: Lane) -> usize {
+        self.kept.min(self.by_lane[lane as usize])
+    }
 }
 
 /// Why there is no room.
@@ -109,7 +123,7 @@ impl Ledger {
         match () {
             () if held >= self.capacity.by_client => return Err(NoRoom::Client),
             () if self.by_lane[at] >= self.capacity.by_lane[at] => return Err(NoRoom::Lane),
-            () if self.requests >= self.capacity.requests => return Err(NoRoom::Requests),
+            () if self.requests + self.kept_from(lane) >= self.capacity.requests => return Err(NoRoom::Requests),
             // One client alone never fills a lane.
             () if in_lane >= self.capacity.by_lane[at].div_ceil(2) => return Err(NoRoom::Client),
             () if !self.is_in_time(lane, client, now, deadline) => return Err(NoRoom::Time),
@@ -119,6 +133,12 @@ impl Ledger {
         self.by_lane[at] += 1;
         self.clients.entry(client.clone()).or_default().by_lane[at] += 1;
         Ok(())
+    }
+
+    /// Places that are free and kept for other lanes.
+    fn kept_from(&self, lane: Lane) -> usize {
+        let others = Lane::ALL.into_iter().filter(|other| *other != lane);
+        others.map(|other| self.capacity.kept_for(other).saturating_sub(self.by_lane[other as usize])).sum()
     }
 
     /// The message of a request that has a place is there: from `now` it is work. To be said once for each.
@@ -211,7 +231,8 @@ mod tests {
     use super::*;
     use Lane::{Enrolment as E, Identification as I, Verification as V};
 
-    const CAPACITY: Capacity = Capacity { requests: 4, by_lane: [4, 4, 1], by_client: 3, bytes: 100, client_bytes: 60 };
+    const CAPACITY: Capacity =
+        Capacity { requests: 4, by_lane: [4, 4, 1], kept: 0, by_client: 3, bytes: 100, client_bytes: 60 };
 
     fn client(name: &str) -> ClientId {
         ClientId::new(name).unwrap()
@@ -252,6 +273,28 @@ mod tests {
         assert_eq!(ledger.enters(I, &a), Err(NoRoom::Client), "half of 4");
         ledger.enters(I, &b).unwrap();
         ledger.enters(E, &b).unwrap(); // half of 1 is 1
+    }
+
+    #[test]
+    fn each_lane_keeps_some_places_for_itself() {
+        let capacity = Capacity { requests: 10, by_lane: [10, 8, 1], kept: 2, by_client: 10, ..CAPACITY };
+        assert_eq!(Lane::ALL.map(|lane| capacity.most(lane)), [7, 7, 1]);
+        let (a, b) = (client("a"), client("b"));
+        for (flood, kept) in [(V, [(I, 2), (E, 1)]), (I, [(V, 2), (E, 1)])] {
+            let mut ledger = Ledger::new(capacity);
+            // Both clients together have as many as the lane can, and no more.
+            let entered = (0..20).filter(|i| ledger.enters(flood, [&a, &b][i % 2]).is_ok()).count();
+            assert_eq!(entered, 7);
+            assert_eq!(ledger.enters(flood, &b), Err(NoRoom::Requests));
+            for (lane, places) in kept {
+                (0..places).for_each(|_| ledger.enters(lane, &client("c")).unwrap());
+            }
+            assert_eq!(ledger.requests(), 10);
+            // What a lane kept and gave back is still its own.
+            ledger.leaves(E, &client("c"), 0);
+            assert_eq!(ledger.enters(flood, &b), Err(NoRoom::Requests));
+            ledger.enters(E, &b).unwrap();
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::ledger::Capacity;
 pub struct Limits {
     /// Bytes of one message. Two images of the greatest size fit (the 2 MiB of an encoded one; a raw one may be larger than that).
     pub message_bytes: usize,
-    /// Requests answered at a time; more are refused with RESOURCE_EXHAUSTED.
+    /// Requests answered at a time; more are refused with RESOURCE_EXHAUSTED. A sixteenth is kept for each lane.
     pub max_in_flight: usize,
     /// Of these, identifications.
     pub identifications_in_flight: usize,
@@ -101,15 +101,34 @@ impl Default for Limits {
     }
 }
 
+/// Of the places for requests, each lane keeps one in so many for itself: a flood of verifications leaves room for an erasure.
+const KEPT: usize = 16;
+
 impl Limits {
     /// What the door counts.
     pub(super) fn capacity(&self) -> Capacity {
         Capacity {
             requests: self.max_in_flight,
             by_lane: [self.max_in_flight, self.identifications_in_flight, self.back_office_in_flight],
+            kept: self.max_in_flight / KEPT,
             by_client: self.client_in_flight,
             bytes: self.bytes_in_flight,
             client_bytes: self.client_bytes_in_flight,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Lane;
+
+    #[test]
+    fn verifications_alone_leave_an_eighth_to_the_others() {
+        let capacity = Limits::default().capacity();
+        assert_eq!(Lane::ALL.map(|lane| capacity.most(lane)), [224, 64, 64]);
+        // Where there is one place in all, nobody keeps it for himself.
+        let single = Limits { max_in_flight: 1, ..Limits::default() }.capacity();
+        assert_eq!(Lane::ALL.map(|lane| single.most(lane)), [1; 3]);
     }
 }

@@ -72,8 +72,8 @@ impl Core {
     /// When the system gives no threads.
     pub fn new(access: Access, pipeline: Pipeline, alternative_route: String, limits: Limits) -> io::Result<Self> {
         let capacity = limits.capacity();
-        for (lane, most) in Lane::ALL.iter().zip(capacity.by_lane) {
-            Metrics::get().requests_limit.with_label_values(&[lane.as_str()]).set(gauge(most.min(capacity.requests)));
+        for lane in Lane::ALL {
+            Metrics::get().requests_limit.with_label_values(&[lane.as_str()]).set(gauge(capacity.most(lane)));
         }
         Metrics::get().request_bytes_limit.set(gauge(capacity.bytes));
         let places = Places::new(Ledger::new(capacity));
