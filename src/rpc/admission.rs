@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use http_body::Body as _;
 use tonic::{
     Status,
     body::Body,
@@ -23,8 +22,10 @@ use super::{
     Core,
     error::Error,
     incoming::Spoken,
+    ledger::Lost,
+    metered::{Metered, take_in},
     observe,
-    place::{Metered, Place, StreamPlace},
+    place::{Place, StreamPlace},
     receive,
 };
 use crate::{
@@ -86,12 +87,12 @@ where
         if matches!(admitted, Ok(_) | Err(Error::NoRoom(_))) {
             note_spoken(&request);
         }
-        let (turn, place) = match admitted {
+        let window = self.core.limits.stream_window_bytes as usize;
+        let (turn, place, lost) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 let refused = observe::refuse(rpc, error).into_http();
-                let most = self.core.limits.stream_window_bytes as usize;
-                tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(request.into_body(), most)));
+                take_in(request.into_body(), window);
                 return Box::pin(async move { Ok(refused) });
             }
         };
@@ -101,7 +102,7 @@ where
             request.extensions_mut().insert(StreamPlace(Arc::clone(&place)));
         } else {
             let (place, patience) = (Arc::clone(&place), self.core.limits.message_timeout);
-            request = request.map(|body| Body::new(Metered::new(body, place, patience)));
+            request = request.map(|body| Body::new(Metered::new(body, place, lost, patience, window)));
         }
         // Whoever reads a stream's answers slowly keeps nobody out, but is owed them.
         let owed = streams.then(|| Arc::clone(&self.core.answer_streams));
@@ -181,22 +182,13 @@ impl<T: Unpin> http_body::Body for Held<T> {
     }
 }
 
-/// How long a refused message may take to arrive.
-const DRAIN_TIME: Duration = Duration::from_secs(1);
-
-/// Takes in a refused message, and keeps nothing of it. Dropped unread, its stream would be reset while the message is on its way, and
-/// a connection on which that happens a few hundred times is ended as a hostile one, with all that is answered on it.
-async fn drain(mut body: Body, most: usize) {
-    let mut taken = 0;
-    while taken <= most
-        && let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
-    {
-        taken += frame.data_ref().map_or(0, Bytes::len);
-    }
-}
-
-/// Whose turn the request is, and its place.
-fn admit(core: &Core, request: &http::Request<Body>, lane: Lane, streams: bool) -> Result<(Turn, Arc<Place>), Error> {
+/// Whose turn the request is, its place, and the news that it is lost.
+fn admit(
+    core: &Core,
+    request: &http::Request<Body>,
+    lane: Lane,
+    streams: bool,
+) -> Result<(Turn, Arc<Place>, Lost), Error> {
     let client = receive::client(request.headers())?;
     if !core.access.knows(&client) {
         return Err(Denied::UnknownClient.into());
@@ -206,8 +198,12 @@ fn admit(core: &Core, request: &http::Request<Body>, lane: Lane, streams: bool) 
     }
     let deadline = receive::deadline(request.headers(), &core.limits);
     let turn = Turn::of(&client, lane, deadline);
-    let place = core.places.enter(&turn)?;
-    Ok((turn, Arc::new(place)))
+    let (place, lost) = core.places.enter(&turn)?;
+    if streams {
+        // Its message has no end to wait for.
+        place.arrived()?;
+    }
+    Ok((turn, Arc::new(place), lost))
 }
 
 /// How urgent a method is.

@@ -9,6 +9,7 @@ mod incoming;
 mod ledger;
 mod limits;
 mod matching;
+mod metered;
 mod metrics;
 mod null;
 mod observe;

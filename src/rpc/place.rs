@@ -1,25 +1,18 @@
 //! A request's place among those that are answered, and the bytes that are held for it.
 
 use std::{
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use tokio::time::Sleep;
-use tonic::{
-    Status,
-    body::Body,
-    codegen::{Bytes, http},
-};
+use tonic::{Status, body::Body, codegen::http};
 
 use super::{
     error::Error,
-    ledger::{End, Ledger, NoRoom},
+    ledger::{End, Ledger, Lost, NoRoom, Ticket},
 };
 use crate::{
     domain::{ClientId, Lane, Turn},
@@ -40,15 +33,18 @@ impl Places {
         self.lock().requests()
     }
 
+    /// A place, and the news that it is lost: until its message has arrived it may go to another.
+    ///
     /// # Errors
     /// [`Error::NoRoom`], which is counted.
-    pub fn enter(&self, turn: &Turn) -> Result<Place, Error> {
+    pub fn enter(&self, turn: &Turn) -> Result<(Place, Lost), Error> {
         let Some(client) = turn.client.clone() else { return Err(Error::Internal("a request without its client")) };
         let lane = turn.lane;
-        self.lock().enter(lane, &client, turn.arrived, turn.deadline).map_err(|none| no_room(none, lane))?;
+        let entered = self.lock().enter(lane, &client, turn.arrived, turn.deadline);
+        let (ticket, lost) = entered.map_err(|none| no_room(none, lane))?;
         Metrics::get().requests_in_flight.with_label_values(&[lane.as_str()]).inc();
         let (bytes, arrived, answered) = (Mutex::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Place { places: self.clone(), lane, client, bytes, arrived, answered })
+        Ok((Place { places: self.clone(), ticket, client, bytes, arrived, answered }, lost))
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -65,7 +61,7 @@ fn no_room(none: NoRoom, lane: Lane) -> Error {
 #[derive(Debug)]
 pub struct Place {
     places: Places,
-    lane: Lane,
+    ticket: Ticket,
     client: Arc<ClientId>,
     bytes: Mutex<usize>,
     /// True once the whole message is there.
@@ -83,16 +79,27 @@ impl Place {
         answer
     }
 
-    fn arrived(&self) {
-        if !self.arrived.swap(true, Ordering::Relaxed) {
-            self.places.lock().arrived(self.lane, &self.client, Instant::now());
+    /// The whole message is there: nobody takes the place any more.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] when somebody has.
+    pub fn arrived(&self) -> Result<(), Error> {
+        if !self.arrived.load(Ordering::Relaxed) {
+            let arrived = self.places.lock().arrived(self.ticket, &self.client, Instant::now());
+            arrived.map_err(|none| no_room(none, self.ticket.lane))?;
+            self.arrived.store(true, Ordering::Relaxed);
         }
+        Ok(())
     }
 
-    fn hold(&self, bytes: usize) -> Result<(), Error> {
+    /// Holds more bytes of the message.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`], which is counted.
+    pub fn hold(&self, bytes: usize) -> Result<(), Error> {
         let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ledger = self.places.lock();
-        ledger.hold(&self.client, bytes).map_err(|none| no_room(none, self.lane))?;
+        ledger.hold(&self.client, bytes).map_err(|none| no_room(none, self.ticket.lane))?;
         *held += bytes;
         Metrics::get().request_bytes.set(super::gauge(ledger.bytes()));
         Ok(())
@@ -116,9 +123,9 @@ impl Drop for Place {
             (true, true) => End::Answered(Instant::now()),
         };
         let mut ledger = self.places.lock();
-        ledger.leave(self.lane, &self.client, bytes, end);
+        ledger.leave(self.ticket, &self.client, bytes, end);
         Metrics::get().request_bytes.set(super::gauge(ledger.bytes()));
-        Metrics::get().requests_in_flight.with_label_values(&[self.lane.as_str()]).dec();
+        Metrics::get().requests_in_flight.with_label_values(&[self.ticket.lane.as_str()]).dec();
     }
 }
 
@@ -147,58 +154,5 @@ pub struct HeldItem {
 impl Drop for HeldItem {
     fn drop(&mut self) {
         self.place.release(self.bytes);
-    }
-}
-
-/// A message's body that is counted as it arrives, and broken off where there is no room for more, or when it takes too long.
-pub struct Metered {
-    body: Body,
-    place: Arc<Place>,
-    patience: Duration,
-    /// Set when there is nothing to read for the first time: most messages are there at once.
-    until: Option<Pin<Box<Sleep>>>,
-}
-
-impl Metered {
-    pub fn new(body: Body, place: Arc<Place>, patience: Duration) -> Self {
-        Self { body, place, patience, until: None }
-    }
-}
-
-impl http_body::Body for Metered {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            let patience = self.patience;
-            let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-            std::task::ready!(until.as_mut().poll(context));
-            return Poll::Ready(Some(Err(Error::SlowMessage.into_status())));
-        };
-        match &frame {
-            None => self.place.arrived(),
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref()
-                    && let Err(error) = self.place.hold(data.len())
-                {
-                    return Poll::Ready(Some(Err(error.into_status())));
-                }
-            }
-            Some(Err(_)) => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        // Nobody may skip the end: it says that the message is there.
-        false
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

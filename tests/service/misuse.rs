@@ -46,6 +46,45 @@ async fn a_message_that_never_comes_gives_its_place_back() {
     assert!(!in_flight(&server));
 }
 
+/// Two clients take every place for calls without messages, and again whenever one is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_without_messages_keep_no_other_client_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let booth =
+        "[clients.booth]\nrights = [\"verify\"]\npurposes = [\"sim_activation\"]\ngalleries = [\"subscribers\"]";
+    let server = Server::start_with(dir.path(), &format!("{CONFIG}\n{booth}\n[limits]\nmax_in_flight = 32"));
+    let full = r#"vultus_requests_in_flight{lane="verification"} 28"#; // 32 without those that other lanes keep
+    let silent = ["shop", "kiosk"].map(|client| {
+        let mut wire = Wire::greeted(&server.address);
+        let open = |call: u32| frame(HEADERS, END_HEADERS, 2 * call + 1, &grpc_headers(VERIFY, client));
+        (0..16).for_each(|call| wire.send(&open(call)));
+        std::thread::spawn(move || {
+            // Every call that is broken off comes again. The connection's number of calls is what ends this.
+            for again in 16..400 {
+                if wire.next_of(HEADERS).is_none() {
+                    return again;
+                }
+                wire.send(&open(again));
+            }
+            400
+        })
+    });
+    let started = Instant::now();
+    while !server.scrape().contains(full) {
+        assert!(started.elapsed() < Duration::from_secs(5), "{}", server.scrape());
+    }
+    let mut matching = server.matching().await;
+    for call in 0..40 {
+        let answer = matching.verify(of("booth", verify(GALLERY, "nobody", PEOPLE[0].probe.clone()))).await;
+        assert!(answer.is_ok(), "call {call}: {answer:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(9), "not by the messages' time: {:?}", started.elapsed());
+    let refused = r#"vultus_refusals_total{lane="verification",reason="unarrived"}"#;
+    assert!(server.scrape().contains(refused), "{}", server.scrape());
+    server.kill();
+    let _ = silent.map(|silent| silent.join().unwrap());
+}
+
 /// A message of 4 MiB to a service that asks for no client: refused by what it says of itself, and one that is never sent by the clock.
 #[tokio::test]
 async fn health_holds_nothing_for_strangers() {
