@@ -26,8 +26,11 @@ pub enum ContractError {
     Toml(#[from] toml::de::Error),
     #[error("model.toml cannot be written: {0}")]
     Write(#[from] toml::ser::Error),
-    #[error("model.toml has format {0}, this program reads format {FORMAT}")]
-    Format(u32),
+    #[error("model.toml has format {format}, this program reads format {FORMAT}: {advice}", format = .0, advice = advice(*.0))]
+    Format(i64),
+    /// A word that this program does not know, where every word counts.
+    #[error("model.toml: {0}the file may come from a newer version of this program, or the word is misspelt")]
+    Unknown(toml::de::Error),
     #[error("model.toml: {0}")]
     Value(&'static str),
     #[error("model.toml, calibration: {0}")]
@@ -221,10 +224,29 @@ pub struct TablePoint {
     pub fnmr: Option<f64>,
 }
 
+/// What every format has.
+#[derive(Deserialize)]
+struct Versioned {
+    format: Option<i64>,
+}
+
+fn advice(format: i64) -> &'static str {
+    if format > i64::from(FORMAT) { "a newer version of the program is needed" } else { "there is none such" }
+}
+
 impl Contract {
     /// Reads and checks a card.
     pub fn parse(text: &str) -> Result<Self, ContractError> {
-        let contract: Self = toml::from_str(text)?;
+        // Before the fields, which are another format's own.
+        let Versioned { format } = toml::from_str(text)?;
+        if let Some(format) = format.filter(|format| *format != i64::from(FORMAT)) {
+            return Err(ContractError::Format(format));
+        }
+        let contract: Self = toml::from_str(text).map_err(|error| match error.message() {
+            // serde's own words: it has no other sign for them.
+            unknown if unknown.starts_with("unknown ") => ContractError::Unknown(error),
+            _ => ContractError::Toml(error),
+        })?;
         contract.check()?;
         Ok(contract)
     }
@@ -242,7 +264,7 @@ impl Contract {
     /// Everything that deserialising does not check.
     pub fn check(&self) -> Result<(), ContractError> {
         if self.format != FORMAT {
-            return Err(ContractError::Format(self.format));
+            return Err(ContractError::Format(self.format.into()));
         }
         let Input { width, height, mean, scale, .. } = &self.input;
         let sides = 1..=MAX_INPUT_SIDE;
@@ -333,4 +355,44 @@ pub fn is_name(text: &str) -> bool {
 
 fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CARD: &str = include_str!("../../models/default.toml");
+
+    fn fault(from: &str, to: &str) -> ContractError {
+        assert!(CARD.contains(from), "{from}");
+        Contract::parse(&CARD.replacen(from, to, 1)).unwrap_err()
+    }
+
+    #[test]
+    fn another_format_is_told_by_its_number_whatever_else_it_holds() {
+        let newer = fault("format = 1", "format = 2\nwings = 2");
+        let expected = "model.toml has format 2, this program reads format 1: a newer version of the program is needed";
+        assert_eq!(newer.to_string(), expected);
+        assert!(matches!(fault("format = 1", "format = 9000000000"), ContractError::Format(9_000_000_000)));
+        assert!(fault("format = 1", "format = 0").to_string().ends_with("there is none such"));
+        // No number at all is a fault of the file.
+        assert!(fault("format = 1", "").to_string().contains("missing field `format`"));
+        assert!(matches!(fault("format = 1", "format = \"1\""), ContractError::Toml(_)));
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_may_be_a_newer_programs() {
+        let changes = [
+            ("role = \"embed\"", "role = \"embed\"\nwings = 2", "unknown field `wings`"),
+            ("floor = 0.995", "floor = 0.995\nceiling = 1.0", "unknown field `ceiling`"),
+            ("precision = \"bf16\"", "precision = \"fp4\"", "unknown variant `fp4`"),
+        ];
+        for (from, to, word) in changes {
+            let error = fault(from, to);
+            assert!(matches!(error, ContractError::Unknown(_)), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains(word) && text.contains("a newer version of this program"), "{text}");
+        }
+        assert!(matches!(fault("version = \"", "version = 1 # \""), ContractError::Toml(_)));
+    }
 }

@@ -12,8 +12,6 @@ use std::{
     time::Duration,
 };
 
-use http_body::Body as _;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::{
     Status,
     body::Body,
@@ -25,8 +23,10 @@ use super::{
     Core,
     conduct::Conduct,
     error::Error,
+    ledger::Lost,
+    metered::{Metered, take_in},
     observe,
-    place::{Metered, Place, StreamPlace},
+    place::{Place, StreamPlace},
     receive,
     runtimes::Priority,
 };
@@ -77,11 +77,11 @@ impl Door {
         {
             conduct.note_request(lane, streams);
         }
-        let (turn, place) = match admitted {
+        let window = self.core.limits.stream_window_bytes as usize;
+        let (turn, place, lost) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
-                let most = self.core.limits.stream_window_bytes as usize;
-                tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(request.into_body(), most)));
+                take_in(request.into_body(), window);
                 return observe::refuse(rpc, error).into_http();
             }
         };
@@ -91,10 +91,15 @@ impl Door {
             request.extensions_mut().insert(StreamPlace(Arc::clone(&place)));
         } else {
             let (place, patience) = (Arc::clone(&place), self.core.limits.message_timeout);
-            request = request.map(|body| Body::new(Metered::new(body, place, patience)));
+            request = request.map(|body| Body::new(Metered::new(body, place, lost, patience, window)));
         }
         match tokio::time::timeout_at(turn.deadline.into(), self.pass_on(request)).await {
             // The place is held until the answer is there.
+            Ok(Ok(answer)) if streams => {
+                // Whoever reads a stream's answers slowly keeps nobody out, but is owed them.
+                let owed = Arc::clone(&self.core.answer_streams);
+                place.answered_by(answer).map(|body| Body::new(Held { body, _held: owed }))
+            }
             Ok(Ok(answer)) => place.answered_by(answer),
             Err(_) => observe::refuse(rpc, Error::TimeUp).into_http(),
         }
@@ -127,17 +132,17 @@ impl Door {
             conduct.note_open_stream();
         }
         let answer = self.pass_on(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _permit: permit }))) })
+        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _held: permit }))) })
     }
 }
 
-/// An answer that holds a permit until it has ended.
-struct Held {
+/// An answer that holds something until it has ended, or its client has gone.
+struct Held<T> {
     body: Body,
-    _permit: OwnedSemaphorePermit,
+    _held: T,
 }
 
-impl http_body::Body for Held {
+impl<T: Unpin> http_body::Body for Held<T> {
     type Data = Bytes;
     type Error = Status;
 
@@ -157,22 +162,13 @@ impl http_body::Body for Held {
     }
 }
 
-/// How long a refused message may take to arrive.
-const DRAIN_TIME: Duration = Duration::from_secs(1);
-
-/// Takes in a refused message, and keeps nothing of it. Dropped unread, its stream would be reset while the message is on its way, and
-/// a connection on which that happens a few hundred times is ended as a hostile one, with all that is answered on it.
-async fn drain(mut body: Body, most: usize) {
-    let mut taken = 0;
-    while taken <= most
-        && let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
-    {
-        taken += frame.data_ref().map_or(0, Bytes::len);
-    }
-}
-
-/// Whose turn the request is, and its place.
-fn admit(core: &Core, request: &http::Request<Body>, lane: Lane, streams: bool) -> Result<(Turn, Arc<Place>), Error> {
+/// Whose turn the request is, its place, and the news that it is lost.
+fn admit(
+    core: &Core,
+    request: &http::Request<Body>,
+    lane: Lane,
+    streams: bool,
+) -> Result<(Turn, Arc<Place>, Lost), Error> {
     let client = receive::client(request.headers())?;
     if !core.access.knows(&client) {
         return Err(Denied::UnknownClient.into());
@@ -182,8 +178,12 @@ fn admit(core: &Core, request: &http::Request<Body>, lane: Lane, streams: bool) 
     }
     let deadline = receive::deadline(request.headers(), &core.limits);
     let turn = Turn::of(&client, lane, deadline);
-    let place = core.places.enter(&turn)?;
-    Ok((turn, Arc::new(place)))
+    let (place, lost) = core.places.enter(&turn)?;
+    if streams {
+        // Its message has no end to wait for.
+        place.arrived()?;
+    }
+    Ok((turn, Arc::new(place), lost))
 }
 
 /// How urgent a method is.

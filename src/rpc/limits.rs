@@ -111,12 +111,6 @@ impl Limits {
             Priority::Usual => ([self.verifications_in_flight, 0, 0], self.bytes_in_flight.saturating_sub(quarter)),
             Priority::WhenIdle => ([0, self.identifications_in_flight, self.back_office_in_flight], quarter),
         };
-        Capacity {
-            requests: by_lane.iter().sum(),
-            by_lane,
-            by_client: self.client_in_flight,
-            bytes,
-            client_bytes: self.client_bytes_in_flight,
-        }
+        Capacity { by_lane, by_client: self.client_in_flight, bytes, client_bytes: self.client_bytes_in_flight }
     }
 }

@@ -9,6 +9,7 @@ mod incoming;
 mod ledger;
 mod limits;
 mod matching;
+mod metered;
 mod metrics;
 mod null;
 mod observe;
@@ -56,6 +57,8 @@ pub struct Core {
     runtimes: Runtimes,
     /// A permit per item of a stream being worked on.
     stream_items: Arc<Semaphore>,
+    /// One more for each EnrolStream whose answers have not all been taken.
+    answer_streams: Arc<()>,
     /// A permit per stream of health or reflection, which anyone may open.
     open_streams: Arc<Semaphore>,
     /// True once the server is told to stop.
@@ -87,6 +90,7 @@ impl Core {
             places,
             runtimes,
             stream_items,
+            answer_streams: Arc::default(),
             open_streams,
             stopping,
             null_model: false,

@@ -1,26 +1,19 @@
 //! A request's place among those that are answered, and the bytes that are held for it.
 
 use std::{
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use tokio::time::Sleep;
-use tonic::{
-    Status,
-    body::Body,
-    codegen::{Bytes, http},
-};
+use tonic::{Status, body::Body, codegen::http};
 
 use super::{
     Limits,
     error::Error,
-    ledger::{End, Ledger, NoRoom},
+    ledger::{End, Ledger, Lost, NoRoom, Ticket},
     runtimes::Priority,
 };
 use crate::{
@@ -43,15 +36,18 @@ impl Places {
         Lane::ALL.iter().map(|lane| self.lock(*lane).requests_of(*lane)).sum()
     }
 
+    /// A place, and the news that it is lost: until its message has arrived it may go to another.
+    ///
     /// # Errors
     /// [`Error::NoRoom`], which is counted.
-    pub fn enter(&self, turn: &Turn) -> Result<Place, Error> {
+    pub fn enter(&self, turn: &Turn) -> Result<(Place, Lost), Error> {
         let Some(client) = turn.client.clone() else { return Err(Error::Internal("a request without its client")) };
         let lane = turn.lane;
-        self.lock(lane).enter(lane, &client, turn.arrived, turn.deadline).map_err(|none| no_room(none, lane))?;
+        let entered = self.lock(lane).enter(lane, &client, turn.arrived, turn.deadline);
+        let (ticket, lost) = entered.map_err(|none| no_room(none, lane))?;
         Metrics::get().requests_in_flight.with_label_values(&[lane.as_str()]).inc();
         let (bytes, arrived, answered) = (Mutex::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Place { places: self.clone(), lane, client, bytes, arrived, answered })
+        Ok((Place { places: self.clone(), ticket, client, bytes, arrived, answered }, lost))
     }
 
     fn lock(&self, lane: Lane) -> MutexGuard<'_, Ledger> {
@@ -73,7 +69,7 @@ fn no_room(none: NoRoom, lane: Lane) -> Error {
 #[derive(Debug)]
 pub struct Place {
     places: Places,
-    lane: Lane,
+    ticket: Ticket,
     client: Arc<ClientId>,
     bytes: Mutex<usize>,
     /// True once the whole message is there.
@@ -90,15 +86,27 @@ impl Place {
         answer
     }
 
-    fn arrived(&self) {
-        if !self.arrived.swap(true, Ordering::Relaxed) {
-            self.places.lock(self.lane).arrived(self.lane, &self.client, Instant::now());
+    /// The whole message is there: nobody takes the place any more.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] when somebody has.
+    pub fn arrived(&self) -> Result<(), Error> {
+        if !self.arrived.load(Ordering::Relaxed) {
+            let arrived = self.places.lock(self.ticket.lane).arrived(self.ticket, &self.client, Instant::now());
+            arrived.map_err(|none| no_room(none, self.ticket.lane))?;
+            self.arrived.store(true, Ordering::Relaxed);
         }
+        Ok(())
     }
 
-    fn hold(&self, bytes: usize) -> Result<(), Error> {
+    /// Holds more bytes of the message.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`], which is counted.
+    pub fn hold(&self, bytes: usize) -> Result<(), Error> {
         let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        self.places.lock(self.lane).hold(&self.client, bytes).map_err(|none| no_room(none, self.lane))?;
+        let lane = self.ticket.lane;
+        self.places.lock(lane).hold(&self.client, bytes).map_err(|none| no_room(none, lane))?;
         *held += bytes;
         Metrics::get().request_bytes.add(super::gauge(bytes));
         Ok(())
@@ -106,7 +114,7 @@ impl Place {
 
     fn release(&self, bytes: usize) {
         let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        self.places.lock(self.lane).release(&self.client, bytes);
+        self.places.lock(self.ticket.lane).release(&self.client, bytes);
         *held = held.saturating_sub(bytes);
         Metrics::get().request_bytes.sub(super::gauge(bytes));
     }
@@ -120,9 +128,9 @@ impl Drop for Place {
             (true, false) => End::Unanswered,
             (true, true) => End::Answered(Instant::now()),
         };
-        self.places.lock(self.lane).leave(self.lane, &self.client, bytes, end);
+        self.places.lock(self.ticket.lane).leave(self.ticket, &self.client, bytes, end);
         Metrics::get().request_bytes.sub(super::gauge(bytes));
-        Metrics::get().requests_in_flight.with_label_values(&[self.lane.as_str()]).dec();
+        Metrics::get().requests_in_flight.with_label_values(&[self.ticket.lane.as_str()]).dec();
     }
 }
 
@@ -151,58 +159,5 @@ pub struct HeldItem {
 impl Drop for HeldItem {
     fn drop(&mut self) {
         self.place.release(self.bytes);
-    }
-}
-
-/// A message's body that is counted as it arrives, and broken off where there is no room for more, or when it takes too long.
-pub struct Metered {
-    body: Body,
-    place: Arc<Place>,
-    patience: Duration,
-    /// Set when there is nothing to read for the first time: most messages are there at once.
-    until: Option<Pin<Box<Sleep>>>,
-}
-
-impl Metered {
-    pub fn new(body: Body, place: Arc<Place>, patience: Duration) -> Self {
-        Self { body, place, patience, until: None }
-    }
-}
-
-impl http_body::Body for Metered {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            let patience = self.patience;
-            let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-            std::task::ready!(until.as_mut().poll(context));
-            return Poll::Ready(Some(Err(Error::SlowMessage.into_status())));
-        };
-        match &frame {
-            None => self.place.arrived(),
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref()
-                    && let Err(error) = self.place.hold(data.len())
-                {
-                    return Poll::Ready(Some(Err(error.into_status())));
-                }
-            }
-            Some(Err(_)) => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        // Nobody may skip the end: it says that the message is there.
-        false
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

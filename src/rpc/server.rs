@@ -44,7 +44,7 @@ pub struct Serving {
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Every request in flight was answered.
+    /// Every request in flight was answered, and no stream's answers are unread.
     Drained,
     /// The grace was over before they were.
     BrokenOff,
@@ -131,14 +131,15 @@ impl Serving {
     }
 }
 
-/// Done when no request has been answered for a second: a client that ignores GOAWAY keeps its connection, but is owed
-/// nothing.
+/// Done when no request has been answered for a second, and no stream has answers that its client has yet to read: a client that
+/// ignores GOAWAY keeps its connection, but is owed nothing.
 async fn idle(core: &Core) {
     let mut quiet = 0;
     while quiet < 10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let answering =
-            core.places.taken() > 0 || core.stream_items.available_permits() < core.limits.enrol_stream_window;
+        let answering = core.places.taken() > 0
+            || core.stream_items.available_permits() < core.limits.enrol_stream_window
+            || Arc::strong_count(&core.answer_streams) > 1;
         quiet = if answering { 0 } else { quiet + 1 };
     }
 }

@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
-use vultus::rpc::pb::Decision;
+use vultus::rpc::pb::{
+    Decision, gallery_service_client::GalleryServiceClient, match_service_client::MatchServiceClient,
+};
 
 use crate::{
     faces::PEOPLE,
     http2::{END_HEADERS, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, Wire, frame, setting},
-    requests::{encoded, enrol, of, refusal, verify},
+    requests::{describe, encoded, enrol, of, refusal, verify},
     server::{CONFIG, Server},
 };
 
@@ -162,7 +164,8 @@ async fn a_busy_client_is_refused_and_another_is_not() {
 async fn a_client_of_bulk_and_of_verifications_is_answered_on_one_connection() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_with(dir.path(), CONFIG);
-    let (matching, mut gallery) = server.both().await;
+    let channel = server.channel().await;
+    let (matching, mut gallery) = (MatchServiceClient::new(channel.clone()), GalleryServiceClient::new(channel));
     gallery.enrol(of("shop", enrol(GALLERY, "one", PEOPLE[0].reference.clone()))).await.unwrap();
     for round in 0..3 {
         let mut calls = Vec::new();
@@ -170,7 +173,9 @@ async fn a_client_of_bulk_and_of_verifications_is_answered_on_one_connection() {
             let (mut gallery, mut matching) = (gallery.clone(), matching.clone());
             calls.push(tokio::spawn(async move {
                 match call % 50 {
-                    49 => matching.verify(of("shop", verify(GALLERY, "one", PEOPLE[0].probe.clone()))).await.map(|_| ()),
+                    49 => {
+                        matching.verify(of("shop", verify(GALLERY, "one", PEOPLE[0].probe.clone()))).await.map(|_| ())
+                    }
                     _ => gallery.describe_gallery(of("shop", describe(GALLERY))).await.map(|_| ()),
                 }
             }));

@@ -46,6 +46,45 @@ async fn a_message_that_never_comes_gives_its_place_back() {
     assert!(!in_flight(&server));
 }
 
+/// Two clients take every place for calls without messages, and again whenever one is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_without_messages_keep_no_other_client_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let booth =
+        "[clients.booth]\nrights = [\"verify\"]\npurposes = [\"sim_activation\"]\ngalleries = [\"subscribers\"]";
+    let server = Server::start_with(dir.path(), &format!("{CONFIG}\n{booth}\n[limits]\nverifications_in_flight = 32"));
+    let full = r#"vultus_requests_in_flight{lane="verification"} 28"#; // 32 without those that other lanes keep
+    let silent = ["shop", "kiosk"].map(|client| {
+        let mut wire = Wire::greeted(&server.address);
+        let open = |call: u32| frame(HEADERS, END_HEADERS, 2 * call + 1, &grpc_headers(VERIFY, client));
+        (0..16).for_each(|call| wire.send(&open(call)));
+        std::thread::spawn(move || {
+            // Every call that is broken off comes again. The connection's number of calls is what ends this.
+            for again in 16..400 {
+                if wire.next_of(HEADERS).is_none() {
+                    return again;
+                }
+                wire.send(&open(again));
+            }
+            400
+        })
+    });
+    let started = Instant::now();
+    while !server.scrape().contains(full) {
+        assert!(started.elapsed() < Duration::from_secs(5), "{}", server.scrape());
+    }
+    let mut matching = server.matching().await;
+    for call in 0..40 {
+        let answer = matching.verify(of("booth", verify(GALLERY, "nobody", PEOPLE[0].probe.clone()))).await;
+        assert!(answer.is_ok(), "call {call}: {answer:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(9), "not by the messages' time: {:?}", started.elapsed());
+    let refused = r#"vultus_refusals_total{lane="verification",reason="unarrived"}"#;
+    assert!(server.scrape().contains(refused), "{}", server.scrape());
+    server.kill();
+    let _ = silent.map(|silent| silent.join().unwrap());
+}
+
 /// A message of 4 MiB to a service that asks for no client: refused by what it says of itself, and one that is never sent by the clock.
 #[tokio::test]
 async fn health_holds_nothing_for_strangers() {
@@ -115,9 +154,50 @@ async fn answers_that_nobody_reads_stop_no_other_stream_and_no_end() {
         tokio::time::timeout(Duration::from_secs(10), statuses.next()).await.expect("the other stream goes on");
     assert!(matches!(status.unwrap().unwrap().result, Some(Outcome::Enrolled(_))));
     drop((statuses, gallery));
-    let told = Instant::now();
+    let (log, told) = (dir.path().join("server.log"), Instant::now());
     let ended = tokio::task::spawn_blocking(move || server.terminate()).await.unwrap();
-    assert_eq!(ended.code(), Some(0), "after {:?}", told.elapsed());
+    // Its grace it has, to read what was done for it. Then nobody says that it was answered.
+    let took = told.elapsed();
+    assert!((Duration::from_secs(8)..Duration::from_secs(14)).contains(&took), "{took:?}");
+    assert_eq!(ended.code(), Some(3));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("stopped; the grace was over"), "{log}");
+}
+
+/// Ends a server with an unread stream, of which something becomes only after the server has given up waiting for room in it.
+async fn ends_as_answered(later: impl FnOnce(Wire) + Send + 'static) {
+    const LATER: Duration = Duration::from_secs(20);
+    let dir = tempfile::tempdir().unwrap();
+    // Three fourths of it for that, and a second in which all is quiet.
+    let server = with_limits(&dir, "drain_grace_s = 24");
+    let unread = unread_stream(&server);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let told = Instant::now();
+    let reads = std::thread::spawn(move || {
+        std::thread::sleep(LATER);
+        later(unread);
+    });
+    let ended = tokio::task::spawn_blocking(move || server.terminate()).await.unwrap();
+    let took = told.elapsed();
+    assert!((LATER..Duration::from_secs(24)).contains(&took), "{took:?}");
+    assert_eq!(ended.code(), Some(0));
+    let log = std::fs::read_to_string(dir.path().join("server.log")).unwrap();
+    assert!(log.contains("stopped; every request was answered"), "{log}");
+    reads.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_without_reading_is_owed_nothing() {
+    ends_as_answered(drop).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_late_within_the_grace_is_answered() {
+    ends_as_answered(|mut unread| {
+        unread.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])); // INITIAL_WINDOW_SIZE 65536
+        assert!(std::iter::from_fn(|| unread.next()).any(|frame| (frame.kind, frame.stream) == (DATA, 1)));
+    })
+    .await;
 }
 
 #[tokio::test]

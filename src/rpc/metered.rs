@@ -1,0 +1,106 @@
+//! A message on its way in: counted as it arrives, and broken off where there is no room for more, or when it takes too long.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http_body::Body as _;
+use tokio::time::Sleep;
+use tonic::{Status, body::Body, codegen::Bytes};
+
+use super::{error::Error, ledger::Lost, place::Place};
+
+/// The body of a request that has a place.
+pub struct Metered {
+    body: Body,
+    place: Arc<Place>,
+    /// `None` once it is known whether the place is lost.
+    lost: Option<Lost>,
+    patience: Duration,
+    /// Set when there is nothing to read for the first time: most messages are there at once.
+    until: Option<Pin<Box<Sleep>>>,
+    /// Bytes that are taken in of a message that is broken off.
+    most: usize,
+}
+
+impl Metered {
+    pub fn new(body: Body, place: Arc<Place>, lost: Lost, patience: Duration, most: usize) -> Self {
+        Self { body, place, lost: Some(lost), patience, until: None, most }
+    }
+
+    /// There is no room: what is on its way is taken in all the same.
+    fn break_off(&mut self, error: Error) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        take_in(std::mem::take(&mut self.body), self.most);
+        Poll::Ready(Some(Err(error.into_status())))
+    }
+}
+
+impl http_body::Body for Metered {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            if self.lost.as_mut().is_some_and(|lost| Pin::new(lost).poll(context).is_ready()) {
+                self.lost = None;
+                // The ledger says why.
+                if let Err(error) = self.place.arrived() {
+                    return self.break_off(error);
+                }
+            }
+            let patience = self.patience;
+            let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+            ready!(until.as_mut().poll(context));
+            return Poll::Ready(Some(Err(Error::SlowMessage.into_status())));
+        };
+        match &frame {
+            None => {
+                self.lost = None;
+                if let Err(error) = self.place.arrived() {
+                    return Poll::Ready(Some(Err(error.into_status())));
+                }
+            }
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref()
+                    && let Err(error) = self.place.hold(data.len())
+                {
+                    return self.break_off(error);
+                }
+            }
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // Nobody may skip the end: it says that the message is there.
+        false
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// How long a refused message may take to arrive.
+const TAKE_IN_TIME: Duration = Duration::from_secs(1);
+
+/// Takes in a refused message of `most` bytes, and keeps nothing of it. Dropped unread, its stream would be reset while the message is
+/// on its way, and a connection on which that happens a few hundred times is ended as a hostile one, with all that is answered on it.
+pub fn take_in(mut body: Body, most: usize) {
+    let taking = async move {
+        let mut taken = 0;
+        while taken <= most
+            && let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+        {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    tokio::spawn(tokio::time::timeout(TAKE_IN_TIME, taking));
+}
