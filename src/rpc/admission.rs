@@ -22,7 +22,6 @@ use super::{
     Core,
     error::Error,
     incoming::Spoken,
-    ledger::Lost,
     metered::{Metered, take_in},
     observe,
     place::{Place, StreamPlace},
@@ -88,7 +87,7 @@ where
             note_spoken(&request);
         }
         let window = self.core.limits.stream_window_bytes as usize;
-        let (turn, place, lost) = match admitted {
+        let (turn, place) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 let refused = observe::refuse(rpc, error).into_http();
@@ -102,7 +101,7 @@ where
             request.extensions_mut().insert(StreamPlace(Arc::clone(&place)));
         } else {
             let (place, patience) = (Arc::clone(&place), self.core.limits.message_timeout);
-            request = request.map(|body| Body::new(Metered::new(body, place, lost, patience, window)));
+            request = request.map(|body| Body::new(Metered::new(body, place, patience, window)));
         }
         // Whoever reads a stream's answers slowly keeps nobody out, but is owed them.
         let owed = streams.then(|| Arc::clone(&self.core.answer_streams));
@@ -182,13 +181,8 @@ impl<T: Unpin> http_body::Body for Held<T> {
     }
 }
 
-/// Whose turn the request is, its place, and the news that it is lost.
-fn admit(
-    core: &Core,
-    request: &http::Request<Body>,
-    lane: Lane,
-    streams: bool,
-) -> Result<(Turn, Arc<Place>, Lost), Error> {
+/// Whose turn the request is, and its place.
+fn admit(core: &Core, request: &http::Request<Body>, lane: Lane, streams: bool) -> Result<(Turn, Arc<Place>), Error> {
     let client = receive::client(request.headers())?;
     if !core.access.knows(&client) {
         return Err(Denied::UnknownClient.into());
@@ -198,12 +192,12 @@ fn admit(
     }
     let deadline = receive::deadline(request.headers(), &core.limits);
     let turn = Turn::of(&client, lane, deadline);
-    let (place, lost) = core.places.enter(&turn)?;
+    let place = core.places.enter(&turn)?;
     if streams {
         // Its message has no end to wait for.
         place.arrived()?;
     }
-    Ok((turn, Arc::new(place), lost))
+    Ok((turn, Arc::new(place)))
 }
 
 /// How urgent a method is.
