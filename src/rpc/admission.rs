@@ -23,7 +23,6 @@ use super::{
     Core,
     conduct::Conduct,
     error::Error,
-    ledger::Lost,
     metered::{Metered, take_in},
     observe,
     place::{Place, StreamPlace},
@@ -78,7 +77,7 @@ impl Door {
             conduct.note_request(lane, streams);
         }
         let window = self.core.limits.stream_window_bytes as usize;
-        let (turn, place, lost) = match admitted {
+        let (turn, place) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 take_in(request.into_body(), window);
@@ -91,7 +90,7 @@ impl Door {
             request.extensions_mut().insert(StreamPlace(Arc::clone(&place)));
         } else {
             let (place, patience) = (Arc::clone(&place), self.core.limits.message_timeout);
-            request = request.map(|body| Body::new(Metered::new(body, place, lost, patience, window)));
+            request = request.map(|body| Body::new(Metered::new(body, place, patience, window)));
         }
         match tokio::time::timeout_at(turn.deadline.into(), self.pass_on(request)).await {
             // The place is held until the answer is there.
@@ -162,13 +161,8 @@ impl<T: Unpin> http_body::Body for Held<T> {
     }
 }
 
-/// Whose turn the request is, its place, and the news that it is lost.
-fn admit(
-    core: &Core,
-    request: &http::Request<Body>,
-    lane: Lane,
-    streams: bool,
-) -> Result<(Turn, Arc<Place>, Lost), Error> {
+/// Whose turn the request is, and its place.
+fn admit(core: &Core, request: &http::Request<Body>, lane: Lane, streams: bool) -> Result<(Turn, Arc<Place>), Error> {
     let client = receive::client(request.headers())?;
     if !core.access.knows(&client) {
         return Err(Denied::UnknownClient.into());
@@ -178,12 +172,12 @@ fn admit(
     }
     let deadline = receive::deadline(request.headers(), &core.limits);
     let turn = Turn::of(&client, lane, deadline);
-    let (place, lost) = core.places.enter(&turn)?;
+    let place = core.places.enter(&turn)?;
     if streams {
         // Its message has no end to wait for.
         place.arrived()?;
     }
-    Ok((turn, Arc::new(place), lost))
+    Ok((turn, Arc::new(place)))
 }
 
 /// How urgent a method is.

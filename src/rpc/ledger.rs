@@ -2,7 +2,7 @@
 //! microsecond or two, so that a refusal costs next to nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Instant,
 };
 
@@ -69,7 +69,7 @@ pub struct Ticket {
     number: u64,
 }
 
-/// Done when a request's place has gone to another before its message was there.
+/// Done when the place of a request whose message is awaited has gone to another.
 pub type Lost = oneshot::Receiver<()>;
 
 /// How a request ended.
@@ -100,8 +100,10 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Held {
     by_lane: [usize; Lane::ALL.len()],
-    /// Of these, whose message is not there whole, by number; each can be told that its place is lost.
-    unarrived: [BTreeMap<u64, oneshot::Sender<()>>; Lane::ALL.len()],
+    /// Of these, whose message is not there whole, by number.
+    unarrived: [BTreeSet<u64>; Lane::ALL.len()],
+    /// Of these, for which the server waits; each can be told that its place is lost.
+    awaited: [BTreeMap<u64, oneshot::Sender<()>>; Lane::ALL.len()],
     bytes: usize,
 }
 
@@ -122,15 +124,9 @@ impl Ledger {
         Self { capacity, by_lane: none, working: none, pace, bytes: 0, next_number: 0, clients }
     }
 
-    /// Takes a place for a request that came `now`; [`Self::leave`] gives it back. Where all are taken, it is one whose message is not
-    /// there, of the client that has most of these, if that has more of them than this client then has.
-    pub fn enter(
-        &mut self,
-        lane: Lane,
-        client: &ClientId,
-        now: Instant,
-        deadline: Instant,
-    ) -> Result<(Ticket, Lost), NoRoom> {
+    /// Takes a place for a request that came `now`; [`Self::leave`] gives it back. Where all are taken, it is one whose message is
+    /// awaited, of the client that has most of these, if that has more of them than this client then has.
+    pub fn enter(&mut self, lane: Lane, client: &ClientId, now: Instant, deadline: Instant) -> Result<Ticket, NoRoom> {
         let at = lane as usize;
         let (held, in_lane) = self.clients.get(client).map_or((0, 0), |held| (held.requests(), held.by_lane[at]));
         if held >= self.capacity.by_client {
@@ -145,32 +141,38 @@ impl Ledger {
         if !self.is_in_time(lane, client, now, deadline) {
             return Err(NoRoom::Time);
         }
-        if let Some((other, ticket)) = gives_way
-            && let Some(lost) = self.vacate(ticket, &other)
-        {
-            let _ = lost.send(()); // who is not there any more is leaving
+        if let Some((other, ticket)) = gives_way {
+            self.vacate(ticket, &other);
         }
         let ticket = Ticket { lane, number: self.next_number };
         self.next_number += 1;
-        let (sender, lost) = oneshot::channel();
         self.by_lane[at] += 1;
         let held = self.clients.entry(client.clone()).or_default();
         held.by_lane[at] += 1;
-        held.unarrived[at].insert(ticket.number, sender);
-        Ok((ticket, lost))
+        held.unarrived[at].insert(ticket.number);
+        Ok(ticket)
     }
 
-    /// Whose place `client` may have in a lane that is full: the oldest, among those whose message is not there, of the client that
-    /// has most of these. Nobody's, where the client would then have as many: a burst of its own drives nobody out.
+    /// Whose place `client` may have in a lane that is full: the oldest, among those whose message is awaited, of the client that has
+    /// most of these. Nobody's, where the client would then have as many without their message: its own burst drives nobody out.
     fn gives_way(&self, lane: Lane, client: &ClientId) -> Option<(ClientId, Ticket)> {
-        let unarrived = |held: &Held| held.unarrived[lane as usize].len();
-        let own = self.clients.get(client).map_or(0, unarrived);
-        let (other, held) = self.clients.iter().max_by_key(|(_, held)| unarrived(held))?;
-        if unarrived(held) < own + 2 {
+        let at = lane as usize;
+        let (other, held) = self.clients.iter().max_by_key(|(_, held)| held.awaited[at].len())?;
+        if held.awaited[at].len() < self.clients.get(client).map_or(0, |own| own.unarrived[at].len()) + 2 {
             return None;
         }
-        let number = *held.unarrived[lane as usize].keys().next()?;
+        let number = *held.awaited[at].keys().next()?;
         Some((other.clone(), Ticket { lane, number }))
+    }
+
+    /// The message of a request is not there, and is waited for. What has yet to be looked at may be there: it keeps its place.
+    pub fn awaited(&mut self, ticket: Ticket, client: &ClientId) -> Lost {
+        let (sender, lost) = oneshot::channel();
+        let at = ticket.lane as usize;
+        if let Some(held) = self.clients.get_mut(client).filter(|held| held.unarrived[at].contains(&ticket.number)) {
+            held.awaited[at].insert(ticket.number, sender);
+        }
+        lost
     }
 
     /// The message of a request is there: from `now` it is work.
@@ -180,7 +182,10 @@ impl Ledger {
     pub fn arrived(&mut self, ticket: Ticket, client: &ClientId, now: Instant) -> Result<(), NoRoom> {
         let at = ticket.lane as usize;
         let held = self.clients.get_mut(client).ok_or(NoRoom::Unarrived)?;
-        held.unarrived[at].remove(&ticket.number).ok_or(NoRoom::Unarrived)?;
+        if !held.unarrived[at].remove(&ticket.number) {
+            return Err(NoRoom::Unarrived);
+        }
+        held.awaited[at].remove(&ticket.number);
         self.working[at] += 1;
         if self.working[at] == 1 {
             self.pace[at].begin(now);
@@ -245,12 +250,18 @@ impl Ledger {
         self.release(client, bytes);
     }
 
-    /// Takes a place back from a request whose message is not there; `None` if it has lost it before.
-    fn vacate(&mut self, ticket: Ticket, client: &ClientId) -> Option<oneshot::Sender<()>> {
-        let lost = self.clients.get_mut(client)?.unarrived[ticket.lane as usize].remove(&ticket.number)?;
+    /// Takes a place back from a request whose message is not there, and tells it. Nothing, if it has lost it before.
+    fn vacate(&mut self, ticket: Ticket, client: &ClientId) {
+        let at = ticket.lane as usize;
+        let Some(held) = self.clients.get_mut(client).filter(|held| held.unarrived[at].contains(&ticket.number)) else {
+            return;
+        };
+        held.unarrived[at].remove(&ticket.number);
+        if let Some(lost) = held.awaited[at].remove(&ticket.number) {
+            let _ = lost.send(()); // nobody listens where it leaves by itself
+        }
         self.give_back(ticket.lane, client);
         self.forget(client);
-        Some(lost)
     }
 
     fn give_back(&mut self, lane: Lane, client: &ClientId) {

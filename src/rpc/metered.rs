@@ -17,23 +17,27 @@ use super::{error::Error, ledger::Lost, place::Place};
 pub struct Metered {
     body: Body,
     place: Arc<Place>,
-    /// `None` once it is known whether the place is lost.
-    lost: Option<Lost>,
     patience: Duration,
     /// Set when there is nothing to read for the first time: most messages are there at once.
-    until: Option<Pin<Box<Sleep>>>,
+    wait: Option<Wait>,
     /// Bytes that are taken in of a message that is broken off.
     most: usize,
 }
 
+struct Wait {
+    until: Pin<Box<Sleep>>,
+    lost: Lost,
+}
+
 impl Metered {
-    pub fn new(body: Body, place: Arc<Place>, lost: Lost, patience: Duration, most: usize) -> Self {
-        Self { body, place, lost: Some(lost), patience, until: None, most }
+    pub fn new(body: Body, place: Arc<Place>, patience: Duration, most: usize) -> Self {
+        Self { body, place, patience, wait: None, most }
     }
 
     /// There is no room: what is on its way is taken in all the same.
     fn break_off(&mut self, error: Error) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
         take_in(std::mem::take(&mut self.body), self.most);
+        self.wait = None;
         Poll::Ready(Some(Err(error.into_status())))
     }
 }
@@ -47,21 +51,18 @@ impl http_body::Body for Metered {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            if self.lost.as_mut().is_some_and(|lost| Pin::new(lost).poll(context).is_ready()) {
-                self.lost = None;
-                // The ledger says why.
-                if let Err(error) = self.place.arrived() {
-                    return self.break_off(error);
-                }
+            let Self { place, patience, wait, .. } = &mut *self;
+            let begin = || Wait { until: Box::pin(tokio::time::sleep(*patience)), lost: place.awaited() };
+            let wait = wait.get_or_insert_with(begin);
+            if Pin::new(&mut wait.lost).poll(context).is_ready() {
+                let error = self.place.lost();
+                return self.break_off(error);
             }
-            let patience = self.patience;
-            let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-            ready!(until.as_mut().poll(context));
+            ready!(wait.until.as_mut().poll(context));
             return Poll::Ready(Some(Err(Error::SlowMessage.into_status())));
         };
         match &frame {
             None => {
-                self.lost = None;
                 if let Err(error) = self.place.arrived() {
                     return Poll::Ready(Some(Err(error.into_status())));
                 }

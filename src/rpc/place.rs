@@ -36,18 +36,16 @@ impl Places {
         Lane::ALL.iter().map(|lane| self.lock(*lane).requests_of(*lane)).sum()
     }
 
-    /// A place, and the news that it is lost: until its message has arrived it may go to another.
-    ///
     /// # Errors
     /// [`Error::NoRoom`], which is counted.
-    pub fn enter(&self, turn: &Turn) -> Result<(Place, Lost), Error> {
+    pub fn enter(&self, turn: &Turn) -> Result<Place, Error> {
         let Some(client) = turn.client.clone() else { return Err(Error::Internal("a request without its client")) };
         let lane = turn.lane;
         let entered = self.lock(lane).enter(lane, &client, turn.arrived, turn.deadline);
-        let (ticket, lost) = entered.map_err(|none| no_room(none, lane))?;
+        let ticket = entered.map_err(|none| no_room(none, lane))?;
         Metrics::get().requests_in_flight.with_label_values(&[lane.as_str()]).inc();
         let (bytes, arrived, answered) = (Mutex::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Ok((Place { places: self.clone(), ticket, client, bytes, arrived, answered }, lost))
+        Ok(Place { places: self.clone(), ticket, client, bytes, arrived, answered })
     }
 
     fn lock(&self, lane: Lane) -> MutexGuard<'_, Ledger> {
@@ -86,6 +84,11 @@ impl Place {
         answer
     }
 
+    /// The message is waited for: until it is there, the place may go to another.
+    pub fn awaited(&self) -> Lost {
+        self.places.lock(self.ticket.lane).awaited(self.ticket, &self.client)
+    }
+
     /// The whole message is there: nobody takes the place any more.
     ///
     /// # Errors
@@ -97,6 +100,11 @@ impl Place {
             self.arrived.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Why a message is waited for no longer.
+    pub fn lost(&self) -> Error {
+        no_room(NoRoom::Unarrived, self.ticket.lane)
     }
 
     /// Holds more bytes of the message.

@@ -14,12 +14,14 @@ fn client(name: &str) -> ClientId {
 impl Ledger {
     /// Someone who has time.
     fn enters(&mut self, lane: Lane, client: &ClientId) -> Result<Ticket, NoRoom> {
-        self.comes(lane, client).map(|(ticket, _)| ticket)
-    }
-
-    fn comes(&mut self, lane: Lane, client: &ClientId) -> Result<(Ticket, Lost), NoRoom> {
         let now = Instant::now();
         self.enter(lane, client, now, now + Duration::from_secs(3600))
+    }
+
+    /// Its message does not come.
+    fn waits(&mut self, lane: Lane, client: &ClientId) -> Result<(Ticket, Lost), NoRoom> {
+        let ticket = self.enters(lane, client)?;
+        Ok((ticket, self.awaited(ticket, client)))
     }
 
     /// With its message.
@@ -30,7 +32,7 @@ impl Ledger {
 
     /// The oldest of a client's whose message is not there.
     fn leaves(&mut self, lane: Lane, client: &ClientId, bytes: usize) {
-        let number = *self.clients[client].unarrived[lane as usize].keys().next().unwrap();
+        let number = *self.clients[client].unarrived[lane as usize].first().unwrap();
         self.leave(Ticket { lane, number }, client, bytes, End::Unarrived);
     }
 
@@ -74,7 +76,7 @@ fn a_message_that_never_comes_says_nothing_of_the_pace() {
     }
     for i in 0..18u32 {
         let now = start + i * second;
-        let (ticket, _) = ledger.enter(V, &shop, now, now + second).unwrap();
+        let ticket = ledger.enter(V, &shop, now, now + second).unwrap();
         ledger.arrived(ticket, &shop, now).unwrap();
         ledger.leave(ticket, &shop, 0, End::Answered(now + second / 100));
     }
@@ -104,7 +106,7 @@ fn who_would_wait_beyond_the_deadline_is_refused_at_once() {
     let (mut ledger, flood, shop, start) = (Ledger::new(capacity), client("flood"), client("shop"), Instant::now());
     let second = Duration::from_secs(1);
     let come = |ledger: &mut Ledger, now| {
-        let (ticket, _) = ledger.enter(V, &flood, now, now + 60 * second).unwrap();
+        let ticket = ledger.enter(V, &flood, now, now + 60 * second).unwrap();
         ledger.arrived(ticket, &flood, now).unwrap();
         ticket
     };
@@ -142,7 +144,7 @@ fn a_refusal_costs_less_than_microseconds() {
 fn messages_that_never_come_keep_nobody_out() {
     let mut ledger = Ledger::new(Capacity { by_lane: [8; 3], by_client: 8, ..CAPACITY });
     let (a, b, shop) = (client("a"), client("b"), client("shop"));
-    let mut silent: Vec<_> = (0..8).map(|i| ledger.comes(V, [&a, &b][i % 2]).unwrap()).collect();
+    let mut silent: Vec<_> = (0..8).map(|i| ledger.waits(V, [&a, &b][i % 2]).unwrap()).collect();
     let is_lost = |(_, lost): &mut (Ticket, Lost)| lost.try_recv().is_ok();
     for answered in 0..3 {
         ledger.works(V, &shop).unwrap();
@@ -163,7 +165,7 @@ fn messages_that_never_come_keep_nobody_out() {
 fn who_lost_its_place_has_nothing_to_give_back_but_bytes() {
     let (a, kiosk, shop, now) = (client("a"), client("kiosk"), client("shop"), Instant::now());
     let mut ledger = Ledger::new(CAPACITY);
-    let [(first, _), (second, _)] = [(); 2].map(|()| ledger.comes(V, &a).unwrap());
+    let [(first, _), (second, _)] = [(); 2].map(|()| ledger.waits(V, &a).unwrap());
     let others = [(); 2].map(|()| ledger.works(V, &kiosk).unwrap());
     ledger.hold(&a, 50).unwrap();
     let own = ledger.works(V, &shop).unwrap();
@@ -174,4 +176,18 @@ fn who_lost_its_place_has_nothing_to_give_back_but_bytes() {
     ledger.leave(own, &shop, 0, End::Unanswered);
     others.into_iter().for_each(|ticket| ledger.leave(ticket, &kiosk, 0, End::Unanswered));
     assert_eq!((ledger.by_lane, ledger.clients.len()), ([0; 3], 0));
+}
+
+#[test]
+fn a_message_that_has_not_been_looked_for_keeps_its_place() {
+    let mut ledger = Ledger::new(Capacity { by_lane: [4; 3], by_client: 4, ..CAPACITY });
+    let (a, b, shop, now) = (client("a"), client("b"), client("shop"), Instant::now());
+    let came: Vec<_> = (0..4).map(|i| ledger.enters(I, [&a, &b][i % 2]).unwrap()).collect();
+    assert_eq!(ledger.enters(I, &shop), Err(NoRoom::Lane));
+    let _waits = [ledger.awaited(came[0], &a), ledger.awaited(came[2], &a)];
+    ledger.works(I, &shop).unwrap();
+    assert_eq!(ledger.arrived(came[0], &a, now), Err(NoRoom::Unarrived));
+    for (ticket, of) in [(came[1], &b), (came[2], &a), (came[3], &b)] {
+        ledger.arrived(ticket, of, now).unwrap();
+    }
 }
