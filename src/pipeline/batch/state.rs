@@ -1,13 +1,16 @@
 //! The brain of the queue: what waits, what the next batch is, who has left and who is late. No threads, no clock.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
-    domain::{InTurn, Lane, Waits},
+    domain::{InTurn, Lane, Turn, Waits},
     model::Role,
 };
 
 use super::BatchLimits;
+
+/// So long after a verification came, its next images are expected: other lanes' run one at a time, for a batch that runs is waited for.
+const COMPANY: Duration = Duration::from_secs(1);
 
 /// What the state needs to know of a job.
 pub trait Entry: Waits {
@@ -19,6 +22,8 @@ pub struct State<J> {
     lanes: [InTurn<J>; Lane::ALL.len()],
     limits: BatchLimits,
     batches: u32,
+    /// When the last verification that was here came.
+    verification: Option<Instant>,
 }
 
 /// What [`State::take`] took.
@@ -34,7 +39,7 @@ pub struct Taken<J> {
 
 impl<J: Entry> State<J> {
     pub fn new(limits: BatchLimits) -> Self {
-        Self { lanes: std::array::from_fn(|_| InTurn::default()), limits, batches: 0 }
+        Self { lanes: std::array::from_fn(|_| InTurn::default()), limits, batches: 0, verification: None }
     }
 
     /// Jobs that wait, all lanes together.
@@ -52,7 +57,11 @@ impl<J: Entry> State<J> {
         if self.len() >= self.limits.queue_depth {
             return Err(job);
         }
-        self.lanes[job.turn().lane as usize].push(job);
+        let Turn { lane, arrived, .. } = *job.turn();
+        if lane == Lane::Verification {
+            self.verification = self.verification.max(Some(arrived));
+        }
+        self.lanes[lane as usize].push(job);
         Ok(())
     }
 
@@ -68,16 +77,19 @@ impl<J: Entry> State<J> {
     /// The next batch: jobs of one role, that of the first in turn. Lanes in their order, clients of a lane in turn, a client's
     /// oldest request first. Places that the first lane leaves go to the lanes after it.
     ///
-    /// No more than the executor gains by running together, and than its part where `takers` executors are free, it included.
+    /// No more than the executor gains by running together, and than its part where `takers` executors are free, it included. One alone
+    /// of the other lanes, while verifications come.
     pub fn take(&mut self, now: Instant, takers: usize, gains_up_to: impl Fn(Role) -> usize) -> Taken<J> {
         let mut taken = self.sweep(now);
         let first = self.first_lane();
         let mut order: Vec<&mut InTurn<J>> = self.lanes.iter_mut().collect();
         order[..=first].rotate_right(1);
-        let Some(role) = order.iter().find_map(|lane| lane.first()).map(J::role) else { return taken };
+        let Some(next) = order.iter().find_map(|lane| lane.first()) else { return taken };
+        let (role, is_urgent) = (next.role(), next.turn().lane == Lane::Verification);
+        let alone = !is_urgent && self.verification.is_some_and(|came| now < came + COMPANY);
         let waiting: usize = order.iter().map(|lane| lane.iter().filter(|job| job.role() == role).count()).sum();
         let part = waiting.div_ceil(takers.max(1));
-        let most = self.limits.batch_images.min(gains_up_to(role)).min(part).max(1);
+        let most = if alone { 1 } else { self.limits.batch_images.min(gains_up_to(role)).min(part).max(1) };
         for lane in order {
             let room = most - taken.batch.len();
             taken.batch.extend(lane.take(room, |job| job.role() == role));
@@ -113,7 +125,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{ClientId, Turn};
+    use crate::domain::ClientId;
 
     #[derive(Debug, Clone)]
     struct Fake {
@@ -209,6 +221,16 @@ mod tests {
             order.extend(next(&mut state));
         }
         assert_eq!(order, [0, 1, 2, 200, 3, 4, 5, 100, 6, 7]);
+    }
+
+    #[test]
+    fn other_lanes_run_one_at_a_time_while_verifications_come() {
+        let enrolments = (10..13).map(|id| fake(id, Embed, E, "a"));
+        let mut state = state(LIMITS, enrolments.chain([fake(1, Detect, V, "a")]));
+        assert_eq!(next(&mut state), [1]);
+        assert_eq!(next(&mut state), [10]);
+        let later = Instant::now() + COMPANY + Duration::from_secs(1);
+        assert_eq!(ids(&state.take(later, 1, |_| usize::MAX).batch), [11, 12]);
     }
 
     #[test]
