@@ -99,7 +99,7 @@ fn card(file: &[u8]) -> Contract {
         source: "made up for a test".into(),
         ranges: vec![],
     };
-    card.precisions = vec![class(Precision::Bf16, Some(0.9)), class(Precision::Int8, Some(0.999))];
+    card.precisions = vec![class(Precision::Bf16, Some(0.9))];
     card
 }
 
@@ -233,9 +233,19 @@ fn a_precision_serves_when_it_was_measured_to_agree() {
     let place = Place::new();
     assert_eq!(place.import().0, 0);
     let check = |precision| place.vultus(&["model", "check", "--model", "means", "--precision", precision]);
-    assert_eq!(check("f32").0, 0);
+    let (code, out, _) = check("f32");
+    assert!(code == 0 && out.contains("means: does not serve here in bf16: no measured agreement"), "{out}");
     let (code, out, _) = check("bf16");
     assert!(code == 3 && out.contains("no measured agreement"), "{out}");
+
+    // A precision that the card lets serve, and the network does not have.
+    let mut int8 = card(&network());
+    (int8.precisions[0].precision, int8.precisions[0].agreement) = (Precision::Int8, Some(0.999));
+    place.write_card(&int8);
+    assert_eq!(place.import().0, 0);
+    let (code, out, _) = check("f32");
+    assert!(code == 3 && out.contains("means: not compared: int8: no convolution"), "{out}");
+    assert!(out.contains("means: cpu, portable, f32: agrees"), "{out}");
 }
 
 #[test]
@@ -264,7 +274,7 @@ fn int8_serves_with_what_was_measured_on_faces() {
     let (code, out, err) = calibrate("0.995");
     assert!(code == 0 && out.contains("may serve"), "{out}{err}");
     let (code, out, err) = check();
-    assert_eq!(code, 0, "{out}{err}");
+    assert!(code == 0 && out.contains("default: cpu, portable, int8: agrees"), "{out}{err}");
 
     // Ranges that are not the network's, or no numbers, are refused in words.
     let good = Contract::parse(&fs::read_to_string(&card).unwrap()).unwrap();
@@ -294,6 +304,11 @@ fn int8_serves_with_what_was_measured_on_faces() {
         fs::write(&card, forged.to_toml().unwrap()).unwrap();
         let (code, _, err) = verify();
         assert!(code == 1 && err.contains("golden faces differ"), "{scale}: {code} {err}");
+        // Also where another precision is checked.
+        let (code, out, _) = place.vultus(&["model", "check", "--images", "1"]);
+        let disagrees = "default: cpu, portable, int8: DISAGREES";
+        assert!(code == 3 && (out.contains(disagrees) || out.contains("not compared: int8")), "{scale}: {out}");
+        assert!(out.contains("default: cpu, portable, f32: agrees"), "{scale}: {out}");
     }
     fs::write(&card, good.to_toml().unwrap()).unwrap();
     let (_, _, err) = verify();

@@ -229,10 +229,14 @@ impl Contract {
         Ok(contract)
     }
 
+    /// What stands in it of a reduced precision.
+    pub fn class(&self, precision: Precision) -> Option<&PrecisionClass> {
+        self.precisions.iter().find(|class| class.precision == precision)
+    }
+
     /// Activation ranges for int8, where they were measured.
     pub fn ranges(&self) -> &[ActivationRange] {
-        let class = self.precisions.iter().find(|class| class.precision == Precision::Int8);
-        class.map_or(&[], |class| &class.ranges)
+        self.class(Precision::Int8).map_or(&[], |class| &class.ranges)
     }
 
     pub fn to_toml(&self) -> Result<String, ContractError> {

@@ -48,7 +48,7 @@ pub fn run(options: &CalibrateOptions, shared: &Shared) -> Result<Outcome, Failu
         .map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut classes = Vec::new();
     for precision in wanted {
-        let known = bundle.contract().precisions.iter().find(|class| class.precision == precision);
+        let known = bundle.contract().class(precision);
         let floor = options.floor.or(known.map(|class| class.floor)).unwrap_or(FLOOR);
         if let Some(known) = known.filter(|known| known.images > faces.count() as u64) {
             let (precision, before, now) = (precision.as_str(), known.images, faces.count());
