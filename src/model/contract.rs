@@ -120,7 +120,8 @@ pub struct PrecisionClass {
     pub precision: Precision,
     /// The least cosine to the f32 output that is accepted.
     pub floor: f32,
-    /// The least cosine over `images`, where it was measured. A class below its floor, or not measured, does not serve.
+    /// The least cosine over `images`, where it was measured; of int8 on faces that were held out of the ranges, in turn. A class
+    /// below its floor, or not measured, does not serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f32>,
     /// Images behind it.

@@ -86,7 +86,10 @@ fn print(class: &PrecisionClass) {
     let agreement = class.agreement.unwrap_or_default();
     let word = if class.serves() { "may serve" } else { "DOES NOT SERVE" };
     let (precision, floor, images) = (class.precision.as_str(), class.floor, class.images);
-    println!("{precision}: least cosine to the reference {agreement:.5} over {images} faces, floor {floor}: {word}");
+    let held_out = if class.ranges.is_empty() { "" } else { " held out of the ranges in turn" };
+    println!(
+        "{precision}: least cosine to the reference {agreement:.5} over {images} faces{held_out}, floor {floor}: {word}"
+    );
 }
 
 /// Every face in the folder's images, as the network takes it.
