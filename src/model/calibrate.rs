@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 
 use super::{
-    bundle::Bundle,
+    bundle::{Bundle, hex},
     candle,
     contract::PrecisionClass,
     cpu::{CpuNetwork, calibrate},
@@ -90,7 +90,8 @@ pub fn measure(
     let agreement = (least * 1e5).floor() as f32 / 1e5;
     let held_out = if precision == Precision::Int8 { "; each third held against the ranges of the others" } else { "" };
     let (images, source) = (images.len() as u64, format!("{}{held_out}", faces.source));
-    Ok(PrecisionClass { precision, floor, agreement: Some(agreement), images, source, ranges })
+    let class = PrecisionClass { precision, floor, agreement: Some(agreement), images, source, ranges, measured: None };
+    Ok(class.measured_on(&hex(bundle.digest())))
 }
 
 struct Network<'a> {

@@ -61,16 +61,21 @@ impl Compared {
             self.left_out.push(format!("{precision}: no measured agreement that reaches the floor"));
             return;
         }
+        if !bundle.measured(class) {
+            return self.fail(&OpenError::NotMeasured(class.precision).to_string());
+        }
         match parity_of_class(bundle, class, cores()) {
             Ok(agreements) => self.agreements.extend(agreements),
             Err(ParityError::Open(lacks @ OpenError::Unsupported { .. })) => {
                 self.left_out.push(format!("{precision}: {lacks}"));
             }
-            Err(fault) => {
-                let before = self.fault.take().map_or(String::new(), |before| before + "; ");
-                self.fault = Some(format!("{before}{precision}: {fault}"));
-            }
+            Err(fault) => self.fail(&format!("{precision}: {fault}")),
         }
+    }
+
+    fn fail(&mut self, fault: &str) {
+        let before = self.fault.take().map_or(String::new(), |before| before + "; ");
+        self.fault = Some(before + fault);
     }
 
     fn good(&self) -> bool {

@@ -5,8 +5,8 @@
 
 use std::{
     arch::x86_64::{
-        _mm256_fmadd_ps, _mm256_set1_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_set1_epi32,
-        _mm512_set1_ps,
+        __m512, __m512bh, _mm256_fmadd_ps, _mm256_set1_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+        _mm512_set1_epi32, _mm512_set1_ps,
     },
     hint::black_box,
     mem::transmute,
@@ -63,7 +63,8 @@ multiply!(multiply_f32, "avx512f", SUMS, _mm512_set1_ps(0.0), |acc, value, weigh
 });
 multiply!(multiply_bf16, "avx512f,avx512bf16", SUMS, _mm512_set1_ps(0.0), |acc, value, weights| {
     // SAFETY: bits of registers of one size.
-    unsafe { _mm512_dpbf16_ps(acc, transmute(value), transmute(weights)) }
+    let pairs = |value| unsafe { transmute::<__m512, __m512bh>(value) };
+    _mm512_dpbf16_ps(acc, pairs(value), pairs(weights))
 });
 multiply!(multiply_int8, "avx512f,avx512vnni", SUMS, _mm512_set1_epi32(0), |acc, value, weights| {
     _mm512_dpbusd_epi32(acc, value, weights)
