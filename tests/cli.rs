@@ -327,6 +327,10 @@ fn models_are_listed_and_checked() {
     assert_eq!(listed[0]["dimension"].as_u64(), Some(128));
     let checked = vultus(dir.path(), &["model", "check", "--json"]);
     assert!(checked.code == 0 && checked.json()["self_test"]["fault"].is_null(), "{}", checked.out);
+    let rows = checked.json()["parity"][0]["agreements"].clone();
+    let held: Vec<_> = rows.as_array().unwrap().iter().filter(|row| row["shown"] == "golden_faces").collect();
+    assert!(held.iter().any(|row| row["precision"] == "int8" && row["executor"] == "cpu, portable"), "{rows}");
+    assert!(held.iter().all(|row| row["one_minus_cosine"].as_f64() < row["allowed"].as_f64()), "{rows}");
 
     // One byte of a weight is another: the digest tells.
     let damaged = dir.path().join("models");

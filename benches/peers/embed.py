@@ -4,10 +4,13 @@
     benches/peers/embed.py [NETWORK.onnx ...] [--networks iresnet50,iresnet100,mobilefacenet] [--batches 1,8,32]
                            [--rounds 3] [--seconds 5] [--threads N] [--parity-only]
 
-Networks that are named and not given as files are made with random weights. Prints JSON lines: for each network the
-cosines to ONNX Runtime's f32 (Vultus through its CPU executor and its reference), then for each batch the medians of
-rounds in which the engines take turns. Needs target/release/vultus; a virtual environment with onnx, onnxruntime and
-openvino is made in target/peers where this Python has none.
+Networks that are named and not given as files are made with random weights; a file's inputs may be of any size, and get the
+pixels that ArcFace networks take. Prints JSON lines: for each network the cosines to ONNX Runtime's f32 (Vultus through its
+CPU executor and its reference), then for each batch the medians of rounds in which the engines take turns. Beside each of
+Vultus stands its share of the machine's ceiling, what the same threads do in that precision on registers alone, measured
+after each run. Operations are those of the network as it is written: Winograd's algorithm does with fewer, so that a share
+may be above 1. Needs target/release/vultus; a virtual environment with onnx, onnxruntime and openvino is made in
+target/peers where this Python has none.
 """
 
 import argparse
@@ -137,23 +140,30 @@ def timed(run, batch: int, seconds: float) -> float:
 def speed(network: str, peers: Peers, batch: int, rounds: int, seconds: float):
     _, x = images(batch, peers.side)
     bench = ("bench", "embed", "--model", peers.path, "--batch", batch, "--seconds", seconds, "--threads", peers.threads)
-    engines = {"onnxruntime f32": lambda: timed(lambda: peers.onnxruntime(x), batch, seconds)}
+    engines = {"onnxruntime f32": lambda: {"faces_per_s": timed(lambda: peers.onnxruntime(x), batch, seconds)}}
     for precision in ("f32", "bf16"):
         run = peers.openvino(precision, batch)
-        engines[f"openvino {precision}"] = lambda run=run: timed(lambda: run(x), batch, seconds)
+        engines[f"openvino {precision}"] = lambda run=run: {"faces_per_s": timed(lambda: run(x), batch, seconds)}
     for precision in ("f32", "bf16", "int8"):
-        engines[f"vultus {precision}"] = lambda p=precision: vultus(*bench, "--precision", p)["faces_per_s"]
-    rates = {engine: [] for engine in engines}
+        engines[f"vultus {precision}"] = lambda p=precision: vultus(*bench, "--precision", p)
+    ran = {engine: [] for engine in engines}
     for _ in range(rounds):
         for engine, run in engines.items():
             try:
-                rates[engine].append(run())
+                ran[engine].append(run())
             except RuntimeError:
                 pass  # a precision that is not built: parity said so
-    medians = {engine: statistics.median(values) for engine, values in rates.items() if values}
-    for engine, median in medians.items():
-        ratio = round(median / medians["onnxruntime f32"], 2)
-        say(network=network, batch=batch, engine=engine, faces_per_s=round(median, 2), to_onnxruntime_f32=ratio)
+
+    def median(engine: str, figure: str) -> float | None:
+        values = [run[figure] for run in ran[engine] if figure in run]
+        return float(f"{statistics.median(values):.4g}") if values else None
+
+    for engine in (engine for engine, runs in ran.items() if runs):
+        rate = median(engine, "faces_per_s")
+        ratio = round(rate / median("onnxruntime f32", "faces_per_s"), 2)
+        figures = {f: median(engine, f) for f in ("share_of_ceiling", "ceiling_gflop_per_s", "gflop_per_face", "peak_bytes")}
+        figures = {figure: value for figure, value in figures.items() if value is not None}
+        say(network=network, batch=batch, engine=engine, faces_per_s=rate, to_onnxruntime_f32=ratio, **figures)
 
 
 def main():

@@ -156,6 +156,11 @@ impl Bundle {
         Ok(self)
     }
 
+    /// Whether a class was measured on this very bundle, and is as it was then.
+    pub fn measured(&self, class: &PrecisionClass) -> bool {
+        class.is_of(&hex(&self.digest))
+    }
+
     pub fn contract(&self) -> &Contract {
         &self.contract
     }

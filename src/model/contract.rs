@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{executor::Role, graph::MAX_NODES, input::Input, plan::ActivationRange, precision::Precision};
 use crate::domain::{
@@ -123,7 +124,8 @@ pub struct PrecisionClass {
     pub precision: Precision,
     /// The least cosine to the f32 output that is accepted.
     pub floor: f32,
-    /// The least cosine over `images`, where it was measured. A class below its floor, or not measured, does not serve.
+    /// The least cosine over `images`, where it was measured; of int8 on faces that were held out of the ranges, in turn. A class
+    /// below its floor, or not measured, does not serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f32>,
     /// Images behind it.
@@ -135,9 +137,30 @@ pub struct PrecisionClass {
     /// Of int8: between which values the inputs of convolutions lie, `[value, low, high]` each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<ActivationRange>,
+    /// The first digits of a digest over all that was measured and the bundle that it was measured on. Elsewhere it does not serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<String>,
 }
 
 impl PrecisionClass {
+    /// The same, as it was measured on the bundle of this digest (hexadecimal).
+    pub fn measured_on(mut self, digest: &str) -> Self {
+        self.measured = Some(self.digest_with(digest));
+        self
+    }
+
+    /// Whether it was measured on the bundle of this digest, and is as it was then. That is no proof against who would forge it.
+    pub fn is_of(&self, digest: &str) -> bool {
+        self.measured.as_ref().is_some_and(|measured| *measured == self.digest_with(digest))
+    }
+
+    fn digest_with(&self, digest: &str) -> String {
+        let all = ("vultus class v1", digest, self.precision, self.agreement, self.images, &self.ranges);
+        // Plain data: serialising it cannot fail.
+        let hash = Sha256::digest(serde_json::to_vec(&all).unwrap_or_default());
+        hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Whether it was measured and reaches its floor.
     pub fn serves(&self) -> bool {
         self.images > 0 && self.agreement.is_some_and(|agreement| agreement >= self.floor)
@@ -251,10 +274,14 @@ impl Contract {
         Ok(contract)
     }
 
+    /// What stands in it of a reduced precision.
+    pub fn class(&self, precision: Precision) -> Option<&PrecisionClass> {
+        self.precisions.iter().find(|class| class.precision == precision)
+    }
+
     /// Activation ranges for int8, where they were measured.
     pub fn ranges(&self) -> &[ActivationRange] {
-        let class = self.precisions.iter().find(|class| class.precision == Precision::Int8);
-        class.map_or(&[], |class| &class.ranges)
+        self.class(Precision::Int8).map_or(&[], |class| &class.ranges)
     }
 
     pub fn to_toml(&self) -> Result<String, ContractError> {

@@ -137,13 +137,16 @@ pub fn fetch(models_dir: &Path, from: Option<&Path>, photos: Option<&Path>) -> R
     Ok(done)
 }
 
-/// Whether the bundle is there and good. One whose card alone is out of date (a new calibration, say) is written anew; the
-/// precisions in it stay, as they may have been measured here: what they say is tested whenever one is opened.
+/// Whether the bundle is there and good. One whose card alone is out of date (a new calibration, say) is written anew; what was
+/// measured on this very bundle of a reduced precision stays, as it may have been here.
 fn refresh(models_dir: &Path, card: &Contract) -> Result<bool, FetchError> {
     let Ok(bundle) = Bundle::open(&models_dir.join(&card.name)) else { return Ok(false) };
     let mut card = card.clone();
-    if !bundle.contract().precisions.is_empty() {
-        card.precisions.clone_from(&bundle.contract().precisions);
+    for class in bundle.contract().precisions.iter().filter(|class| bundle.measured(class)) {
+        match card.precisions.iter_mut().find(|ours| ours.precision == class.precision) {
+            Some(ours) => ours.clone_from(class),
+            None => card.precisions.push(class.clone()),
+        }
     }
     if *bundle.contract() == card {
         return Ok(true);
@@ -285,6 +288,14 @@ mod tests {
             assert_eq!(card.source.sha256, PACKAGE_SHA256);
             assert_eq!(card.source.file, format!("model/{}.bin", recipe.stem));
             assert!(PACKAGE.ends_with(&card.version) && card.source.package == PACKAGE);
+            for class in &card.precisions {
+                let precision = class.precision.as_str();
+                assert!(
+                    class.is_of(card.digest.as_deref().unwrap()),
+                    "{}: {precision} was not measured on it",
+                    card.name
+                );
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bundle::{Bundle, BundleError},
-    contract::{ContractError, FaceContract, Metric, PrecisionClass, Terms, is_name},
+    contract::{ContractError, FaceContract, Metric, Terms, is_name},
     cpu::CpuExecutor,
     detector,
     device::{DeviceChoice, DeviceError},
@@ -39,6 +39,10 @@ pub enum OpenError {
     Unsupported { role: Role, op: &'static str },
     #[error("{}: the card has no measured agreement with f32 that reaches a floor (`precisions` in model.toml)", .0.as_str())]
     Agreement(Precision),
+    #[error(
+        "{}: what the card says of it was not measured on these weights, or was changed since: run `vultus model calibrate`", .0.as_str()
+    )]
+    NotMeasured(Precision),
     #[error(transparent)]
     DeviceChoice(#[from] DeviceError),
     #[error("the device failed: {0}")]
@@ -131,12 +135,15 @@ impl ModelSet {
     /// those of the first.
     ///
     /// # Errors
-    /// [`OpenError::Agreement`].
+    /// [`OpenError::Agreement`], [`OpenError::NotMeasured`].
     pub fn with_precision(mut self, precision: Precision) -> Result<Self, OpenError> {
         let contract = self.face.contract();
-        let serves = |class: &PrecisionClass| class.precision == precision && class.serves();
-        if precision != contract.precision && !contract.precisions.iter().any(serves) {
-            return Err(OpenError::Agreement(precision));
+        if precision != contract.precision {
+            match contract.class(precision).filter(|class| class.serves()) {
+                None => return Err(OpenError::Agreement(precision)),
+                Some(class) if !self.face.measured(class) => return Err(OpenError::NotMeasured(precision)),
+                Some(_) => {}
+            }
         }
         self.card.precision = precision;
         self.template_digest = template_digest(&self.landmark, &self.face, &self.card);

@@ -48,7 +48,7 @@ pub fn run(options: &CalibrateOptions, shared: &Shared) -> Result<Outcome, Failu
         .map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut classes = Vec::new();
     for precision in wanted {
-        let known = bundle.contract().precisions.iter().find(|class| class.precision == precision);
+        let known = bundle.contract().class(precision);
         let floor = options.floor.or(known.map(|class| class.floor)).unwrap_or(FLOOR);
         if let Some(known) = known.filter(|known| known.images > faces.count() as u64) {
             let (precision, before, now) = (precision.as_str(), known.images, faces.count());
@@ -86,7 +86,10 @@ fn print(class: &PrecisionClass) {
     let agreement = class.agreement.unwrap_or_default();
     let word = if class.serves() { "may serve" } else { "DOES NOT SERVE" };
     let (precision, floor, images) = (class.precision.as_str(), class.floor, class.images);
-    println!("{precision}: least cosine to the reference {agreement:.5} over {images} faces, floor {floor}: {word}");
+    let held_out = if class.ranges.is_empty() { "" } else { " held out of the ranges in turn" };
+    println!(
+        "{precision}: least cosine to the reference {agreement:.5} over {images} faces{held_out}, floor {floor}: {word}"
+    );
 }
 
 /// Every face in the folder's images, as the network takes it.

@@ -1,4 +1,5 @@
-//! `vultus model check`: every network opens, agrees with the reference executor, and the chosen model runs.
+//! `vultus model check`: every network opens, agrees with the reference executor in every precision that its card lets it serve in,
+//! and the chosen model runs.
 
 use std::{num::NonZeroUsize, path::Path};
 
@@ -11,28 +12,70 @@ use super::{
 };
 use crate::{
     model::{
-        Bundle, Precision,
+        Bundle, OpenError, Precision, Role,
         bare::Bare,
-        parity::{Agreement, parity},
+        contract::PrecisionClass,
+        parity::{Agreement, ParityError, Shown, parity, parity_of_class},
     },
     seal::RootKey,
 };
 
 /// What one network's executors give.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Compared {
     model: String,
-    /// What kept it from being compared.
+    /// What kept the network, or a precision of its card, from being compared.
     fault: Option<String>,
     agreements: Vec<Agreement>,
+    /// Precisions of its card that do not serve here, and why: no faults.
+    left_out: Vec<String>,
 }
 
 impl Compared {
     fn new(model: String, agreements: Result<Vec<Agreement>, Failure>) -> Self {
-        match agreements {
-            Ok(agreements) => Self { model, fault: None, agreements },
-            Err(fault) => Self { model, fault: Some(fault.to_string()), agreements: vec![] },
+        let (agreements, fault) = match agreements {
+            Ok(agreements) => (agreements, None),
+            Err(fault) => (vec![], Some(fault.to_string())),
+        };
+        Self { model, fault, agreements, left_out: vec![] }
+    }
+
+    /// A bundle in the precision of its contract, and in those that its card lets it serve in besides.
+    fn of_bundle(folder: &Path, model: String, images: NonZeroUsize) -> Self {
+        let bundle = match Bundle::open(folder) {
+            Ok(bundle) => bundle,
+            Err(fault) => return Self::new(model, Err(fault.into())),
+        };
+        let contract = bundle.contract();
+        let of_noise = parity(bundle.graph(), bundle.weights(), &contract.input, contract.precision, images, cores());
+        let mut compared = Self::new(model, of_noise.map_err(Into::into));
+        for class in contract.precisions.iter().filter(|_| contract.role == Role::Embed) {
+            compared.hold(&bundle, class);
         }
+        compared
+    }
+
+    fn hold(&mut self, bundle: &Bundle, class: &PrecisionClass) {
+        let precision = class.precision.as_str();
+        if !class.serves() {
+            self.left_out.push(format!("{precision}: no measured agreement that reaches the floor"));
+            return;
+        }
+        if !bundle.measured(class) {
+            return self.fail(&OpenError::NotMeasured(class.precision).to_string());
+        }
+        match parity_of_class(bundle, class, cores()) {
+            Ok(agreements) => self.agreements.extend(agreements),
+            Err(ParityError::Open(lacks @ OpenError::Unsupported { .. })) => {
+                self.left_out.push(format!("{precision}: {lacks}"));
+            }
+            Err(fault) => self.fail(&format!("{precision}: {fault}")),
+        }
+    }
+
+    fn fail(&mut self, fault: &str) {
+        let before = self.fault.take().map_or(String::new(), |before| before + "; ");
+        self.fault = Some(before + fault);
     }
 
     fn good(&self) -> bool {
@@ -43,10 +86,20 @@ impl Compared {
         if let Some(fault) = &self.fault {
             println!("{}: not compared: {fault}", self.model);
         }
-        for Agreement { executor, precision, one_minus_cosine, images, good } in &self.agreements {
+        for left_out in &self.left_out {
+            println!("{}: does not serve here in {left_out}", self.model);
+        }
+        for Agreement { executor, precision, images, shown, one_minus_cosine, allowed, tolerances, good } in
+            &self.agreements
+        {
             let word = if *good { "agrees" } else { "DISAGREES" };
+            let shown = if *shown == Shown::Noise { "images" } else { "golden faces" };
+            let tolerances = tolerances.map_or(String::new(), |tolerances| {
+                format!(", a value differs by {tolerances:.2} of what the card's agreement explains")
+            });
             println!(
-                "{}: {executor}, {}: {word} with the reference, 1 - cosine at most {one_minus_cosine:.1e} over {images} images",
+                "{}: {executor}, {}: {word} with the reference, 1 - cosine at most {one_minus_cosine:.1e} over {images} {shown} \
+                 ({allowed:.1e} allowed){tolerances}",
                 self.model,
                 precision.as_str()
             );
@@ -79,7 +132,7 @@ fn check_bundles(shared: &Shared, images: NonZeroUsize) -> Result<Outcome, Failu
     let lines = lines(&dir)?;
     let faults = lines.iter().filter(|line| line.listed.fault.is_some()).count();
     let compared: Vec<Compared> = (lines.iter().filter(|line| line.listed.fault.is_none()))
-        .map(|line| Compared::new(line.listed.name.clone(), compare(&dir.join(&line.listed.name), images)))
+        .map(|line| Compared::of_bundle(&dir.join(&line.listed.name), line.listed.name.clone(), images))
         .collect();
     let tested = self_test(shared);
     if shared.json {
@@ -98,13 +151,6 @@ fn check_bundles(shared: &Shared, images: NonZeroUsize) -> Result<Outcome, Failu
     }
     let good = faults == 0 && compared.iter().all(Compared::good) && tested.is_ok();
     Ok(if good { Outcome::Good } else { Outcome::Negative })
-}
-
-/// In the precision of its contract.
-fn compare(folder: &Path, images: NonZeroUsize) -> Result<Vec<Agreement>, Failure> {
-    let bundle = Bundle::open(folder)?;
-    let contract = bundle.contract();
-    Ok(parity(bundle.graph(), bundle.weights(), &contract.input, contract.precision, images, cores())?)
 }
 
 fn self_test(shared: &Shared) -> Result<(), Failure> {

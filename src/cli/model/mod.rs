@@ -40,8 +40,8 @@ pub enum Options {
     List,
     /// Shows what is run for the network `--model`: its plan, step by step, with shapes, operations and bytes.
     Inspect,
-    /// Opens every network, checks its digest, compares every executor with the reference, and runs the chosen model once. For
-    /// an ONNX file as `--model`: the comparison alone.
+    /// Opens every network, checks its digest, compares every executor with the reference, also in the reduced precisions that its
+    /// card lets it serve in, and runs the chosen model once. For an ONNX file as `--model`: the comparison alone.
     Check {
         /// Images that are compared.
         #[arg(long, default_value = "3")]

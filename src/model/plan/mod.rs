@@ -24,7 +24,7 @@ use super::{
 pub use border::Border;
 pub use describe::StepLine;
 pub use memory::Arena;
-pub use ranges::{ActivationRange, RangeError};
+pub use ranges::{ActivationRange, RangeError, union};
 
 /// What happens to each value last.
 #[derive(Debug, Clone, PartialEq)]

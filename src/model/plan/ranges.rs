@@ -1,6 +1,8 @@
 //! Between which values each input of a convolution lies: what int8 needs to know. Measured once, on faces, and constant
 //! from then on: a range of each batch would make a face's template depend on its neighbours.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Convolution, Plan};
@@ -58,6 +60,16 @@ impl ActivationRange {
     }
 }
 
+/// Ranges that hold all that each of `parts` hold: of the same values, each once.
+pub fn union<'a>(parts: impl IntoIterator<Item = &'a [ActivationRange]>) -> Vec<ActivationRange> {
+    let mut all: BTreeMap<ValueId, ActivationRange> = BTreeMap::new();
+    for range in parts.into_iter().flatten() {
+        let ActivationRange { low, high, .. } = all.entry(range.value).or_insert(*range);
+        (*low, *high) = (low.min(range.low), high.max(range.high));
+    }
+    all.into_values().collect()
+}
+
 impl Convolution {
     /// Whether int8 computes it with bytes, given the input's shape. It does not depend on the machine, nor on the batch.
     pub fn takes_bytes(&self, input: Shape) -> bool {
@@ -104,5 +116,18 @@ impl Plan {
     /// Of a value, where it is known.
     pub fn range(&self, value: ValueId) -> Option<&ActivationRange> {
         self.ranges.iter().find(|range| range.value == value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_union_holds_what_its_parts_hold() {
+        let range = |value, low, high| ActivationRange { value, low, high };
+        let (a, b) = ([range(7, -1.0, 2.0), range(3, 0.0, 5.0)], [range(3, -0.5, 4.0), range(7, -3.0, 0.0)]);
+        assert_eq!(union([&a[..], &b]), [range(3, -0.5, 5.0), range(7, -3.0, 2.0)]);
+        assert_eq!(union([&a[..]]), [range(3, 0.0, 5.0), range(7, -1.0, 2.0)]);
     }
 }

@@ -9,6 +9,7 @@
 mod avx2;
 mod avx512;
 mod portable;
+mod registers;
 mod vector;
 
 pub use self::vector::{Pass, Vector};

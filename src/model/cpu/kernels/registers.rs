@@ -1,0 +1,74 @@
+//! The kernels' instructions on registers alone, without loads and stores: more than this no kernel can do.
+
+#![cfg(target_arch = "x86_64")]
+#![allow(unsafe_code)]
+
+use std::{
+    arch::x86_64::{
+        __m512, __m512bh, _mm256_fmadd_ps, _mm256_set1_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+        _mm512_set1_epi32, _mm512_set1_ps,
+    },
+    hint::black_box,
+    mem::transmute,
+};
+
+use super::{Factors, Level, LevelSet};
+
+impl Level {
+    /// Products of `factors` for a while. Returns how many multiplications and additions that were, each counted; `None` where the
+    /// level has no instruction for them.
+    pub fn multiply_on_registers(self, factors: Factors) -> Option<u64> {
+        // SAFETY: a `Level` names what the machine has.
+        unsafe {
+            match (self.0, factors) {
+                (LevelSet::Avx512Bf16 | LevelSet::Avx512Vnni | LevelSet::Avx512, Factors::F32) => multiply_f32(),
+                (LevelSet::Avx512Bf16, Factors::Bf16) => multiply_bf16(),
+                (LevelSet::Avx512Bf16 | LevelSet::Avx512Vnni, Factors::Int8) => multiply_int8(),
+                (LevelSet::Avx2, Factors::F32) => multiply_avx2(),
+                _ => return None,
+            }
+        }
+        let lanes = if self.0 == LevelSet::Avx2 { 8 } else { 16 };
+        let sums = if self.0 == LevelSet::Avx2 { SUMS_OF_AVX2 } else { SUMS };
+        Some((2 * ROUNDS * sums * lanes * factors.each()) as u64)
+    }
+}
+
+const ROUNDS: usize = 10_000;
+/// Sums that do not wait for each other, as many as a kernel has; with the factors they fill the registers.
+const SUMS: usize = 28;
+const SUMS_OF_AVX2: usize = 12;
+
+macro_rules! multiply {
+    ($name:ident, $features:literal, $sums:ident, $zero:expr, $product:expr) => {
+        /// # Safety
+        /// The machine has the instructions.
+        #[target_feature(enable = $features)]
+        unsafe fn $name() {
+            // What the compiler knew of the values it could leave out.
+            let (value, weights) = black_box(($zero, $zero));
+            let mut acc = [black_box($zero); $sums];
+            for _ in 0..ROUNDS {
+                for acc in &mut acc {
+                    *acc = $product(*acc, value, weights);
+                }
+            }
+            black_box(acc);
+        }
+    };
+}
+
+multiply!(multiply_f32, "avx512f", SUMS, _mm512_set1_ps(0.0), |acc, value, weights| {
+    _mm512_fmadd_ps(value, weights, acc)
+});
+multiply!(multiply_bf16, "avx512f,avx512bf16", SUMS, _mm512_set1_ps(0.0), |acc, value, weights| {
+    // SAFETY: bits of registers of one size.
+    let pairs = |value| unsafe { transmute::<__m512, __m512bh>(value) };
+    _mm512_dpbf16_ps(acc, pairs(value), pairs(weights))
+});
+multiply!(multiply_int8, "avx512f,avx512vnni", SUMS, _mm512_set1_epi32(0), |acc, value, weights| {
+    _mm512_dpbusd_epi32(acc, value, weights)
+});
+multiply!(multiply_avx2, "avx2,fma", SUMS_OF_AVX2, _mm256_set1_ps(0.0), |acc, value, weights| {
+    _mm256_fmadd_ps(value, weights, acc)
+});
