@@ -27,7 +27,7 @@ pub fn ranges(
     let images: Vec<&Pixels> = (images.iter().copied())
         .filter(|image| (image.width(), image.height()) == (prepared.size.width, prepared.size.height))
         .collect();
-    let mut threads = Share::of_all(Threads::new(threads)?);
+    let mut threads = Share::of_all(Threads::of_one(threads)?);
     let mut seen: BTreeMap<ValueId, (f32, f32)> = values.iter().map(|&value| (value, (0.0, 0.0))).collect();
     threads.watch(&prepared, &images, |value, x| {
         if let Some((low, high)) = seen.get_mut(&value) {

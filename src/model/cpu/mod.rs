@@ -64,7 +64,7 @@ impl CpuExecutor {
     /// One that has all `threads` for itself. `precision` is the face network's; the others run in f32.
     pub fn new(set: &ModelSet, precision: Precision, threads: NonZeroUsize) -> Result<Self, OpenError> {
         let networks = Arc::new(Networks::new(set, precision)?);
-        Ok(Self { networks, threads: Share::of_all(Threads::new(threads)?), core: None })
+        Ok(Self { networks, threads: Share::of_all(Threads::of_one(threads)?), core: None })
     }
 
     /// As many as there are `threads`, of one set of weights. Each computes on its caller's thread; while others rest it has theirs
@@ -75,7 +75,7 @@ impl CpuExecutor {
         threads: NonZeroUsize,
     ) -> Result<Vec<Self>, OpenError> {
         let networks = Arc::new(Networks::new(set, precision)?);
-        let shares = Share::of_each(Threads::new(threads)?).zip(cores::for_each(threads.get()));
+        let shares = Share::of_each(Threads::of_each(threads)?).zip(cores::for_each(threads.get()));
         Ok(shares.map(|(threads, core)| Self { networks: Arc::clone(&networks), threads, core }).collect())
     }
 }
@@ -165,7 +165,7 @@ impl CpuNetwork {
     ) -> Result<Self, OpenError> {
         Ok(Self {
             network: Prepared::new(Role::Embed, plan, input, precision, level)?,
-            threads: Share::of_all(Threads::new(threads)?),
+            threads: Share::of_all(Threads::of_one(threads)?),
         })
     }
 

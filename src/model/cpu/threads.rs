@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use rayon::prelude::*;
 
-use super::{Prepared, Workspace};
+use super::{Prepared, Workspace, cores};
 use crate::{
     domain::Pixels,
     model::{executor::ExecuteError, graph::ValueId, set::OpenError},
@@ -22,10 +22,22 @@ pub struct Share {
 }
 
 impl Threads {
-    pub fn new(threads: NonZeroUsize) -> Result<Arc<Self>, OpenError> {
+    /// For one executor that has all of them: each keeps to a core of its own, where it has one.
+    pub fn of_one(threads: NonZeroUsize) -> Result<Arc<Self>, OpenError> {
+        let cores: Vec<Option<usize>> = cores::for_each(threads.get()).collect();
+        Self::start(threads, move |thread| cores.get(thread).copied().flatten().into_iter().for_each(cores::keep_to))
+    }
+
+    /// For an executor each, which compute on their callers' threads: these only help, on cores that rest.
+    pub fn of_each(threads: NonZeroUsize) -> Result<Arc<Self>, OpenError> {
+        Self::start(threads, |_| {})
+    }
+
+    fn start(threads: NonZeroUsize, begin: impl Fn(usize) + Send + Sync + 'static) -> Result<Arc<Self>, OpenError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.get())
             .thread_name(|i| format!("vultus-compute-{i}"))
+            .start_handler(begin)
             .build()
             .map_err(|e| OpenError::Device(e.to_string()))?;
         Ok(Arc::new(Self(pool)))
