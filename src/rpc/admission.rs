@@ -172,11 +172,7 @@ fn admit(core: &Core, request: &http::Request<Body>, lane: Lane, streams: bool) 
     }
     let deadline = receive::deadline(request.headers(), &core.limits);
     let turn = Turn::of(&client, lane, deadline);
-    let place = core.places.enter(&turn)?;
-    if streams {
-        // Its message has no end to wait for.
-        place.arrived()?;
-    }
+    let place = if streams { core.places.enter_stream(&turn) } else { core.places.enter(&turn) }?;
     Ok((turn, Arc::new(place)))
 }
 

@@ -92,7 +92,15 @@ impl Connection {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// An error once the present wait is over. Asked only when there is nothing to read: requests pay nothing.
+    /// What was done, or the wait for it as long as the client may make the server wait.
+    fn unless_too_late<T>(&mut self, done: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if done.is_pending() {
+            self.check_patience(context)?;
+        }
+        done
+    }
+
+    /// An error once the present wait is over. Asked only when there is nothing to read, or no room to write: requests pay nothing.
     fn check_patience(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let until = match () {
             () if self.conduct.has_request() => self.end,
@@ -151,16 +159,14 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let read = self.stream()?.poll_read(context, buffer);
         self.greeting = self.greeting.saturating_sub(buffer.filled().len() - before);
-        if read.is_pending() {
-            self.check_patience(context)?;
-        }
-        read
+        self.unless_too_late(read, context)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(context, bytes)
+        let written = self.stream()?.poll_write(context, bytes);
+        self.unless_too_late(written, context)
     }
 
     fn poll_write_vectored(
@@ -168,7 +174,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(context, slices)
+        let written = self.stream()?.poll_write_vectored(context, slices);
+        self.unless_too_late(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -257,6 +264,14 @@ mod tests {
         client.write_all(&[7; GREETING_BYTES]).await.unwrap();
         let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn nor_for_ever_where_nobody_reads() {
+        let (_client, mut served) = pair(Patience { handshake: LONG, first_request: LONG, whole: SHORT }).await;
+        served.conduct().note_request(Lane::Verification, false);
+        let endless = async { while served.write_all(&[0; 64 << 10]).await.is_ok() {} };
+        assert!(tokio::time::timeout(LONG, endless).await.is_ok());
     }
 
     #[tokio::test]

@@ -31,6 +31,8 @@ pub enum NoRoom {
     Lane,
     #[error("as many requests of the client as are allowed are being answered")]
     Client,
+    #[error("as many streams of the lane as are allowed are open")]
+    Streams,
     #[error("its deadline would pass before its turn comes")]
     Time,
     /// Another client's request has its place.
@@ -48,6 +50,7 @@ impl NoRoom {
         match self {
             Self::Lane => "lane",
             Self::Client => "client",
+            Self::Streams => "streams",
             Self::Time => "time",
             Self::Unarrived => "unarrived",
             Self::Bytes => "bytes",
@@ -104,6 +107,8 @@ struct Held {
     unarrived: [BTreeSet<u64>; Lane::ALL.len()],
     /// Of these, for which the server waits; each can be told that its place is lost.
     awaited: [BTreeMap<u64, oneshot::Sender<()>>; Lane::ALL.len()],
+    /// Those that are streams, of all lanes.
+    streams: BTreeSet<u64>,
     bytes: usize,
 }
 
@@ -193,6 +198,26 @@ impl Ledger {
         Ok(())
     }
 
+    /// The request is a stream: there is no end of its message to wait for, and it keeps its place also while its sender is silent.
+    /// So half of a lane's places are for streams, and half of these for one client's.
+    ///
+    /// # Errors
+    /// When these are taken.
+    pub fn opened(&mut self, ticket: Ticket, client: &ClientId, now: Instant) -> Result<(), NoRoom> {
+        let most = self.capacity.by_lane[ticket.lane as usize].div_ceil(2);
+        if self.clients.get(client).is_some_and(|held| held.streams.len() >= most.div_ceil(2)) {
+            return Err(NoRoom::Client);
+        }
+        if self.clients.values().map(|held| held.streams.len()).sum::<usize>() >= most {
+            return Err(NoRoom::Streams);
+        }
+        self.arrived(ticket, client, now)?;
+        if let Some(held) = self.clients.get_mut(client) {
+            held.streams.insert(ticket.number);
+        }
+        Ok(())
+    }
+
     /// Whether the request's turn comes before its deadline, as fast as the lane answers. A client's only request always may try:
     /// so a lane that has become fast is found out.
     fn is_in_time(&self, lane: Lane, client: &ClientId, now: Instant, deadline: Instant) -> bool {
@@ -240,6 +265,9 @@ impl Ledger {
             return self.release(client, bytes);
         }
         self.give_back(ticket.lane, client);
+        if let Some(held) = self.clients.get_mut(client) {
+            held.streams.remove(&ticket.number);
+        }
         if let End::Answered(now) = end {
             self.pace[at].answered(now);
         }

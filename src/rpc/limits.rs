@@ -13,7 +13,7 @@ pub struct Limits {
     pub verifications_in_flight: usize,
     /// Identifications.
     pub identifications_in_flight: usize,
-    /// Enrolments, erasures, reviews and the rest.
+    /// Enrolments, erasures, reviews and the rest. Half of them at most are EnrolStreams, and a quarter those of one client.
     pub back_office_in_flight: usize,
     /// Verifications of one client answered at a time, and others. Of a lane it has half at most.
     pub client_in_flight: usize,

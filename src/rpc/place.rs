@@ -48,6 +48,15 @@ impl Places {
         Ok(Place { places: self.clone(), ticket, client, bytes, arrived, answered })
     }
 
+    /// A stream's place.
+    ///
+    /// # Errors
+    /// As [`Self::enter`].
+    pub fn enter_stream(&self, turn: &Turn) -> Result<Place, Error> {
+        let place = self.enter(turn)?;
+        place.opened().map(|()| place)
+    }
+
     fn lock(&self, lane: Lane) -> MutexGuard<'_, Ledger> {
         let [usual, when_idle] = &*self.0;
         let ledger = match Priority::of(lane) {
@@ -99,6 +108,17 @@ impl Place {
             arrived.map_err(|none| no_room(none, self.ticket.lane))?;
             self.arrived.store(true, Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    /// The request is a stream, whose messages come as they come.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`], which is counted, when there are streams enough.
+    fn opened(&self) -> Result<(), Error> {
+        let opened = self.places.lock(self.ticket.lane).opened(self.ticket, &self.client, Instant::now());
+        opened.map_err(|none| no_room(none, self.ticket.lane))?;
+        self.arrived.store(true, Ordering::Relaxed);
         Ok(())
     }
 

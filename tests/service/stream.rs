@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_stream::StreamExt;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Code;
 use vultus::rpc::pb::{self, Decision, enrol_stream_response::Result as Outcome};
 
 use crate::{
     faces::PEOPLE,
     requests::{describe, encoded, enrol, of, verify},
-    server::Server,
+    server::{CONFIG, Server},
 };
 
 const GALLERY: &str = "subscribers";
@@ -107,6 +107,38 @@ async fn streams_keep_no_verification_out() {
     assert!(ended.success() && started.elapsed() < Duration::from_secs(15), "{ended} after {:?}", started.elapsed());
     for stream in streams {
         assert!(stream.await.unwrap() > 0);
+    }
+}
+
+/// Two clients open streams, and send nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_streams_leave_room_for_the_back_office() {
+    let dir = tempfile::tempdir().unwrap();
+    let rights = "rights = [\"enrol\"]\npurposes = [\"sim_activation\"]\ngalleries = [\"subscribers\"]";
+    let others = format!("[clients.first]\n{rights}\n[clients.second]\n{rights}\n[limits]\nback_office_in_flight = 8");
+    let server = Server::start_with(dir.path(), &format!("{CONFIG}\n{others}"));
+    let mut gallery = server.gallery().await;
+    let (mut open, mut refused) = (Vec::new(), 0);
+    for client in ["first", "second"].iter().cycle().take(16) {
+        let (silent, items) = tokio::sync::mpsc::channel(1);
+        match gallery.enrol_stream(of(client, ReceiverStream::new(items))).await {
+            Ok(statuses) => open.push((silent, statuses)),
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((open.len(), refused), (4, 12), "half of the lane, and half of that for each");
+    gallery.enrol(of("shop", enrol(GALLERY, "alice", PEOPLE[0].reference.clone()))).await.unwrap();
+    let streamed = || tokio_stream::iter([item(1, enrol(GALLERY, "bella", PEOPLE[1].reference.clone()))]);
+    assert_eq!(gallery.enrol_stream(of("shop", streamed())).await.unwrap_err().code(), Code::ResourceExhausted);
+    assert!(server.scrape().contains(r#"vultus_refusals_total{lane="enrolment",reason="streams"} 1"#));
+    drop(open);
+    let started = Instant::now();
+    while gallery.enrol_stream(of("shop", streamed())).await.is_err() {
+        assert!(started.elapsed() < Duration::from_secs(10), "their places did not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

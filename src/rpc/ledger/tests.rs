@@ -67,6 +67,31 @@ fn one_client_never_fills_a_lane() {
 }
 
 #[test]
+fn streams_leave_half_of_their_lane_to_calls() {
+    let mut ledger = Ledger::new(Capacity { by_lane: [0, 0, 8], by_client: 8, ..CAPACITY });
+    let [a, b, c] = ["a", "b", "c"].map(client);
+    let mut opens = |client: &ClientId| {
+        let ticket = ledger.enters(E, client)?;
+        let opened = ledger.opened(ticket, client, Instant::now());
+        // As its place does, that is let go.
+        opened.inspect_err(|_| ledger.leave(ticket, client, 0, End::Unarrived)).map(|()| ticket)
+    };
+    let first = opens(&a).unwrap();
+    opens(&a).unwrap();
+    assert_eq!(opens(&a), Err(NoRoom::Client), "half of the streams");
+    opens(&b).unwrap();
+    opens(&b).unwrap();
+    assert_eq!(opens(&c), Err(NoRoom::Streams));
+    ledger.leave(first, &a, 0, End::Answered(Instant::now()));
+    let again = ledger.enters(E, &c).unwrap();
+    ledger.opened(again, &c, Instant::now()).unwrap();
+    for _ in 0..4 {
+        ledger.works(E, &c).or_else(|_| ledger.works(E, &a)).unwrap();
+    }
+    assert_eq!(ledger.requests_of(E), 8);
+}
+
+#[test]
 fn a_message_that_never_comes_says_nothing_of_the_pace() {
     let capacity = Capacity { by_lane: [100; 3], by_client: 100, ..CAPACITY };
     let (mut ledger, hung, shop, start) = (Ledger::new(capacity), client("hung"), client("shop"), Instant::now());
