@@ -161,7 +161,7 @@ impl Ledger {
     }
 
     /// Whose place `client` may have in a lane that is full: the oldest, among those whose message is awaited, of the client that has
-    /// most of these. Nobody's, where the client would then have as many without their message: its own burst drives nobody out.
+    /// most of these. Nobody's, if the client would then have as many such requests as the other: a burst drives nobody out.
     fn gives_way(&self, lane: Lane, client: &ClientId) -> Option<(ClientId, Ticket)> {
         let at = lane as usize;
         let (other, held) = self.clients.iter().max_by_key(|(_, held)| held.awaited[at].len())?;
