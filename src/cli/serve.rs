@@ -140,6 +140,8 @@ pub(super) fn core(config: &Config, shared: &Shared) -> Result<(Core, Arc<Galler
     let root = shared.root_key()?;
     let models = shared.model_set()?;
     check_licence(models.card(), config.research_only_models)?;
+    let Card { name, version, precision, .. } = models.card();
+    tracing::info!(model = %name, %version, precision = precision.as_str(), "model opened");
     let pipeline = shared.tested(&models, &root, config)?;
     check_policy(pipeline.calibration(), config)?;
     let galleries = shared.galleries(&root, config)?;

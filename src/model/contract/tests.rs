@@ -34,3 +34,11 @@ fn a_word_that_is_not_known_may_be_a_newer_programs() {
     }
     assert!(matches!(fault("version = \"", "version = 1 # \""), ContractError::Toml(_)));
 }
+
+#[test]
+fn what_was_not_measured_is_no_first_precision() {
+    for precision in ["bf16", "int8"] {
+        let refused = fault("precision = \"f32\"", &format!("precision = \"{precision}\"")).to_string();
+        assert!(refused.contains("precision: expected f32; a reduced one serves as [[precisions]]"), "{refused}");
+    }
+}

@@ -1,0 +1,89 @@
+//! From an ONNX file and a card to answers: import, inspect, check, verify, and what a licence holds back.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+mod licence;
+mod place;
+mod precision;
+
+use std::fs;
+
+use serde_json::Value;
+use vultus::model::Contract;
+
+use crate::place::{Place, card, fetched, network};
+
+#[test]
+fn a_file_and_its_card_become_a_model_that_answers() {
+    let place = Place::new();
+    let (code, _, err) = place.import();
+    assert_eq!(code, 0, "{err}");
+
+    let inspected = place.json(&["model", "inspect", "--model", "means"]);
+    let plan = inspected["plan"].as_array().unwrap();
+    assert_eq!(plan.len(), 2, "flattening is no step of its own: {plan:?}");
+    assert_eq!(inspected["total"]["flops"].as_u64(), Some(2 * 588 * 64));
+    let of_file = place.json(&["model", "inspect", "--model", "means.onnx"]);
+    assert_eq!(of_file["plan"], inspected["plan"]);
+
+    let checked = place.json(&["model", "check", "--model", "means"]);
+    let parity = checked["parity"].as_array().unwrap();
+    assert_eq!(parity.len(), 3);
+    let agreements = parity.iter().flat_map(|p| p["agreements"].as_array().unwrap());
+    assert!(agreements.into_iter().all(|a| a["good"] == true), "{parity:?}");
+    assert!(checked["self_test"]["fault"].is_null(), "{checked}");
+
+    let photo = fetched().parent().unwrap().join("photos/sample3.jpg");
+    if photo.exists() {
+        let photo = photo.to_str().unwrap();
+        let (code, out, err) = place.vultus(&["verify", photo, photo, "--model", "means", "--json"]);
+        if code != 1 {
+            let answer: Value = serde_json::from_str(&out).unwrap();
+            assert!((answer["score"].as_f64().unwrap() - 1.0).abs() < 1e-5, "a cosine: {out}");
+        } else {
+            assert!(err.contains("faces were found"), "{err}");
+        }
+    }
+}
+
+#[test]
+fn weights_with_their_graph_and_a_card_become_the_same_model() {
+    let place = Place::new();
+    assert_eq!(place.import().0, 0);
+    let weights = fs::read(place.at("models/means/weights.safetensors")).unwrap();
+    fs::write(place.at("again.safetensors"), &weights).unwrap();
+    let mut again = card(&weights);
+    again.name = "again".into();
+    place.write_card(&again);
+    let import = || place.vultus(&["model", "import", "again.safetensors", "--card", "card.toml"]);
+    let (code, _, err) = import();
+    assert_eq!(code, 0, "{err}");
+    let plan = |name| place.json(&["model", "inspect", "--model", name])["plan"].clone();
+    assert_eq!(plan("again"), plan("means"));
+    assert_eq!(fs::read(place.at("models/again/weights.safetensors")).unwrap(), weights);
+
+    // Cut off, and not the card's file.
+    fs::write(place.at("again.safetensors"), &weights[..weights.len() - 9]).unwrap();
+    let (code, _, err) = import();
+    assert!(code == 1 && err.contains("safetensors"), "{err}");
+    fs::write(place.at("again.safetensors"), &weights).unwrap();
+    place.write_card(&Contract { name: "again".into(), ..card(&network()) });
+    let (code, _, err) = import();
+    assert!(code == 1 && err.contains("source.sha256"), "{err}");
+}
+
+#[test]
+fn another_file_than_the_cards_is_not_imported() {
+    let place = Place::new();
+    let mut other = card(&network());
+    other.source.sha256 = "0".repeat(64);
+    place.write_card(&other);
+    let (code, _, err) = place.import();
+    assert!(code == 1 && err.contains("source.sha256"), "{err}");
+    let mut other = card(&network());
+    other.output.dimension = 63;
+    place.write_card(&other);
+    let (code, _, err) = place.import();
+    assert!(code == 1 && err.contains("gives 64 values, the contract says 63"), "{err}");
+    assert!(!place.at("models/means").exists());
+}
