@@ -86,27 +86,20 @@ pub struct Source {
 pub struct Licence {
     /// SPDX expression.
     pub spdx: String,
-    /// What the weights may be used for.
-    #[serde(default, skip_serializing_if = "Terms::is_any")]
-    pub terms: Terms,
+    /// What the weights may be used for. Importing asks for it; bundles of before have none, and serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
     pub notes: String,
 }
 
 /// What weights may be used for, as far as this program heeds it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Terms {
     /// Whatever the licence says; nothing is held back.
-    #[default]
     Any,
     /// Research alone: they do not serve unless the operator's configuration says so.
     ResearchOnly,
-}
-
-impl Terms {
-    fn is_any(&self) -> bool {
-        *self == Self::Any
-    }
 }
 
 /// What the network gives for one image.

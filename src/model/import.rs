@@ -15,6 +15,10 @@ use super::{
 pub enum ImportError {
     #[error("expected a file that ends in .onnx or .safetensors")]
     Kind,
+    #[error(
+        "the card does not say what the weights may be used for: expected terms = \"any\" or \"research_only\" under [licence]"
+    )]
+    Terms,
     #[error(transparent)]
     Onnx(#[from] OnnxError),
     #[error(transparent)]
@@ -25,9 +29,12 @@ pub enum ImportError {
     Source { expected: String, got: String },
 }
 
-/// Reads the network in `file`: ONNX, or safetensors with a graph in its metadata. The card's `source.sha256` must be the
+/// Reads the network in `file`: ONNX, or safetensors with a graph in its metadata. The card says the terms of use; its `source.sha256` must be the
 /// file's, and `input` and `output` what the network takes and gives.
 pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
+    if card.licence.terms.is_none() {
+        return Err(ImportError::Terms);
+    }
     let is = |extension: &str| file.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
     let (graph, weights, sha256) = if is("onnx") {
         let imported = onnx::open(file, (card.input.width, card.input.height))?;

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bundle::{Bundle, BundleError},
-    contract::{ContractError, FaceContract, Metric, Terms, is_name},
+    contract::{Contract, ContractError, FaceContract, Metric, Terms, is_name},
     cpu::CpuExecutor,
     detector,
     device::{DeviceChoice, DeviceError},
@@ -60,8 +60,6 @@ pub struct Card {
     pub alignment: Alignment,
     pub precision: Precision,
     pub metric: Metric,
-    /// The weights may serve only where the operator says so.
-    pub research_only: bool,
     pub calibration: Calibration,
     pub quality: QualityThresholds,
 }
@@ -123,7 +121,6 @@ impl ModelSet {
             alignment: promise.alignment,
             precision: contract.precision,
             metric: promise.metric,
-            research_only: contract.licence.terms == Terms::ResearchOnly,
             calibration: promise.calibration()?,
             quality: promise.quality_thresholds()?,
         };
@@ -161,6 +158,12 @@ impl ModelSet {
             Role::Landmark => &self.landmark,
             Role::Embed => &self.face,
         }
+    }
+
+    /// What is promised of those of the three that may serve only where the operator says so.
+    pub fn research_only(&self) -> impl Iterator<Item = &Contract> {
+        let contracts = [&self.face, &self.landmark, &self.detector].map(Bundle::contract).into_iter();
+        contracts.filter(|contract| contract.licence.terms == Some(Terms::ResearchOnly))
     }
 
     pub fn card(&self) -> &Card {

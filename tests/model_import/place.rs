@@ -10,7 +10,7 @@ use prost::Message;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use vultus::{
-    domain::Alignment,
+    domain::{Alignment, Rect},
     model::{
         Contract, Metric, Precision,
         contract::{PrecisionClass, Terms},
@@ -19,6 +19,7 @@ use vultus::{
             TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto, type_proto,
         },
     },
+    pipeline::decode::{DecodeLimits, Source, decode},
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -82,7 +83,7 @@ pub fn card(file: &[u8]) -> Contract {
     card.name = "means".into();
     card.digest = None;
     card.source.sha256 = Sha256::digest(file).iter().map(|b| format!("{b:02x}")).collect();
-    card.licence.terms = Terms::ResearchOnly;
+    card.licence.terms = Some(Terms::ResearchOnly);
     (card.input.width, card.input.height) = (112, 112);
     // Without a shift a dimmed face points in the same direction.
     (card.input.mean, card.input.scale) = ([0.0; 3], 1.0 / 255.0);
@@ -145,6 +146,23 @@ impl Place {
         let (code, out, err) = self.vultus(&[arguments, &["--json"]].concat());
         assert_eq!(code, 0, "{arguments:?}: {err}");
         serde_json::from_str(&out).unwrap()
+    }
+
+    /// A photo with one face, which fills half of it: its path.
+    pub fn crop(&self) -> String {
+        let file =
+            fs::read(fetched().parent().unwrap().join("photos/sample1.jpg")).expect("the photos: run `make model`");
+        let limits = DecodeLimits { max_bytes: 64 << 20, max_pixels: 1 << 26, ..DecodeLimits::default() };
+        let photo = decode(Source::Encoded(&file), &limits).unwrap();
+        let (width, height) = (photo.width() as f32, photo.height() as f32);
+        let side = 1.4 * (0.0920 * width).max(0.1869 * height);
+        let (x, y) = ((0.2156 + 0.0460) * width - side / 2.0, (0.2762 + 0.0934) * height - side / 2.0);
+        let crop = photo.cut(Rect { x, y, width: side, height: side }.clipped(photo.width(), photo.height()).unwrap());
+        let path = self.at("crop.png");
+        let mut encoder = png::Encoder::new(fs::File::create(&path).unwrap(), crop.width(), crop.height());
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header().unwrap().write_image_data(crop.rgb8()).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     pub fn import(&self) -> (i32, String, String) {

@@ -72,6 +72,7 @@ struct Report {
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let pairs = Pairs::open(&options.pairs).map_err(|e| format!("{}: {e}", options.pairs.display()))?;
+    // Whatever the licence: how often weights are right is research.
     let pipeline = shared.pipeline(&RootKey::random()?, &input::config(input::MANY_FILES)?)?;
     let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
     let model = pipeline.model().to_string();
