@@ -33,6 +33,8 @@ pub enum ContractError {
     Unknown(toml::de::Error),
     #[error("model.toml: {0}")]
     Value(&'static str),
+    #[error("model.toml, input: expected a square, in which arcface_112 places landmarks, got {width}x{height}")]
+    NotSquare { width: u32, height: u32 },
     #[error("model.toml, calibration: {0}")]
     Calibration(#[from] CalibrationError),
     #[error("model.toml, quality: unknown measure {0:?}")]
@@ -240,7 +242,7 @@ impl Contract {
             return Err(ContractError::Value(fault));
         }
         match &self.face {
-            Some(face) => face.check(self.output.dimension),
+            Some(face) => face.check(self.output.dimension, &self.input),
             None => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContractError, is_name};
+use super::{ContractError, Input, is_name};
 use crate::domain::{
     Alignment, Calibration, CalibrationPoint, Fmr, MeasureName, QualityThresholds, Score, Template, Threshold,
 };
@@ -90,7 +90,7 @@ pub struct TablePoint {
 }
 
 impl FaceContract {
-    pub(super) fn check(&self, dimension: usize) -> Result<(), ContractError> {
+    pub(super) fn check(&self, dimension: usize, input: &Input) -> Result<(), ContractError> {
         let mapped = 1.0 - self.customary_distance * self.customary_distance / 2.0;
         let rules = [
             (dimension <= Template::MAX_DIMENSION, "output.dimension: a template has at most 4096 values"),
@@ -99,6 +99,9 @@ impl FaceContract {
         ];
         if let Some((_, fault)) = rules.into_iter().find(|(good, _)| !good) {
             return Err(ContractError::Value(fault));
+        }
+        if self.alignment == Alignment::ArcFace112 && input.width != input.height {
+            return Err(ContractError::NotSquare { width: input.width, height: input.height });
         }
         self.calibration()?;
         self.quality_thresholds().map(|_| ())
