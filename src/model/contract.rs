@@ -37,6 +37,16 @@ pub enum ContractError {
     NotSquare { width: u32, height: u32 },
     #[error("model.toml, calibration: {0}")]
     Calibration(#[from] CalibrationError),
+    #[error(
+        "model.toml: the calibration was measured for other weights, whose digest is {of:?} (face.calibration.of); expected {digest}: \
+         remove [face.calibration], then `vultus evaluate` measures one for these"
+    )]
+    CalibrationOf { of: String, digest: String },
+    #[error(
+        "model.toml: the calibration does not say which weights it was measured for: expected face.calibration.of = \"{digest}\" if it \
+         was these, else no [face.calibration]; for the default model `vultus model fetch` writes it"
+    )]
+    CalibrationOfUnknown { digest: String },
     #[error("model.toml, quality: unknown measure {0:?}")]
     Measure(String),
 }

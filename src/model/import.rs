@@ -30,7 +30,7 @@ pub enum ImportError {
 }
 
 /// Reads the network in `file`: ONNX, or safetensors with a graph in its metadata. The card says the terms of use; its `source.sha256` must be the
-/// file's, and `input` and `output` what the network takes and gives.
+/// file's, and `input` and `output` what the network takes and gives; a calibration is of these very weights.
 pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
     if card.licence.terms.is_none() {
         return Err(ImportError::Terms);
@@ -50,5 +50,9 @@ pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
     if *expected != got {
         return Err(ImportError::Source { expected: expected.clone(), got });
     }
-    Ok(Bundle::new(card, graph, weights)?)
+    let bundle = Bundle::new(card, graph, weights)?;
+    if let Some(face) = &bundle.contract().face {
+        face.calibrated_for(&hex(bundle.digest())).map_err(BundleError::from)?;
+    }
+    Ok(bundle)
 }

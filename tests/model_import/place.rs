@@ -89,6 +89,7 @@ pub fn card(file: &[u8]) -> Contract {
     (card.input.mean, card.input.scale) = ([0.0; 3], 1.0 / 255.0);
     card.output.dimension = DIMENSION as usize;
     let face = card.face.as_mut().unwrap();
+    face.calibration = None;
     (face.alignment, face.metric) = (Alignment::ArcFace112, Metric::Cosine);
     let class = |precision, agreement| PrecisionClass {
         precision,

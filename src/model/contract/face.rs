@@ -44,7 +44,9 @@ pub struct FaceContract {
     /// The threshold that is customary for the network, as a distance and as a score.
     pub customary_distance: f32,
     pub customary_score: f32,
-    pub calibration: CalibrationTable,
+    /// Without one no rate has a threshold: nothing serves and nobody is verified, but one can be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationTable>,
     /// The least accepted value of each measure, 0 to 100; those not named accept all.
     pub quality: BTreeMap<String, u8>,
 }
@@ -53,6 +55,9 @@ pub struct FaceContract {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrationTable {
+    /// The digest of the bundle that it was measured for: the thresholds of others say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
     /// What was measured, and how little it proves.
     pub source: String,
     /// How rates below the measured ones were extrapolated.
@@ -108,7 +113,7 @@ impl FaceContract {
     }
 
     pub fn calibration(&self) -> Result<Calibration, ContractError> {
-        let table = &self.calibration;
+        let Some(table) = &self.calibration else { return Ok(Calibration::unmeasured()) };
         let rate = ContractError::Value("calibration: a rate is above 0 and at most 1, thresholds are finite");
         let points: Option<Vec<_>> = (table.points.iter())
             .map(|p| {
@@ -121,6 +126,20 @@ impl FaceContract {
             return Err(ContractError::Value("calibration: expected a mean and a positive standard deviation"));
         }
         Ok(Calibration::new(points.ok_or(rate)?, spread)?)
+    }
+
+    /// A table must be that of the bundle of this `digest` (hexadecimal).
+    ///
+    /// # Errors
+    /// [`ContractError::CalibrationOf`], [`ContractError::CalibrationOfUnknown`].
+    pub fn calibrated_for(&self, digest: &str) -> Result<(), ContractError> {
+        match self.calibration.as_ref().map(|table| table.of.as_deref()) {
+            Some(Some(of)) if of != digest => {
+                Err(ContractError::CalibrationOf { of: of.chars().take(64).collect(), digest: digest.into() })
+            }
+            Some(None) => Err(ContractError::CalibrationOfUnknown { digest: digest.into() }),
+            _ => Ok(()),
+        }
     }
 
     pub fn quality_thresholds(&self) -> Result<QualityThresholds, ContractError> {
