@@ -37,6 +37,8 @@ pub enum OpenError {
     Ranges(#[from] RangeError),
     #[error("the {} network needs {op}, which this executor does not do", role.as_str())]
     Unsupported { role: Role, op: &'static str },
+    #[error("the {} network needs {needs} MiB of memory for {what}, expected at most {most}", role.as_str())]
+    Memory { role: Role, what: &'static str, needs: u64, most: u64 },
     #[error("{}: the card has no measured agreement with f32 that reaches a floor (`precisions` in model.toml)", .0.as_str())]
     Agreement(Precision),
     #[error(

@@ -14,6 +14,7 @@ mod epilogue;
 mod factors;
 mod kernels;
 mod layout;
+mod memory;
 mod method;
 mod network;
 mod ops;
@@ -24,7 +25,7 @@ mod winograd;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
-pub use self::ceiling::ceiling;
+pub use self::{ceiling::ceiling, memory::Held};
 use self::{
     kernels::Level,
     network::{Network, Workspace},
@@ -133,6 +134,11 @@ pub fn methods(plan: &Plan, precision: Precision) -> Vec<Option<&'static str>> {
     methods.into_iter().map(|method| method.map(method::Method::name)).collect()
 }
 
+/// What the plan's network holds in memory on this machine.
+pub fn held(plan: &Plan, precision: Precision) -> Held {
+    Held::of(plan, Level::best(), precision)
+}
+
 /// One network alone, as it came from a file.
 pub struct CpuNetwork {
     network: Prepared,
@@ -185,6 +191,7 @@ struct Prepared {
 impl Prepared {
     fn new(role: Role, plan: Plan, input: &Input, precision: Precision, level: Level) -> Result<Self, OpenError> {
         let size = InputSize { width: input.width, height: input.height };
+        memory::Held::of(&plan, level, precision).check(role)?;
         let network = Network::new(plan, level, precision).map_err(|op| OpenError::Unsupported { role, op })?;
         Ok(Self { size, input: input.clone(), network })
     }

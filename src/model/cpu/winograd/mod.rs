@@ -68,6 +68,13 @@ impl Winograd {
         Self { shape, out, padding: c.padding, side, bf16, weights, epilogue: Epilogue::new(c) }
     }
 
+    /// Lines of weights, and of scratch for each thread.
+    pub fn lines(shape: Shape, out: Shape, side: usize, bf16: bool) -> (usize, usize) {
+        let (positions, steps) = ((side + 2) * (side + 2), if bf16 { shape.channels / 2 } else { shape.channels });
+        let scratch = positions * (blocks(steps) + PANEL) * group(positions, blocks(steps));
+        (blocks(out.channels) * positions * steps, scratch)
+    }
+
     /// Steps of a sum at one position.
     fn steps(&self) -> usize {
         if self.bf16 { self.shape.channels / 2 } else { self.shape.channels }
@@ -103,7 +110,7 @@ impl Winograd {
         };
         let tiles = row_of(part.pixels.start) * self.columns()..row_of(part.pixels.end) * self.columns();
         let (positions, taken) = (self.positions(), blocks(self.steps()));
-        let group = (GROUP_LINES / (positions * (taken + PANEL)) / TILE * TILE).max(TILE);
+        let group = group(positions, taken);
         let groups = tiles.len().div_ceil(group);
         for at in 0..groups {
             let cut = |at: usize| tiles.start + tiles.len() * at / groups;
@@ -221,6 +228,11 @@ impl Winograd {
         let (row, column) = (tile / self.columns(), tile % self.columns());
         (row / self.rows(), row % self.rows() * self.side, column * self.side)
     }
+}
+
+/// Tiles that are transformed together.
+fn group(positions: usize, taken: usize) -> usize {
+    (GROUP_LINES / (positions * (taken + PANEL)) / TILE * TILE).max(TILE)
 }
 
 fn applies(c: &Convolution) -> bool {
