@@ -44,7 +44,7 @@ pub struct Bare {
 impl Bare {
     /// Reads an ONNX file.
     pub fn open(path: &Path) -> Result<Self, OnnxError> {
-        let onnx::Imported { graph, weights, sha256 } = onnx::open(path, (ARCFACE_SIDE, ARCFACE_SIDE))?;
+        let onnx::Imported { graph, weights, sha256, .. } = onnx::open(path, (ARCFACE_SIDE, ARCFACE_SIDE))?;
         let input = Input {
             // The importer bounds both sides.
             width: u32::try_from(graph.input.width).unwrap_or(u32::MAX),

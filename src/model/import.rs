@@ -27,22 +27,29 @@ pub enum ImportError {
         "the file's SHA-256 is {got}, the card's source.sha256 is {expected}: this is not the file that the card is of"
     )]
     Source { expected: String, got: String },
+    #[error(
+        "weights lie in other files, which source.sha256 does not cover: expected the bundle's digest in the card; if the files are \
+         what they should be, it is digest = \"{got}\""
+    )]
+    External { got: String },
 }
 
 /// Reads the network in `file`: ONNX, or safetensors with a graph in its metadata. The card says the terms of use; its `source.sha256` must be the
-/// file's, and `input` and `output` what the network takes and gives; a calibration is of these very weights.
+/// file's, and `input` and `output` what the network takes and gives; a calibration is of these very weights. Where weights
+/// lie in other files than `file`, the card's `digest` stands for them.
 pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
     if card.licence.terms.is_none() {
         return Err(ImportError::Terms);
     }
     let is = |extension: &str| file.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
-    let (graph, weights, sha256) = if is("onnx") {
+    let named = card.digest.is_some();
+    let (graph, weights, sha256, external) = if is("onnx") {
         let imported = onnx::open(file, (card.input.width, card.input.height))?;
-        (imported.graph, imported.weights, imported.sha256)
+        (imported.graph, imported.weights, imported.sha256, imported.external)
     } else if is("safetensors") {
         let bytes = bundle::read(file, bundle::MAX_FILE)?;
         let (graph, weights) = bundle::parse(&bytes)?;
-        (graph, weights, Sha256::digest(&bytes).into())
+        (graph, weights, Sha256::digest(&bytes).into(), false)
     } else {
         return Err(ImportError::Kind);
     };
@@ -51,6 +58,9 @@ pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
         return Err(ImportError::Source { expected: expected.clone(), got });
     }
     let bundle = Bundle::new(card, graph, weights)?;
+    if external && !named {
+        return Err(ImportError::External { got: hex(bundle.digest()) });
+    }
     if let Some(face) = &bundle.contract().face {
         face.calibrated_for(&hex(bundle.digest())).map_err(BundleError::from)?;
     }

@@ -8,8 +8,12 @@ mod precision;
 
 use std::fs;
 
+use prost::Message;
 use serde_json::Value;
-use vultus::model::Contract;
+use vultus::model::{
+    Contract,
+    onnx::proto::{ModelProto, StringStringEntryProto},
+};
 
 use crate::place::{Place, card, network};
 
@@ -106,4 +110,28 @@ fn another_file_than_the_cards_is_not_imported() {
     let (code, _, err) = place.import();
     assert!(code == 1 && err.contains("gives 64 values, the contract says 63"), "{err}");
     assert!(!place.at("models/means").exists());
+}
+
+#[test]
+fn weights_in_other_files_are_those_of_the_cards_digest() {
+    let place = Place::new();
+    let mut model = ModelProto::decode(network().as_slice()).unwrap();
+    let weights = &mut model.graph.as_mut().unwrap().initializer[0];
+    let mut bytes: Vec<u8> = weights.float_data.drain(..).flat_map(f32::to_le_bytes).collect();
+    (weights.data_location, weights.external_data) =
+        (1, vec![StringStringEntryProto { key: "location".into(), value: "means.bin".into() }]);
+    let file = model.encode_to_vec();
+    fs::write(place.at("means.onnx"), &file).unwrap();
+    fs::write(place.at("means.bin"), &bytes).unwrap();
+    place.write_card(&card(&file));
+    let (code, _, err) = place.import();
+    assert!(code == 1 && err.contains("which source.sha256 does not cover: expected the bundle's digest"), "{err}");
+    let digest = err.rsplit('"').nth(1).unwrap().to_owned();
+    place.write_card(&Contract { digest: Some(digest), ..card(&file) });
+    let (code, _, err) = place.import();
+    assert_eq!(code, 0, "{err}");
+    bytes[0] ^= 1;
+    fs::write(place.at("means.bin"), &bytes).unwrap();
+    let (code, _, err) = place.import();
+    assert!(code == 1 && err.contains("the digest is"), "{err}");
 }

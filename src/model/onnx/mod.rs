@@ -63,8 +63,10 @@ pub enum OnnxError {
 pub struct Imported {
     pub graph: Graph,
     pub weights: Weights,
-    /// Of the file itself, external data not included.
+    /// Of the file itself.
     pub sha256: [u8; 32],
+    /// Whether weights lie in other files, of which `sha256` says nothing.
+    pub external: bool,
 }
 
 /// Reads the network in the file `path`. `size`, width and height, is what a file whose input has no fixed size gets.
@@ -93,8 +95,8 @@ pub fn parse(file: Bytes, folder: &Path, size: (u32, u32)) -> Result<Imported, O
     let sha256 = Sha256::digest(&file).into();
     // The tensors are slices of the file from here on.
     let model = ModelProto::decode(file)?;
-    let (graph, weights) = wire::wire(model, folder, size)?;
-    Ok(Imported { graph, weights, sha256 })
+    let (graph, weights, external) = wire::wire(model, folder, size)?;
+    Ok(Imported { graph, weights, sha256, external })
 }
 
 /// A name from a file, for an error's text.

@@ -1,6 +1,7 @@
 //! From a decoded file to a graph: which nodes are needed, what each value is, node after node.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet},
     path::Path,
 };
@@ -11,7 +12,8 @@ use super::{
     constant::Constant,
     operators,
     proto::{
-        GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto::dimension, type_proto,
+        GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation,
+        tensor_shape_proto::dimension, type_proto,
     },
     shorten,
 };
@@ -38,6 +40,8 @@ pub struct Wiring<'a> {
     /// Decoded when they are used, so that a network is not in memory three times.
     initialisers: HashMap<&'a str, &'a TensorProto>,
     folder: &'a Path,
+    /// Some tensor that was read lies in another file.
+    external: Cell<bool>,
     pub opset: i64,
     values: HashMap<&'a str, Value>,
     /// Elements of the constants among them.
@@ -47,7 +51,8 @@ pub struct Wiring<'a> {
     weights: Weights,
 }
 
-pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph, Weights), OnnxError> {
+/// The network, and whether some of its weights lie in other files.
+pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph, Weights, bool), OnnxError> {
     let opset =
         model.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx")).map_or(0, |o| o.version);
     if opset < MIN_OPSET {
@@ -65,6 +70,7 @@ pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph
     let mut wiring = Wiring {
         initialisers,
         folder,
+        external: Cell::new(false),
         opset,
         values: HashMap::from([(name, Value::Computed { id: 0, rank: 4 })]),
         constants: 0,
@@ -83,7 +89,8 @@ pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph
     }
     match wiring.values.get(output.name.as_str()) {
         Some(&Value::Computed { id, .. }) if id > 0 => {
-            Ok((Graph { input, nodes: wiring.nodes, output: id }, wiring.weights))
+            let external = wiring.external.get();
+            Ok((Graph { input, nodes: wiring.nodes, output: id }, wiring.weights, external))
         }
         _ => Err(OnnxError::Model(format!("the output {:?} is not computed from the input", shorten(&output.name)))),
     }
@@ -242,6 +249,7 @@ impl<'a> Wiring<'a> {
     }
 
     pub fn read(&self, tensor: &TensorProto) -> Result<Constant, String> {
+        self.external.set(self.external.get() || tensor.data_location == DataLocation::External as i32);
         Constant::read(tensor, self.folder).map_err(|e| e.to_string())
     }
 }
