@@ -8,6 +8,7 @@ use super::{
     bundle::{self, Bundle, BundleError, hex},
     contract::Contract,
     onnx::{self, OnnxError},
+    plan::Plan,
 };
 
 /// Why a file does not become a bundle.
@@ -58,6 +59,7 @@ pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
         return Err(ImportError::Source { expected: expected.clone(), got });
     }
     let bundle = Bundle::new(card, graph, weights)?;
+    Plan::new(bundle.graph(), bundle.weights()).map_err(BundleError::from)?;
     if external && !named {
         return Err(ImportError::External { got: hex(bundle.digest()) });
     }

@@ -17,6 +17,8 @@ pub enum GraphError {
     Output(ValueId),
     #[error("node {node} ({op}): {fault}")]
     Node { node: usize, op: &'static str, fault: Fault },
+    #[error("step {step} ({action}, of {parts}): its weights are not finite once they are folded into each other")]
+    NotFinite { step: usize, action: String, parts: String },
     #[error("the input's shape {0} is empty or too large")]
     Input(Shape),
 }

@@ -42,7 +42,8 @@ pub enum Dimension {
 }
 
 impl Constant {
-    /// Decodes `tensor`; `folder` is where external data may lie. Every float is finite.
+    /// Decodes `tensor`; `folder` is where external data may lie. Every float is finite,
+    /// or the only one and infinite, as bounds are.
     pub fn read(tensor: &TensorProto, folder: &Path) -> Result<Self, OnnxError> {
         let fault = |reason: String| OnnxError::Tensor { name: shorten(&tensor.name), reason };
         let shape = shape(tensor).map_err(fault)?;
@@ -84,7 +85,7 @@ impl Constant {
         }
         let values = decode(tensor, kind, raw);
         if let Values::Floats(values) = &values
-            && let Some(index) = values.iter().position(|v| !v.is_finite())
+            && let Some(index) = values.iter().position(|v| v.is_nan() || (v.is_infinite() && count > 1))
         {
             return Err(fault(format!("value {index} is not finite")));
         }

@@ -75,8 +75,12 @@ pub struct Imported {
 /// See [`OnnxError`]; never a panic.
 pub fn open(path: &Path, size: (u32, u32)) -> Result<Imported, OnnxError> {
     let io = |source| OnnxError::Io { path: path.into(), source };
-    let file = File::open(path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
+    // Before it is opened: opening a pipe would wait for its other end.
+    let metadata = path.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file")));
+    }
+    let (file, length) = (File::open(path).map_err(io)?, metadata.len());
     if length > MAX_FILE {
         return Err(OnnxError::TooLarge { what: "bytes in the file", limit: MAX_FILE });
     }

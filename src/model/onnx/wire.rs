@@ -66,6 +66,12 @@ pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph
         return Err(OnnxError::TooLarge { what: "tensors", limit: MAX_TENSORS as u64 });
     }
     let initialisers: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    if initialisers.len() < graph.initializer.len() {
+        let mut names = HashSet::new();
+        let twice = graph.initializer.iter().find(|t| !names.insert(t.name.as_str()));
+        let name = twice.map_or(String::new(), |t| shorten(&t.name));
+        return Err(OnnxError::Model(format!("the initialiser {name:?} is there twice")));
+    }
     let (name, input) = input(&graph, &initialisers, size)?;
     let mut wiring = Wiring {
         initialisers,
@@ -91,6 +97,9 @@ pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph
         Some(&Value::Computed { id, .. }) if id > 0 => {
             let external = wiring.external.get();
             Ok((Graph { input, nodes: wiring.nodes, output: id }, wiring.weights, external))
+        }
+        Some(&Value::Computed { .. }) => {
+            Err(OnnxError::Model("the output is the input as it comes: there is nothing to compute".into()))
         }
         _ => Err(OnnxError::Model(format!("the output {:?} is not computed from the input", shorten(&output.name)))),
     }
@@ -246,6 +255,15 @@ impl<'a> Wiring<'a> {
             }
             None => Ok(None),
         }
+    }
+
+    /// Whether the node's input `index` is there, and is not known to be false. Truth values are read nowhere else.
+    pub fn is_training(&self, node: &NodeProto, index: usize) -> bool {
+        let Some(name) = node.input.get(index).filter(|name| !name.is_empty()) else { return false };
+        self.initialisers.get(name.as_str()).is_none_or(|tensor| {
+            let external = tensor.data_location == DataLocation::External as i32;
+            external || tensor.raw_data.iter().any(|b| *b != 0) || tensor.int32_data.iter().any(|v| *v != 0)
+        })
     }
 
     pub fn read(&self, tensor: &TensorProto) -> Result<Constant, String> {
