@@ -22,8 +22,7 @@ fn no_network_of_a_model_is_exempt_and_no_command_that_answers_about_people() {
     let place = Place::new();
     let mut free = card(&network());
     free.licence.terms = Some(Terms::Any);
-    place.write_card(&free);
-    assert_eq!(place.import().0, 0);
+    place.import_calibrated(free);
     let photo = place.crop();
     fs::create_dir(place.at("faces")).unwrap();
     fs::copy(&photo, place.at("faces/amy_1.png")).unwrap();
@@ -69,7 +68,7 @@ fn serve(place: &Place, config: &str) -> (Option<i32>, String) {
 #[test]
 fn weights_for_research_alone_do_not_serve_unless_the_configuration_says_so() {
     let place = Place::new();
-    assert_eq!(place.import().0, 0);
+    place.import_calibrated(card(&network()));
     let (code, err) = serve(&place, "");
     assert!(code == Some(1) && err.contains("policy.research_only_models"), "{err}");
     let (_, err) = serve(&place, "[policy]\nresearch_only_models = true");

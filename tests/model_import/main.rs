@@ -12,10 +12,11 @@ use prost::Message;
 use serde_json::Value;
 use vultus::model::{
     Contract,
+    contract::CalibrationTable,
     onnx::proto::{ModelProto, StringStringEntryProto},
 };
 
-use crate::place::{Place, card, network};
+use crate::place::{Place, card, network, table};
 
 #[test]
 fn a_file_and_its_card_become_a_model_that_answers() {
@@ -44,27 +45,21 @@ fn a_file_and_its_card_become_a_model_that_answers() {
     let verify = || place.vultus(&["verify", &crop, &crop, "--model", "means", "--research-only-models", "--json"]);
     let (code, _, err) = verify();
     assert!(code == 1 && err.contains("there is no calibration"), "{err}");
-    let default = Contract::parse(include_str!("../../models/default.toml")).unwrap();
-    let mut table = default.face.and_then(|face| face.calibration).unwrap();
     let mut calibrated = card(&network());
-    calibrated.face.as_mut().unwrap().calibration = Some(table.clone());
+    calibrated.face.as_mut().unwrap().calibration = Some(table());
     place.write_card(&calibrated);
     let (code, _, err) = place.import();
     assert!(
         code == 1 && err.contains("measured for other weights") && err.contains("remove [face.calibration]"),
         "{err}"
     );
-    table.of = None;
-    calibrated.face.as_mut().unwrap().calibration = Some(table.clone());
+    calibrated.face.as_mut().unwrap().calibration = Some(CalibrationTable { of: None, ..table() });
     place.write_card(&calibrated);
     let (code, _, err) = place.import();
     let bundle = Contract::parse(&fs::read_to_string(place.at("models/means/model.toml")).unwrap()).unwrap();
     let expected = format!("expected face.calibration.of = {:?}", bundle.digest.as_deref().unwrap());
     assert!(code == 1 && err.contains(&expected), "{err}");
-    table.of = bundle.digest;
-    calibrated.face.as_mut().unwrap().calibration = Some(table);
-    place.write_card(&calibrated);
-    assert_eq!(place.import().0, 0);
+    place.import_calibrated(card(&network()));
     let (_, out, err) = verify();
     let answer: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
     assert!((answer["score"].as_f64().unwrap() - 1.0).abs() < 1e-5, "a cosine: {out}");

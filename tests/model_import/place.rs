@@ -13,7 +13,7 @@ use vultus::{
     domain::{Alignment, Rect},
     model::{
         Contract, Metric, Precision,
-        contract::{PrecisionClass, Terms},
+        contract::{CalibrationTable, PrecisionClass, Terms},
         onnx::proto::{
             AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
             TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto, type_proto,
@@ -104,6 +104,12 @@ pub fn card(file: &[u8]) -> Contract {
     card
 }
 
+/// The default model's calibration.
+pub fn table() -> CalibrationTable {
+    let card = Contract::parse(include_str!("../../models/default.toml")).unwrap();
+    card.face.and_then(|face| face.calibration).unwrap()
+}
+
 /// A data directory with the fetched networks and the file beside.
 pub struct Place {
     pub dir: tempfile::TempDir,
@@ -164,6 +170,18 @@ impl Place {
         encoder.set_color(png::ColorType::Rgb);
         encoder.write_header().unwrap().write_image_data(crop.rgb8()).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// Imports the network with `card` and, as if it had been measured for it, the default model's calibration.
+    pub fn import_calibrated(&self, mut card: Contract) {
+        self.write_card(&card);
+        let (code, _, err) = self.import();
+        assert_eq!(code, 0, "{err}");
+        let imported = Contract::parse(&fs::read_to_string(self.at("models/means/model.toml")).unwrap()).unwrap();
+        card.face.as_mut().unwrap().calibration = Some(CalibrationTable { of: imported.digest, ..table() });
+        self.write_card(&card);
+        let (code, _, err) = self.import();
+        assert_eq!(code, 0, "{err}");
     }
 
     pub fn import(&self) -> (i32, String, String) {
