@@ -7,7 +7,7 @@
 mod tests;
 mod transform;
 
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
 use self::transform::{Four, Scheme, Two};
 use super::{
@@ -137,16 +137,21 @@ impl Winograd {
     fn forward(&self, level: Level, scratch: &mut Scratch, part: &Part<'_>, tiles: Range<usize>) {
         let to = &mut scratch.gathered[..];
         match self.side {
-            2 => {
-                level.run(Forward::<Two, 4, 2> { layer: self, x: part.x, images: part.images, tiles, to, scheme: Two })
-            }
+            2 => level.run(Forward::<Two, 4, 2> {
+                layer: self,
+                x: part.x,
+                images: part.images,
+                tiles,
+                to,
+                scheme: PhantomData,
+            }),
             _ => level.run(Forward::<Four, 6, 4> {
                 layer: self,
                 x: part.x,
                 images: part.images,
                 tiles,
                 to,
-                scheme: Four,
+                scheme: PhantomData,
             }),
         }
     }
@@ -205,7 +210,7 @@ impl Winograd {
                     residual,
                     start,
                     y,
-                    scheme: Two,
+                    scheme: PhantomData,
                 }),
                 _ => level.run(Backward::<Four, 6, 4> {
                     layer,
@@ -216,7 +221,7 @@ impl Winograd {
                     residual,
                     start,
                     y,
-                    scheme: Four,
+                    scheme: PhantomData,
                 }),
             }
         }
@@ -264,8 +269,7 @@ struct Forward<'a, S, const N: usize, const M: usize> {
     images: usize,
     tiles: Range<usize>,
     to: &'a mut [Line],
-    #[allow(dead_code)] // names the scheme
-    scheme: S,
+    scheme: PhantomData<S>,
 }
 
 impl<S: Scheme<N, M>, const N: usize, const M: usize> Pass for Forward<'_, S, N, M> {
@@ -323,8 +327,7 @@ struct Backward<'a, S, const N: usize, const M: usize> {
     /// The pixel where y starts.
     start: usize,
     y: &'a mut [Line],
-    #[allow(dead_code)] // names the scheme
-    scheme: S,
+    scheme: PhantomData<S>,
 }
 
 impl<S: Scheme<N, M>, const N: usize, const M: usize> Pass for Backward<'_, S, N, M> {
