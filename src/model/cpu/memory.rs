@@ -159,7 +159,7 @@ mod tests {
         assert!(refused_padded.contains(expected), "{refused_padded}");
         // A window that does not lie side by side is gathered, for 28 pixels.
         let gathered = vec![convolution("a", 1), convolution("b", 64), Op::GlobalAveragePool];
-        let tensors = [("a", [4096, 3, 1, 1]), ("b", [1, 4096, 64, 64])];
+        let tensors = [("a", [2400, 3, 1, 1]), ("b", [1, 2400, 64, 64])];
         let refused_gathered = refused(&plan(Shape::new(3, 65, 65), gathered, &tensors));
         assert!(refused_gathered.contains("activations and scratch"), "{refused_gathered}");
         // One channel out, of 16 in a line of weights.
