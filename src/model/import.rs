@@ -6,9 +6,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bundle::{self, Bundle, BundleError, hex},
-    contract::Contract,
+    contract::{Contract, ContractError},
     onnx::{self, OnnxError},
     plan::Plan,
+    precision::Precision,
 };
 
 /// Why a file does not become a bundle.
@@ -33,6 +34,22 @@ pub enum ImportError {
          what they should be, it is digest = \"{got}\""
     )]
     External { got: String },
+}
+
+/// `imported` with what was measured of reduced precisions on the bundle of its name that lies in `models_dir`, as far as that is of
+/// these very weights and the card brings no measurement of its own; and the precisions of which something was measured on others.
+pub fn with_measured(mut imported: Bundle, models_dir: &Path) -> Result<(Bundle, Vec<Precision>), ContractError> {
+    let Ok(before) = Bundle::open(&models_dir.join(&imported.contract().name)) else { return Ok((imported, vec![])) };
+    let mut lost = Vec::new();
+    for class in before.contract().precisions.iter().filter(|class| before.measured(class)) {
+        let known = imported.contract().class(class.precision).is_some_and(|ours| imported.measured(ours));
+        if imported.measured(class) && !known {
+            imported = imported.with_class(class.clone())?;
+        } else if !known {
+            lost.push(class.precision);
+        }
+    }
+    Ok((imported, lost))
 }
 
 /// Reads the network in `file`: ONNX, or safetensors with a graph in its metadata. The card says the terms of use; its `source.sha256` must be the

@@ -130,3 +130,35 @@ fn weights_in_other_files_are_those_of_the_cards_digest() {
     let (code, _, err) = place.import();
     assert!(code == 1 && err.contains("the digest is"), "{err}");
 }
+
+#[test]
+fn what_is_missing_is_asked_for() {
+    let place = Place::new();
+    fs::write(place.at("a.safetensors"), b"").unwrap();
+    let refused: [(&[&str], &str); 6] = [
+        (&["model", "import", "means.onnx"], "vultus: means.onnx: expected --card CARD"),
+        (&["model", "import", "nosuch.onnx", "--card", "card.toml"], "vultus: nosuch.onnx: No such file"),
+        (&["model", "import", "nosuch.safetensors", "--card", "card.toml"], "vultus: nosuch.safetensors: No such file"),
+        (&["model", "inspect", "--model", "a.safetensors"], "expected a bundle's name or folder, or an ONNX file"),
+        (&["bench", "embed", "--model", "nosuch.onnx"], "vultus: nosuch.onnx: No such file"),
+        (&["bench", "embed", "--batch", "4000000000"], "--batch 4000000000: expected 1 to 4096"),
+    ];
+    for (arguments, expected) in refused {
+        let (code, _, err) = place.vultus(arguments);
+        assert!(code == 1 && err.contains(expected), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn a_check_is_of_the_model_and_those_that_it_is_served_with() {
+    let place = Place::new();
+    assert_eq!(place.import().0, 0);
+    let other = place.at("models/other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("model.toml"), "damaged").unwrap();
+    let checked = place.json(&["model", "check", "--model", "means", "--images", "1"]);
+    let names: Vec<_> = checked["models"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["means", "face-landmark-68", "tiny-face-detector"]);
+    let (code, out, _) = place.vultus(&["model", "check", "--model", "other", "--json"]);
+    assert!(code == 3 && out.contains("model.toml"), "{out}");
+}

@@ -39,6 +39,30 @@ fn a_precision_serves_when_it_was_measured_to_agree() {
 }
 
 #[test]
+fn importing_again_keeps_what_was_measured_on_the_same_weights() {
+    let place = Place::new();
+    assert_eq!(place.import().0, 0);
+    let carded = || Contract::parse(&fs::read_to_string(place.at("models/means/model.toml")).unwrap()).unwrap();
+    let mut measured = carded();
+    let class = PrecisionClass { agreement: Some(0.999), ..measured.precisions[0].clone() };
+    let class = class.measured_on(measured.digest.as_deref().unwrap());
+    measured.precisions = vec![class.clone()];
+    fs::write(place.at("models/means/model.toml"), measured.to_toml().unwrap()).unwrap();
+    // The card has a class of this precision that was not measured.
+    assert_eq!(place.import().0, 0);
+    assert_eq!(carded().precisions, std::slice::from_ref(&class));
+    place.write_card(&Contract { precisions: vec![], ..card(&network()) });
+    assert_eq!(place.import().0, 0);
+    assert_eq!(carded().precisions, [class]);
+    let mut other = Contract { precisions: vec![], ..card(&network()) };
+    other.input.scale *= 2.0;
+    place.write_card(&other);
+    let (code, _, err) = place.import();
+    assert!(code == 0 && err.contains("bf16: what was measured of it on other weights is dropped"), "{err}");
+    assert_eq!(carded().precisions, []);
+}
+
+#[test]
 fn int8_serves_with_what_was_measured_on_faces() {
     let photos = fetched().parent().unwrap().join("photos");
     if !photos.exists() {

@@ -10,6 +10,7 @@ use crate::model::{
     Bundle, Precision,
     bare::Bare,
     bundle::hex,
+    contract::is_name,
     held, methods,
     plan::{Arena, Plan, StepLine},
 };
@@ -90,6 +91,11 @@ fn of_file(file: &Path) -> Result<(String, Plan), Failure> {
 
 fn of_bundle(shared: &Shared) -> Result<(String, Plan), Failure> {
     let (dir, name) = shared.model_place();
+    if !is_name(name) {
+        let expected =
+            "a bundle's name or folder, or an ONNX file; what lies in a safetensors file is seen once it is imported";
+        return Err(format!("--model {}: expected {expected}", shared.model).into());
+    }
     let bundle = Bundle::open(&dir.join(name))?;
     let (contract, input) = (bundle.contract(), bundle.graph().input);
     let head = format!("{} {}, digest {}, takes {input}", contract.name, contract.version, hex(bundle.digest()));

@@ -14,7 +14,7 @@ mod wire;
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use prost::{Message, bytes::Bytes};
@@ -40,8 +40,8 @@ pub const MIN_OPSET: i64 = 9;
 /// Why a file is no network that this program reads.
 #[derive(Debug, thiserror::Error)]
 pub enum OnnxError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Io(#[from] io::Error),
     #[error("more {what} than this program reads, {limit}")]
     TooLarge { what: &'static str, limit: u64 },
     #[error("the file ends in the middle of something: it is truncated, or no ONNX file")]
@@ -72,20 +72,19 @@ pub struct Imported {
 /// Reads the network in the file `path`. `size`, width and height, is what a file whose input has no fixed size gets.
 ///
 /// # Errors
-/// See [`OnnxError`]; never a panic.
+/// See [`OnnxError`], whose words do not name the file; never a panic.
 pub fn open(path: &Path, size: (u32, u32)) -> Result<Imported, OnnxError> {
-    let io = |source| OnnxError::Io { path: path.into(), source };
     // Before it is opened: opening a pipe would wait for its other end.
-    let metadata = path.metadata().map_err(io)?;
+    let metadata = path.metadata()?;
     if !metadata.is_file() {
-        return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file")));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file").into());
     }
-    let (file, length) = (File::open(path).map_err(io)?, metadata.len());
+    let (file, length) = (File::open(path)?, metadata.len());
     if length > MAX_FILE {
         return Err(OnnxError::TooLarge { what: "bytes in the file", limit: MAX_FILE });
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).saturating_add(1));
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(OnnxError::TooLarge { what: "bytes in the file", limit: MAX_FILE });
     }
