@@ -66,7 +66,8 @@ pub struct Contract {
     /// Others that it may serve in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub precisions: Vec<PrecisionClass>,
-    /// SHA-256, hexadecimal, of weights, graph and what of this contract changes outputs. In a card: what importing must give.
+    /// SHA-256, hexadecimal, of weights, graph and what of this contract changes outputs. In a card: what importing
+    /// must give.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     pub source: Source,
@@ -129,8 +130,8 @@ pub struct PrecisionClass {
     pub precision: Precision,
     /// The least cosine to the f32 output that is accepted.
     pub floor: f32,
-    /// The least cosine over `images`, where it was measured; of int8 on faces that were held out of the ranges, in turn. A class
-    /// below its floor, or not measured, does not serve.
+    /// The least cosine over `images`, where it was measured; of int8 on faces that were held out of the ranges, in
+    /// turn. A class below its floor, or not measured, does not serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f32>,
     /// Images behind it.
@@ -142,7 +143,8 @@ pub struct PrecisionClass {
     /// Of int8: between which values the inputs of convolutions lie, `[value, low, high]` each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<ActivationRange>,
-    /// The first digits of a digest over all that was measured and the bundle that it was measured on. Elsewhere it does not serve.
+    /// The first digits of a digest over all that was measured and the bundle that it was measured on. Elsewhere it
+    /// does not serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<String>,
 }
@@ -154,7 +156,8 @@ impl PrecisionClass {
         self
     }
 
-    /// Whether it was measured on the bundle of this digest, and is as it was then. That is no proof against who would forge it.
+    /// Whether it was measured on the bundle of this digest, and is as it was then. That is no proof against who would
+    /// forge it.
     pub fn is_of(&self, digest: &str) -> bool {
         self.measured.as_ref().is_some_and(|measured| *measured == self.digest_with(digest))
     }

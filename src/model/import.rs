@@ -37,7 +37,8 @@ pub enum ImportError {
 }
 
 /// `imported` with what was measured of reduced precisions on the bundle of its name that lies in `models_dir`, as far as that is of
-/// these very weights and the card brings no measurement of its own; and the precisions of which something was measured on others.
+/// these very weights and the card brings no measurement of its own; and the precisions of which something was measured
+/// on others.
 pub fn with_measured(mut imported: Bundle, models_dir: &Path) -> Result<(Bundle, Vec<Precision>), ContractError> {
     let Ok(before) = Bundle::open(&models_dir.join(&imported.contract().name)) else { return Ok((imported, vec![])) };
     let mut lost = Vec::new();
@@ -52,9 +53,9 @@ pub fn with_measured(mut imported: Bundle, models_dir: &Path) -> Result<(Bundle,
     Ok((imported, lost))
 }
 
-/// Reads the network in `file`: ONNX, or safetensors with a graph in its metadata. The card says the terms of use; its `source.sha256` must be the
-/// file's, and `input` and `output` what the network takes and gives; a calibration is of these very weights. Where weights
-/// lie in other files than `file`, the card's `digest` stands for them.
+/// Reads the network in `file`: ONNX, or safetensors with a graph in its metadata. The card says the terms of use; its
+/// `source.sha256` must be the file's, and `input` and `output` what the network takes and gives; a calibration is of
+/// these very weights. Where weights lie in other files than `file`, the card's `digest` stands for them.
 pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
     if card.licence.terms.is_none() {
         return Err(ImportError::Terms);

@@ -131,8 +131,8 @@ impl ModelSet {
         Ok(Self { detector, landmark, face, card, template_digest })
     }
 
-    /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared with
-    /// those of the first.
+    /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared
+    /// with those of the first.
     ///
     /// # Errors
     /// [`OpenError::Agreement`], [`OpenError::NotMeasured`].
@@ -173,8 +173,8 @@ impl ModelSet {
         &self.card
     }
 
-    /// Covers all that makes templates comparable: face bundle, landmark bundle, alignment, precision class. The detector
-    /// is not in it: which faces are found does not change what is extracted from one.
+    /// Covers all that makes templates comparable: face bundle, landmark bundle, alignment, precision class. The
+    /// detector is not in it: which faces are found does not change what is extracted from one.
     pub fn template_digest(&self) -> ModelDigest {
         self.template_digest
     }
@@ -195,7 +195,8 @@ impl ModelSet {
         Ok(Box::new(CpuExecutor::new(self, precision, threads)?))
     }
 
-    /// For a server: executors that run batches at the same time, of one set of weights. On a CPU there is one for each of `threads`.
+    /// For a server: executors that run batches at the same time, of one set of weights. On a CPU there is one for each
+    /// of `threads`.
     pub fn executors(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Vec<Box<dyn Executor>>, OpenError> {
         device.check()?;
         let each = CpuExecutor::for_each_thread(self, self.card.precision, threads)?;

@@ -53,8 +53,8 @@ pub enum Fault {
 }
 
 impl Graph {
-    /// Infers the shape of every value (value 0 first) and checks every operation and tensor on the way. What comes back
-    /// without an error, an executor can run without a check.
+    /// Infers the shape of every value (value 0 first) and checks every operation and tensor on the way. What comes
+    /// back without an error, an executor can run without a check.
     pub fn shapes(&self, weights: &Weights) -> Result<Vec<Shape>, GraphError> {
         if self.nodes.is_empty() || self.nodes.len() > MAX_NODES {
             return Err(GraphError::Nodes(self.nodes.len()));

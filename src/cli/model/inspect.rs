@@ -33,8 +33,8 @@ struct Total {
     int8_share: f64,
     /// What all values take that are there at the same time, f32.
     arena_bytes: u64,
-    /// What it holds when it runs on this machine in `--precision`: weights as kernels read them, once; activations in lines and
-    /// scratch, for each thread.
+    /// What it holds when it runs on this machine in `--precision`: weights as kernels read them, once; activations in
+    /// lines and scratch, for each thread.
     packed_bytes: u64,
     thread_bytes: u64,
 }

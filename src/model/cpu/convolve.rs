@@ -1,7 +1,7 @@
 //! Dense convolutions: tiles of output pixels with panels of channels, and all that follows them in the same pass.
 //!
-//! A tile's pixels are read in place where they lie in one run inside of the image, and gathered where they do not. Sums
-//! run over lines of channels in, then places of the kernel, then channels: in the same order for every tile.
+//! A tile's pixels are read in place where they lie in one run inside of the image, and gathered where they do not.
+//! Sums run over lines of channels in, then places of the kernel, then channels: in the same order for every tile.
 
 use super::{
     epilogue::{Epilogue, Finish},

@@ -1,5 +1,5 @@
-//! What a network holds in memory, known before any of it is taken: a small file can ask for much. Values lie in lines of
-//! 16 channels, of which a network with few uses few.
+//! What a network holds in memory, known before any of it is taken: a small file can ask for much. Values lie in lines
+//! of 16 channels, of which a network with few uses few.
 
 use super::{
     convolve::Dense,
@@ -25,8 +25,8 @@ const MANY_WEIGHTS: usize = 8 << 20;
 /// Images that run together, at most.
 const MAX_TOGETHER: usize = 64;
 
-/// Bytes of a thread's activations and scratch, at most: two of the largest values that a graph may have, with room. Places in
-/// them, in floats, fit 32 bits.
+/// Bytes of a thread's activations and scratch, at most: two of the largest values that a graph may have, with room.
+/// Places in them, in floats, fit 32 bits.
 const MAX_WORKSPACE: u64 = 1 << 30;
 /// Bytes of packed weights, at most, beside [`MAX_GROWTH`] times those of the weights as f32.
 const MAX_PACKED: u64 = 512 << 20;

@@ -1,9 +1,9 @@
-//! The executor for CPUs, in f32 and, for the face network, bf16 and int8: factors are rounded, sums are f32 or exact, and all else
-//! stays f32.
+//! The executor for CPUs, in f32 and, for the face network, bf16 and int8: factors are rounded, sums are f32 or exact,
+//! and all else stays f32.
 //!
 //! Activations lie in lines of 16 channels ([`layout`]); convolutions are tiles of pixels times panels of channels
-//! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile, so
-//! an image alone and among others gives the same bits.
+//! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile,
+//! so an image alone and among others gives the same bits.
 
 pub mod calibrate;
 mod ceiling;
@@ -68,8 +68,8 @@ impl CpuExecutor {
         Ok(Self { networks, threads: Share::of_all(Threads::of_one(threads)?), core: None })
     }
 
-    /// As many as there are `threads`, of one set of weights. Each computes on its caller's thread; while others rest it has theirs
-    /// as well.
+    /// As many as there are `threads`, of one set of weights. Each computes on its caller's thread; while others rest
+    /// it has theirs as well.
     pub fn for_each_thread(
         set: &ModelSet,
         precision: Precision,

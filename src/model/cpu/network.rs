@@ -153,8 +153,8 @@ impl Network {
         self.input.channels * area(self.input)
     }
 
-    /// Outputs of n images, one after the other; each in the order channel, row, column. `fill` writes the input: image,
-    /// row, column, channel. `threads` share the work; they are those of the current pool.
+    /// Outputs of n images, one after the other; each in the order channel, row, column. `fill` writes the input:
+    /// image, row, column, channel. `threads` share the work; they are those of the current pool.
     pub fn run(&self, work: &mut Workspace, n: usize, threads: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
         self.run_watched(work, n, threads, fill, |_, _| {})
     }

@@ -70,7 +70,8 @@ fn network(input: Shape, choices: &[(u8, u8)], seed: u64) -> (Graph, Weights) {
             _ if size % 3 == 1 => Op::Flatten,
             _ => Op::FullyConnected { weight: tensor("w", &[out, channels]), bias },
         };
-        // An addition takes an earlier value of the same shape where there is one; a product may take factors of channels.
+        // An addition takes an earlier value of the same shape where there is one; a product may take factors of
+        // channels.
         let shapes = graph.shapes(&weights).unwrap_or(vec![input]);
         let inputs = match op {
             Op::Add => vec![graph.output, shapes.iter().position(|&shape| shape == x).unwrap_or(graph.output)],

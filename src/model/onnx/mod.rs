@@ -1,6 +1,6 @@
-//! Reads ONNX: the operations that face networks use, opset 9 and later. What is not known is refused with the node's name,
-//! its operation and the reason; nothing is approximated. Anything may be in a file: every size is bounded before it is
-//! allocated.
+//! Reads ONNX: the operations that face networks use, opset 9 and later. What is not known is refused with the node's
+//! name, its operation and the reason; nothing is approximated. Anything may be in a file: every size is bounded before
+//! it is allocated.
 
 mod attributes;
 mod census;

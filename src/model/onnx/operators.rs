@@ -327,7 +327,8 @@ fn pad(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value
     }
 }
 
-/// It does nothing outside of training. In training, which its third input says, it is no part of a network that serves.
+/// It does nothing outside of training. In training, which its third input says, it is no part of a network that
+/// serves.
 fn dropout(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
     a.float("ratio", 0.5)?;
     a.int("seed", 0)?;

@@ -1,5 +1,6 @@
-//! Operators that move no value: reshaping, and the arithmetic on shapes that exporters write for it. The batch's size is
-//! not known: it is passed on as such, and `Reshape` alone reads it, as "as it was". Whatever would compute with it is refused.
+//! Operators that move no value: reshaping, and the arithmetic on shapes that exporters write for it. The batch's size
+//! is not known: it is passed on as such, and `Reshape` alone reads it, as "as it was". Whatever would compute with it
+//! is refused.
 
 use super::{
     attributes::Attributes,

@@ -25,8 +25,8 @@ pub trait Vector: Copy {
     fn store_half(self, line: &mut Line, high: bool);
     /// Each of a line's whole numbers plus `more`, as a float.
     fn whole(line: &Line, more: &Line) -> Self;
-    /// Rounds the first `count` of the lines to the nearest and then to even, adds `zero`, holds to 0..=255. Lanes 4 i to
-    /// 4 i + 3 of line l become the bytes in the place of float `count` i + l. `most` is 255 - `zero`.
+    /// Rounds the first `count` of the lines to the nearest and then to even, adds `zero`, holds to 0..=255. Lanes 4 i
+    /// to 4 i + 3 of line l become the bytes in the place of float `count` i + l. `most` is 255 - `zero`.
     fn store_bytes(lines: [Self; 4], count: usize, most: f32, zero: i16, to: &mut Line);
     fn splat(value: f32) -> Self;
     fn add(self, other: Self) -> Self;
@@ -181,8 +181,9 @@ impl Vector for Line {
     }
 }
 
-/// A line in one register of AVX-512; BF16: the machine rounds to bf16 as well. Nothing outside of this file can name it, and
-/// [`Level::run`] alone chooses it, for machines that have both: that is what makes the methods' instructions safe.
+/// A line in one register of AVX-512; BF16: the machine rounds to bf16 as well. Nothing outside of this file can name
+/// it, and [`Level::run`] alone chooses it, for machines that have both: that is what makes the methods' instructions
+/// safe.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 #[repr(transparent)]

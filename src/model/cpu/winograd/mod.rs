@@ -1,5 +1,5 @@
-//! Convolutions of 3 x 3 with stride 1 by Winograd's algorithm: tiles of the image are transformed, each position of the
-//! transformed tiles is a matrix product over the channels, and the products are transformed back.
+//! Convolutions of 3 x 3 with stride 1 by Winograd's algorithm: tiles of the image are transformed, each position of
+//! the transformed tiles is a matrix product over the channels, and the products are transformed back.
 //!
 //! Tiles stay inside of their image and are summed over channels in one order, whatever else runs.
 
@@ -244,7 +244,8 @@ fn applies(c: &Convolution) -> bool {
     c.window == Window::square(3, 1) && c.groups == 1
 }
 
-/// Cycles for an image: products of `each` channels a step, transforms, and weights that come from afar once for a few images.
+/// Cycles for an image: products of `each` channels a step, transforms, and weights that come from afar once for a few
+/// images.
 fn cost_of_tiles(c: &Convolution, out: Shape, side: usize, each: usize) -> usize {
     let (lines_out, channels) = (blocks(out.channels), channels_of(c));
     let positions = (side + 2) * (side + 2);
