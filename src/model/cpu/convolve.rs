@@ -103,16 +103,25 @@ impl Dense {
     }
 
     /// Lines that a thread's [`Scratch`] grows to, with `images` that run together.
-    pub fn scratch(window: Window, shape: Shape, interleaved: bool, factors: Factors, images: usize) -> usize {
+    pub fn scratch(
+        window: Window,
+        [shape, out]: [Shape; 2],
+        interleaved: bool,
+        factors: Factors,
+        images: usize,
+    ) -> usize {
         let chunks = chunks(window, shape, interleaved, factors.each());
         let (tiles, across) = (tiles(chunks), (TILE - 1) * window.stride + window.width);
+        let pixels = (tiles * TILE).min(images * area(out));
         let gathered = match interleaved {
-            true => (window.height * across * shape.channels).div_ceil(LANES),
-            false => TILE * chunks,
+            true => tiles * (window.height * across * shape.channels).div_ceil(LANES),
+            // Pixels of such a window lie side by side.
+            false if window == Window::square(1, 1) => 0,
+            false => pixels * chunks,
         };
         let rounded = if factors == Factors::F32 { 0 } else { images * area(shape) * blocks(shape.channels) };
-        let located = (chunks * size_of::<Chunk>()).div_ceil(size_of::<Line>());
-        tiles * (gathered + located + TILE * PANEL) + rounded.div_ceil(factors.each())
+        let located = (tiles * chunks * size_of::<Chunk>()).div_ceil(size_of::<Line>());
+        gathered + located + pixels * PANEL + rounded.div_ceil(factors.each())
     }
 
     /// Floats from pixel to pixel of a tile.

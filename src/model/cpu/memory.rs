@@ -99,7 +99,7 @@ fn of_step(
     match method {
         Some(Method::Dense(factors)) => {
             let packed = blocks(out.channels) * super::factors::steps(c, shape.channels, interleaved, factors);
-            (packed, Dense::scratch(c.window, shape, interleaved, factors, together))
+            (packed, Dense::scratch(c.window, [shape, out], interleaved, factors, together))
         }
         Some(Method::Winograd { side, bf16 }) => Winograd::lines(shape, out, side, bf16),
         None if c.groups == shape.channels && c.bias.len() == shape.channels => (blocks(shape.channels) * taps, 0),
@@ -160,7 +160,7 @@ mod tests {
         // A window that does not lie side by side is gathered, for 28 pixels.
         let gathered = vec![convolution("a", 1), convolution("b", 64), Op::GlobalAveragePool];
         let tensors = [("a", [2400, 3, 1, 1]), ("b", [1, 2400, 64, 64])];
-        let refused_gathered = refused(&plan(Shape::new(3, 65, 65), gathered, &tensors));
+        let refused_gathered = refused(&plan(Shape::new(3, 69, 69), gathered, &tensors));
         assert!(refused_gathered.contains("activations and scratch"), "{refused_gathered}");
         // One channel out, of 16 in a line of weights.
         let flat = vec![Op::Flatten, Op::FullyConnected { weight: "w".into(), bias: None }];

@@ -1,7 +1,7 @@
 //! Files made here, good and hostile.
 
-mod batch;
-mod bounds;
+mod batch_tests;
+mod bounds_tests;
 
 use std::{fs, num::NonZeroUsize, path::Path};
 
