@@ -6,6 +6,7 @@ mod enrol;
 mod evaluate;
 mod gallery;
 mod input;
+mod licence;
 mod model;
 mod open;
 mod report;

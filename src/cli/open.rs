@@ -100,7 +100,8 @@ impl Shared {
         Ok(self.started(models, root, config)?.with_golden(models)?)
     }
 
-    fn started(&self, models: &ModelSet, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
+    /// The same, without a test of itself but where a reduced precision computes.
+    pub fn started(&self, models: &ModelSet, root: &RootKey, config: &Config) -> Result<Pipeline, Failure> {
         let mut executors = models.executors(self.device_choice()?, cores())?;
         // A card says of itself that a reduced precision agrees, and with which ranges: nothing is compared before that was seen.
         if let Some(executor) = executors.first_mut().filter(|_| models.card().precision != Precision::F32) {

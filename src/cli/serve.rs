@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Failure, Outcome, Shared};
+use super::{Failure, Outcome, Shared, licence};
 use crate::{
     access::Access,
     config::Config,
@@ -139,7 +139,9 @@ pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, A
 pub(super) fn core(config: &Config, shared: &Shared) -> Result<(Core, Arc<Galleries>), Failure> {
     let root = shared.root_key()?;
     let models = shared.model_set()?;
-    check_licence(models.card(), config.research_only_models)?;
+    licence::check(&models, config.research_only_models, "policy.research_only_models = true in the configuration")?;
+    let Card { name, version, precision, .. } = models.card();
+    tracing::info!(model = %name, %version, precision = precision.as_str(), "model opened");
     let pipeline = shared.tested(&models, &root, config)?;
     check_policy(pipeline.calibration(), config)?;
     let galleries = shared.galleries(&root, config)?;
@@ -151,23 +153,6 @@ pub(super) fn core(config: &Config, shared: &Shared) -> Result<(Core, Arc<Galler
     let access = Access::new(config.clients.clone(), Arc::clone(&galleries));
     let core = Core::new(access, pipeline, config.alternative_route.clone(), config.limits.clone())?;
     Ok((core, galleries))
-}
-
-/// Weights that are licensed for research alone serve where the operator says so, and the log keeps it.
-fn check_licence(card: &Card, research_only_models: bool) -> Result<(), Failure> {
-    let Card { name, licence, research_only, .. } = card;
-    if !research_only {
-        return Ok(());
-    }
-    if !research_only_models {
-        return Err(format!(
-            "the model {name:?} is licensed for research alone ({licence}): expected policy.research_only_models = true in the \
-             configuration, or another model"
-        )
-        .into());
-    }
-    tracing::warn!(model = %name, %licence, "serving weights that are licensed for research alone: the configuration says so");
-    Ok(())
 }
 
 /// A policy that no request could be decided by is refused now, not at the first request.

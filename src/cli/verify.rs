@@ -8,7 +8,7 @@ use std::{
 use prost::bytes::Bytes;
 use serde_json::json;
 
-use super::{Failure, Outcome, Shared, input, report::refusals};
+use super::{Failure, Outcome, Shared, input, licence::Research, report::refusals};
 use crate::{
     domain::{Decision, Fmr, Lane, Pixels, Reason},
     pipeline::{
@@ -27,6 +27,8 @@ pub struct Options {
     /// The false match rate that the threshold keeps, as far as the model's calibration was counted.
     #[arg(long, default_value_t = 0.01)]
     max_fmr: f64,
+    #[command(flatten)]
+    research: Research,
 }
 
 /// A face that is longer than this, of the image's shorter side, fills the frame: the image is a crop already.
@@ -37,7 +39,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let mut config = input::config(input::ONE_FILE)?;
     config.rates.max_fmr = max_fmr; // there is no other policy than what the caller asks for
     // Nothing is sealed that outlives this process.
-    let pipeline = shared.pipeline(&RootKey::random()?, &config)?;
+    let pipeline = shared.started(&shared.licensed_model_set(options.research)?, &RootKey::random()?, &config)?;
     let verified = super::runtime()?.block_on(async {
         let probe = face(&pipeline, &options.probe).await?;
         let reference = face(&pipeline, &options.reference).await?;

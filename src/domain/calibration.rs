@@ -50,7 +50,7 @@ pub struct CalibrationPoint {
 /// Why points are not a table.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CalibrationError {
-    #[error("a calibration table has at least one point")]
+    #[error("there is no calibration: expected a table of one point or more, as `vultus evaluate` measures them")]
     Empty,
     #[error("calibration points go by falling FMR and rising threshold; point {index} does not")]
     Order { index: usize },
@@ -81,6 +81,11 @@ impl Calibration {
         Ok(Self { points, non_mated })
     }
 
+    /// Of a model that nobody has measured: no rate has a threshold.
+    pub fn unmeasured() -> Self {
+        Self { points: vec![], non_mated: (0.0, 1.0) }
+    }
+
     pub fn points(&self) -> &[CalibrationPoint] {
         &self.points
     }
@@ -94,8 +99,12 @@ impl Calibration {
     /// interpolates towards laxer ones.
     ///
     /// # Errors
-    /// [`CalibrationError::BeyondTable`] when the table does not reach so low: a weaker promise is the caller's choice.
+    /// [`CalibrationError::BeyondTable`] when the table does not reach so low: a weaker promise is the caller's choice;
+    /// [`CalibrationError::Empty`] when nobody has measured one.
     pub fn threshold_for_fmr(&self, max: Fmr, tail: Tail) -> Result<Threshold, CalibrationError> {
+        if self.points.is_empty() {
+            return Err(CalibrationError::Empty);
+        }
         let known = || self.points.iter().filter(|p| p.trials > 0 || tail == Tail::Extrapolated);
         known().find(|p| p.fmr <= max).map(|p| p.threshold).ok_or_else(|| {
             let least = known().next_back().map_or(1.0, |p| p.fmr.value());
@@ -154,6 +163,13 @@ mod tests {
             trials,
         };
         Calibration::new(vec![point(0.1, 0.6, 700), point(0.01, 0.7, 700), point(1e-6, 0.9, 0)], (0.5, 0.1)).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_measured_has_no_threshold() {
+        let none = Calibration::unmeasured();
+        assert_eq!(none.threshold_for_fmr(Fmr::ONE, Tail::Extrapolated), Err(CalibrationError::Empty));
+        assert_eq!(none.greatest_size_for_fpir(Fpir::ONE, Tail::Extrapolated), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A network as it stands in an ONNX file, without a card: to measure it, look at it and compare it before it becomes a bundle.
+//! A network as it stands in an ONNX file, without a card: to measure it, look at it and compare it before it becomes a
+//! bundle.
 
 use std::{num::NonZeroUsize, path::Path};
 
@@ -44,7 +45,7 @@ pub struct Bare {
 impl Bare {
     /// Reads an ONNX file.
     pub fn open(path: &Path) -> Result<Self, OnnxError> {
-        let onnx::Imported { graph, weights, sha256 } = onnx::open(path, (ARCFACE_SIDE, ARCFACE_SIDE))?;
+        let onnx::Imported { graph, weights, sha256, .. } = onnx::open(path, (ARCFACE_SIDE, ARCFACE_SIDE))?;
         let input = Input {
             // The importer bounds both sides.
             width: u32::try_from(graph.input.width).unwrap_or(u32::MAX),
@@ -56,8 +57,8 @@ impl Bare {
         Ok(Self { input, graph, weights, sha256 })
     }
 
-    /// Ready to run on the CPU; the weights move there. Comes with the operations for one image. There is no card to say
-    /// activation ranges: int8 takes those of `seen`, images of the network's size.
+    /// Ready to run on the CPU; the weights move there. Comes with the operations for one image. There is no card to
+    /// say activation ranges: int8 takes those of `seen`, images of the network's size.
     pub fn into_cpu(
         self,
         precision: Precision,

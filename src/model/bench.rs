@@ -45,9 +45,9 @@ pub struct BenchEmbed {
     pub device: String,
     /// Multiplications and additions of the network as it is written, 10⁹ a second.
     pub gflop_per_s: f64,
-    /// What the threads can do in this precision at most (its instructions on registers alone, measured right after), and the
-    /// share of it. Winograd's algorithm needs fewer products than are written, so that the share can be above 1; in int8
-    /// some layers are computed in bf16, which is half as fast.
+    /// What the threads can do in this precision at most (its instructions on registers alone, measured right after),
+    /// and the share of it. Winograd's algorithm needs fewer products than are written, so that the share can be above
+    /// 1; in int8 some layers are computed in bf16, which is half as fast.
     pub ceiling_gflop_per_s: f64,
     pub share_of_ceiling: f64,
     /// Of a file alone.
@@ -67,8 +67,8 @@ pub struct BenchFile {
     pub peak_bytes: Option<u64>,
 }
 
-/// Runs batches of pseudo-random pixels through the face network for at least `duration`, after one that warms up. The precision
-/// is the card's where none is given.
+/// Runs batches of pseudo-random pixels through the face network for at least `duration`, after one that warms up. The
+/// precision is the card's where none is given.
 pub fn bench_embed(
     set: &ModelSet,
     precision: Option<Precision>,

@@ -252,6 +252,9 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, BundleError> {
     let io = |source| BundleError::Io { path: path.into(), source };
     let mut bytes = Vec::new();
+    if !path.metadata().map_err(io)?.is_file() {
+        return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"))); // a pipe would be waited for
+    }
     File::open(path).map_err(io)?.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > limit {
         return Err(BundleError::TooLarge { path: path.into(), limit });

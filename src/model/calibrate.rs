@@ -1,6 +1,6 @@
-//! How far a reduced precision of a face network agrees with the reference, measured on faces; and, for int8, between which
-//! values activations lie on them. Agreement on faces that set the ranges says little of those to come: so it is measured on faces
-//! held out, in folds.
+//! How far a reduced precision of a face network agrees with the reference, measured on faces; and, for int8, between
+//! which values activations lie on them. Agreement on faces that set the ranges says little of those to come: so it is
+//! measured on faces held out, in folds.
 
 use std::num::NonZeroUsize;
 
@@ -17,14 +17,15 @@ use super::{
 };
 use crate::domain::Pixels;
 
-/// The floor of a class whose card names none: a cosine that moves the default model's descriptors by a tenth of their length.
+/// The floor of a class whose card names none: a cosine that moves the default model's descriptors by a tenth of their
+/// length.
 pub const FLOOR: f32 = 0.995;
 /// Fewer faces say next to nothing: the photos of the default model's package show 21.
 const LEAST_FACES: usize = 20;
 /// Faces that run together.
 const BATCH: usize = 8;
-/// Parts of the faces that are held out in turn. They are runs of neighbours, as faces of one photo, and photos of one person by their
-/// files' names, mostly stand beside each other: held out, they should be strangers to the rest.
+/// Parts of the faces that are held out in turn. They are runs of neighbours, as faces of one photo, and photos of one
+/// person by their files' names, mostly stand beside each other: held out, they should be strangers to the rest.
 const FOLDS: usize = 3;
 
 /// Why there is no measurement.
@@ -62,9 +63,9 @@ impl<'a> Faces<'a> {
     }
 }
 
-/// The class of `precision` with what was measured: the least cosine to the reference, and for int8 the ranges, which are of all faces.
-/// Its cosine is the least of those that each fold has with the ranges of the others, and all have with the ranges of all. The class
-/// serves where the cosine reaches `floor`.
+/// The class of `precision` with what was measured: the least cosine to the reference, and for int8 the ranges, which
+/// are of all faces. Its cosine is the least of those that each fold has with the ranges of the others, and all have
+/// with the ranges of all. The class serves where the cosine reaches `floor`.
 pub fn measure(
     bundle: &Bundle,
     precision: Precision,

@@ -1,15 +1,14 @@
 //! What a bundle promises: `model.toml`, the same format as the model cards in `models/`.
 
-use std::collections::BTreeMap;
+mod face;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{executor::Role, graph::MAX_NODES, input::Input, plan::ActivationRange, precision::Precision};
-use crate::domain::{
-    Alignment, Calibration, CalibrationError, CalibrationPoint, Fmr, MeasureName, QualityThresholds, Score, Template,
-    Threshold,
-};
+use crate::domain::CalibrationError;
+
+pub use self::face::{CalibrationTable, FaceContract, Metric, Published, TablePoint};
 
 /// The version of the format that this code reads and writes.
 pub const FORMAT: u32 = 1;
@@ -34,8 +33,20 @@ pub enum ContractError {
     Unknown(toml::de::Error),
     #[error("model.toml: {0}")]
     Value(&'static str),
+    #[error("model.toml, input: expected a square, in which arcface_112 places landmarks, got {width}x{height}")]
+    NotSquare { width: u32, height: u32 },
     #[error("model.toml, calibration: {0}")]
     Calibration(#[from] CalibrationError),
+    #[error(
+        "model.toml: the calibration was measured for other weights, whose digest is {of:?} (face.calibration.of); expected {digest}: \
+         remove [face.calibration], then `vultus evaluate` measures one for these"
+    )]
+    CalibrationOf { of: String, digest: String },
+    #[error(
+        "model.toml: the calibration does not say which weights it was measured for: expected face.calibration.of = \"{digest}\" if it \
+         was these, else no [face.calibration]; for the default model `vultus model fetch` writes it"
+    )]
+    CalibrationOfUnknown { digest: String },
     #[error("model.toml, quality: unknown measure {0:?}")]
     Measure(String),
 }
@@ -50,11 +61,13 @@ pub struct Contract {
     pub version: String,
     pub role: Role,
     pub summary: String,
+    /// What it serves in at first: f32. The others are held against it.
     pub precision: Precision,
     /// Others that it may serve in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub precisions: Vec<PrecisionClass>,
-    /// SHA-256, hexadecimal, of weights, graph and what of this contract changes outputs. In a card: what importing must give.
+    /// SHA-256, hexadecimal, of weights, graph and what of this contract changes outputs. In a card: what importing
+    /// must give.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     pub source: Source,
@@ -86,27 +99,20 @@ pub struct Source {
 pub struct Licence {
     /// SPDX expression.
     pub spdx: String,
-    /// What the weights may be used for.
-    #[serde(default, skip_serializing_if = "Terms::is_any")]
-    pub terms: Terms,
+    /// What the weights may be used for. Importing asks for it; bundles of before have none, and serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
     pub notes: String,
 }
 
 /// What weights may be used for, as far as this program heeds it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Terms {
     /// Whatever the licence says; nothing is held back.
-    #[default]
     Any,
     /// Research alone: they do not serve unless the operator's configuration says so.
     ResearchOnly,
-}
-
-impl Terms {
-    fn is_any(&self) -> bool {
-        *self == Self::Any
-    }
 }
 
 /// What the network gives for one image.
@@ -124,8 +130,8 @@ pub struct PrecisionClass {
     pub precision: Precision,
     /// The least cosine to the f32 output that is accepted.
     pub floor: f32,
-    /// The least cosine over `images`, where it was measured; of int8 on faces that were held out of the ranges, in turn. A class
-    /// below its floor, or not measured, does not serve.
+    /// The least cosine over `images`, where it was measured; of int8 on faces that were held out of the ranges, in
+    /// turn. A class below its floor, or not measured, does not serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f32>,
     /// Images behind it.
@@ -137,7 +143,8 @@ pub struct PrecisionClass {
     /// Of int8: between which values the inputs of convolutions lie, `[value, low, high]` each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<ActivationRange>,
-    /// The first digits of a digest over all that was measured and the bundle that it was measured on. Elsewhere it does not serve.
+    /// The first digits of a digest over all that was measured and the bundle that it was measured on. Elsewhere it
+    /// does not serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<String>,
 }
@@ -149,7 +156,8 @@ impl PrecisionClass {
         self
     }
 
-    /// Whether it was measured on the bundle of this digest, and is as it was then. That is no proof against who would forge it.
+    /// Whether it was measured on the bundle of this digest, and is as it was then. That is no proof against who would
+    /// forge it.
     pub fn is_of(&self, digest: &str) -> bool {
         self.measured.as_ref().is_some_and(|measured| *measured == self.digest_with(digest))
     }
@@ -165,86 +173,6 @@ impl PrecisionClass {
     pub fn serves(&self) -> bool {
         self.images > 0 && self.agreement.is_some_and(|agreement| agreement >= self.floor)
     }
-}
-
-/// How templates are compared. Score is `1 - d²/2` of the Euclidean distance d, in both cases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// As they are.
-    Euclidean,
-    /// Scaled to length 1 first: the score is then the cosine.
-    Cosine,
-}
-
-impl Metric {
-    /// The network's outputs as features to compare. All zeros stay: they have no direction.
-    pub fn features(self, mut outputs: Vec<f32>) -> Vec<f32> {
-        if self == Self::Cosine {
-            let length = outputs.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-            if length > 0.0 {
-                outputs.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
-            }
-        }
-        outputs
-    }
-}
-
-/// What belongs to a face network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FaceContract {
-    /// The bundles that find and align faces for this one.
-    pub detector: String,
-    pub landmarks: String,
-    pub alignment: Alignment,
-    pub metric: Metric,
-    /// The threshold that is customary for the network, as a distance and as a score.
-    pub customary_distance: f32,
-    pub customary_score: f32,
-    pub calibration: CalibrationTable,
-    /// The least accepted value of each measure, 0 to 100; those not named accept all.
-    pub quality: BTreeMap<String, u8>,
-}
-
-/// Thresholds by error rate, and where they come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CalibrationTable {
-    /// What was measured, and how little it proves.
-    pub source: String,
-    /// How rates below the measured ones were extrapolated.
-    pub tail: String,
-    pub mated_trials: u64,
-    pub non_mated_trials: u64,
-    pub non_mated_mean: f32,
-    pub non_mated_standard_deviation: f32,
-    /// Figures of others.
-    #[serde(default)]
-    pub published: Vec<Published>,
-    /// By falling FMR.
-    pub points: Vec<TablePoint>,
-}
-
-/// A figure that was published, not measured here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Published {
-    pub figure: String,
-    pub source: String,
-}
-
-/// One line of the table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TablePoint {
-    pub fmr: f64,
-    pub threshold: f32,
-    /// Non-mated comparisons behind it; 0: extrapolated.
-    pub trials: u64,
-    /// Share of mated comparisons below the threshold, where measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fnmr: Option<f64>,
 }
 
 /// What every format has.
@@ -307,6 +235,10 @@ impl Contract {
                 && class.agreement.is_none_or(cosine)
         };
         let rules = [
+            (
+                self.precision == Precision::F32,
+                "precision: expected f32; a reduced one serves as [[precisions]], which `vultus model calibrate` measures and writes",
+            ),
             (is_name(&self.name), "name: expected 1 to 64 characters of a-z 0-9 - _"),
             (self.digest.as_deref().is_none_or(is_sha256), "digest: expected 64 hexadecimal characters"),
             (is_sha256(&self.source.sha256), "source.sha256: expected 64 hexadecimal characters"),
@@ -323,54 +255,9 @@ impl Contract {
             return Err(ContractError::Value(fault));
         }
         match &self.face {
-            Some(face) => face.check(self.output.dimension),
+            Some(face) => face.check(self.output.dimension, &self.input),
             None => Ok(()),
         }
-    }
-}
-
-impl FaceContract {
-    fn check(&self, dimension: usize) -> Result<(), ContractError> {
-        let mapped = 1.0 - self.customary_distance * self.customary_distance / 2.0;
-        let rules = [
-            (dimension <= Template::MAX_DIMENSION, "output.dimension: a template has at most 4096 values"),
-            (is_name(&self.detector) && is_name(&self.landmarks), "face: detector and landmarks are names of bundles"),
-            ((mapped - self.customary_score).abs() < 1e-6, "face: customary_score must be 1 - customary_distance² / 2"),
-        ];
-        if let Some((_, fault)) = rules.into_iter().find(|(good, _)| !good) {
-            return Err(ContractError::Value(fault));
-        }
-        self.calibration()?;
-        self.quality_thresholds().map(|_| ())
-    }
-
-    pub fn calibration(&self) -> Result<Calibration, ContractError> {
-        let table = &self.calibration;
-        let rate = ContractError::Value("calibration: a rate is above 0 and at most 1, thresholds are finite");
-        let points: Option<Vec<_>> = (table.points.iter())
-            .map(|p| {
-                let threshold = Threshold::new(Score::new(p.threshold)?);
-                Some(CalibrationPoint { fmr: Fmr::new(p.fmr).ok()?, threshold, trials: p.trials })
-            })
-            .collect();
-        let spread = (table.non_mated_mean, table.non_mated_standard_deviation);
-        if !(spread.0.is_finite() && spread.1.is_finite() && spread.1 > 0.0) {
-            return Err(ContractError::Value("calibration: expected a mean and a positive standard deviation"));
-        }
-        Ok(Calibration::new(points.ok_or(rate)?, spread)?)
-    }
-
-    pub fn quality_thresholds(&self) -> Result<QualityThresholds, ContractError> {
-        let mut thresholds = QualityThresholds::default();
-        for (word, &least) in &self.quality {
-            let name = MeasureName::ALL.into_iter().find(|name| name.as_str() == word);
-            let name = name.ok_or_else(|| ContractError::Measure(word.chars().take(64).collect()))?;
-            if least > 100 {
-                return Err(ContractError::Value("quality: thresholds are 0 to 100"));
-            }
-            thresholds = thresholds.with(name, least);
-        }
-        Ok(thresholds)
     }
 }
 

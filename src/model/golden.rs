@@ -1,5 +1,5 @@
-//! Golden faces: drawn, nobody's, the same on every machine, and what the reference executor makes of them. A device that agrees
-//! with it may serve; one that no longer does may not.
+//! Golden faces: drawn, nobody's, the same on every machine, and what the reference executor makes of them. A device
+//! that agrees with it may serve; one that no longer does may not.
 
 use super::{
     bundle::Bundle,
@@ -74,8 +74,8 @@ pub enum SelfTestError {
 }
 
 impl Golden {
-    /// For every network, by the reference executor: one face for those that find and place, three for the one that embeds (a face,
-    /// the same dimmed, another), in this order.
+    /// For every network, by the reference executor: one face for those that find and place, three for the one that
+    /// embeds (a face, the same dimmed, another), in this order.
     ///
     /// # Errors
     /// When the reference executor does not run.
@@ -112,7 +112,8 @@ impl Golden {
     /// Runs the face network's golden faces on an executor, alone.
     ///
     /// # Errors
-    /// [`SelfTestError`] where an executor does not run, or differs from the reference by more than its precision explains.
+    /// [`SelfTestError`] where an executor does not run, or differs from the reference by more than its precision
+    /// explains.
     pub fn self_test(set: &ModelSet, executor: &mut dyn Executor) -> Result<(), SelfTestError> {
         let precision = set.card().precision;
         let golden = Self::of_network(set.bundle(Role::Embed), precision)?;
@@ -123,7 +124,8 @@ impl Golden {
         }
     }
 
-    /// The greatest difference from what is expected, in tolerances: at most 1 is right. Infinite for outputs of another shape.
+    /// The greatest difference from what is expected, in tolerances: at most 1 is right. Infinite for outputs of
+    /// another shape.
     pub fn deviation(&self, values: &[f32]) -> f32 {
         if values.len() != self.expected.len() {
             return f32::INFINITY;
@@ -164,11 +166,13 @@ impl Held {
 const SHARE_OF_F32: f32 = 1e-3;
 /// The most for any precision: outputs that differ so much have a cosine of about 0.995.
 const MOST: f32 = 0.1;
-/// In differences that the measured cosine says. Of the default model's golden faces the greatest are 0.8 of one in bf16 and 0.6 in int8.
+/// In differences that the measured cosine says. Of the default model's golden faces the greatest are 0.8 of one in
+/// bf16 and 0.6 in int8.
 const DIFFERENCES: f32 = 3.0;
 
-/// What rounding may do in the face network's precision, as a share of the largest value: a few times what it did where the card's
-/// agreement was measured. A cosine c says a difference of `sqrt(2 (1 - c))`, of the output's length, and about so of its largest value.
+/// What rounding may do in the face network's precision, as a share of the largest value: a few times what it did where
+/// the card's agreement was measured. A cosine c says a difference of `sqrt(2 (1 - c))`, of the output's length, and
+/// about so of its largest value.
 fn share_of(bundle: &Bundle, precision: Precision) -> f32 {
     if precision == Precision::F32 {
         return SHARE_OF_F32;

@@ -46,7 +46,8 @@ impl fmt::Display for Shape {
     }
 }
 
-/// Rows and columns added at each edge. The four may differ: TensorFlow's 'same' with stride 2 pads bottom and right alone.
+/// Rows and columns added at each edge. The four may differ: TensorFlow's 'same' with stride 2 pads bottom and right
+/// alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edges {

@@ -33,7 +33,7 @@ pub mod weights;
 
 pub use bundle::{Bundle, BundleError};
 pub use contract::{Contract, ContractError, Metric};
-pub use cpu::{CpuExecutor, CpuNetwork, methods};
+pub use cpu::{CpuExecutor, CpuNetwork, Held, held, methods};
 pub use device::{DeviceChoice, DeviceError};
 pub use executor::{ExecuteError, Executor, InputSize, Role};
 pub use golden::Golden;

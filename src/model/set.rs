@@ -5,8 +5,8 @@ use std::{num::NonZeroUsize, path::Path};
 use sha2::{Digest, Sha256};
 
 use super::{
-    bundle::{Bundle, BundleError},
-    contract::{ContractError, FaceContract, Metric, Terms, is_name},
+    bundle::{Bundle, BundleError, hex},
+    contract::{Contract, ContractError, FaceContract, Metric, Terms, is_name},
     cpu::CpuExecutor,
     detector,
     device::{DeviceChoice, DeviceError},
@@ -37,6 +37,8 @@ pub enum OpenError {
     Ranges(#[from] RangeError),
     #[error("the {} network needs {op}, which this executor does not do", role.as_str())]
     Unsupported { role: Role, op: &'static str },
+    #[error("the {} network needs {needs} MiB of memory for {what}, expected at most {most}", role.as_str())]
+    Memory { role: Role, what: &'static str, needs: u64, most: u64 },
     #[error("{}: the card has no measured agreement with f32 that reaches a floor (`precisions` in model.toml)", .0.as_str())]
     Agreement(Precision),
     #[error(
@@ -60,8 +62,6 @@ pub struct Card {
     pub alignment: Alignment,
     pub precision: Precision,
     pub metric: Metric,
-    /// The weights may serve only where the operator says so.
-    pub research_only: bool,
     pub calibration: Calibration,
     pub quality: QualityThresholds,
 }
@@ -115,6 +115,7 @@ impl ModelSet {
         let contract = face.contract();
         let missing = ContractError::Value("face: expected for the role embed, and for no other");
         let promise: &FaceContract = contract.face.as_ref().ok_or(missing)?;
+        promise.calibrated_for(&hex(face.digest()))?;
         let card = Card {
             name: contract.name.clone(),
             version: contract.version.clone(),
@@ -123,7 +124,6 @@ impl ModelSet {
             alignment: promise.alignment,
             precision: contract.precision,
             metric: promise.metric,
-            research_only: contract.licence.terms == Terms::ResearchOnly,
             calibration: promise.calibration()?,
             quality: promise.quality_thresholds()?,
         };
@@ -131,8 +131,8 @@ impl ModelSet {
         Ok(Self { detector, landmark, face, card, template_digest })
     }
 
-    /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared with
-    /// those of the first.
+    /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared
+    /// with those of the first.
     ///
     /// # Errors
     /// [`OpenError::Agreement`], [`OpenError::NotMeasured`].
@@ -163,12 +163,18 @@ impl ModelSet {
         }
     }
 
+    /// What is promised of those of the three that may serve only where the operator says so.
+    pub fn research_only(&self) -> impl Iterator<Item = &Contract> {
+        let contracts = [&self.face, &self.landmark, &self.detector].map(Bundle::contract).into_iter();
+        contracts.filter(|contract| contract.licence.terms == Some(Terms::ResearchOnly))
+    }
+
     pub fn card(&self) -> &Card {
         &self.card
     }
 
-    /// Covers all that makes templates comparable: face bundle, landmark bundle, alignment, precision class. The detector
-    /// is not in it: which faces are found does not change what is extracted from one.
+    /// Covers all that makes templates comparable: face bundle, landmark bundle, alignment, precision class. The
+    /// detector is not in it: which faces are found does not change what is extracted from one.
     pub fn template_digest(&self) -> ModelDigest {
         self.template_digest
     }
@@ -189,7 +195,8 @@ impl ModelSet {
         Ok(Box::new(CpuExecutor::new(self, precision, threads)?))
     }
 
-    /// For a server: executors that run batches at the same time, of one set of weights. On a CPU there is one for each of `threads`.
+    /// For a server: executors that run batches at the same time, of one set of weights. On a CPU there is one for each
+    /// of `threads`.
     pub fn executors(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Vec<Box<dyn Executor>>, OpenError> {
         device.check()?;
         let each = CpuExecutor::for_each_thread(self, self.card.precision, threads)?;

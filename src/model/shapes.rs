@@ -17,6 +17,8 @@ pub enum GraphError {
     Output(ValueId),
     #[error("node {node} ({op}): {fault}")]
     Node { node: usize, op: &'static str, fault: Fault },
+    #[error("step {step} ({action}, of {parts}): its weights are not finite once they are folded into each other")]
+    NotFinite { step: usize, action: String, parts: String },
     #[error("the input's shape {0} is empty or too large")]
     Input(Shape),
 }
@@ -51,8 +53,8 @@ pub enum Fault {
 }
 
 impl Graph {
-    /// Infers the shape of every value (value 0 first) and checks every operation and tensor on the way. What comes back
-    /// without an error, an executor can run without a check.
+    /// Infers the shape of every value (value 0 first) and checks every operation and tensor on the way. What comes
+    /// back without an error, an executor can run without a check.
     pub fn shapes(&self, weights: &Weights) -> Result<Vec<Shape>, GraphError> {
         if self.nodes.is_empty() || self.nodes.len() > MAX_NODES {
             return Err(GraphError::Nodes(self.nodes.len()));

@@ -72,6 +72,8 @@ pub enum Options {
     NullServer(super::serve::Options),
 }
 
+/// Images of a batch, at most.
+const MAX_BATCH: usize = 4096;
 /// Bytes of made-up vectors at most.
 const MAX_BYTES: usize = 64 << 30;
 
@@ -79,9 +81,16 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     match options {
         Options::Embed { batch, seconds, threads } => {
             let duration = Duration::try_from_secs_f64(*seconds).map_err(|e| format!("--seconds {seconds}: {e}"))?;
+            if batch.get() > MAX_BATCH {
+                return Err(format!("--batch {batch}: expected 1 to {MAX_BATCH}").into());
+            }
             let (device, threads) = (shared.device_choice()?, threads.unwrap_or_else(cores));
             let report = match shared.onnx_file() {
-                Some(file) => bench_file(file, shared.precision.unwrap_or(Precision::F32), *batch, threads, duration)?,
+                Some(file) => {
+                    let precision = shared.precision.unwrap_or(Precision::F32);
+                    let report = bench_file(file, precision, *batch, threads, duration);
+                    report.map_err(|e| format!("{}: {e}", file.display()))?
+                }
                 None => bench_embed(&shared.carded_model_set()?, shared.precision, device, *batch, threads, duration)?,
             };
             print(&report, shared.json)

@@ -18,8 +18,9 @@ use self::{
     faces::Person,
     story::{Story, Teller},
 };
-use super::{Failure, Outcome, Shared, input, scratch::Scratch, serve};
+use super::{Failure, Outcome, Shared, input, licence::Research, scratch::Scratch, serve};
 use crate::{
+    config::Config,
     domain::{Fmr, Score, Tail},
     model::fetch,
     seal::RootKey,
@@ -36,6 +37,8 @@ pub struct Options {
     /// Goes on serving until it is told to stop, so that the metrics can be looked at.
     #[arg(long)]
     stay: bool,
+    #[command(flatten)]
+    research: Research,
 }
 
 /// Says what goes on, unless the output is for a program.
@@ -69,7 +72,9 @@ async fn tell(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
 
     let home = Scratch::new_in(&std::env::temp_dir())?;
     let own = Shared { data: home.path().into(), models: Some(shared.models_dir()), ..shared.clone() };
-    let (serving, galleries) = serve::open(&client::config(options.faces.is_some())?, &own).await?;
+    shared.licensed_model_set(options.research)?; // nobody sees this server's configuration
+    let config = Config { research_only_models: options.research.allowed, ..client::config(options.faces.is_some())? };
+    let (serving, galleries) = serve::open(&config, &own).await?;
     let (address, metrics) = (serving.address()?, serving.metrics_address()?);
     narrator.say(&format!("Serving gRPC on {address}, metrics on http://{metrics}/metrics"));
     let (stop, stopped) = oneshot::channel::<()>();

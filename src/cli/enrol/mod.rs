@@ -19,6 +19,7 @@ pub(super) use self::plan::subject_of;
 use self::plan::{Item, Plan, SubjectFrom};
 use super::{
     Failure, Outcome, Shared, input,
+    licence::Research,
     report::{Refused, in_words},
 };
 use crate::{
@@ -37,6 +38,8 @@ pub struct Options {
     /// Takes all subjects from the files' names, or all from their folders.
     #[arg(long, value_enum)]
     subject_from: Option<SubjectFrom>,
+    #[command(flatten)]
+    research: Research,
 }
 
 /// What an enrolment did.
@@ -70,7 +73,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     if plan.items.is_empty() {
         return Err(nothing_to_enrol(&options.folder, &plan.refused).into()); // before a gallery is made for it
     }
-    super::runtime()?.block_on(enrol(&name, plan, shared))
+    super::runtime()?.block_on(enrol(&name, plan, options.research, shared))
 }
 
 fn nothing_to_enrol(folder: &Path, refused: &[Refused]) -> String {
@@ -82,11 +85,11 @@ fn nothing_to_enrol(folder: &Path, refused: &[Refused]) -> String {
     )
 }
 
-async fn enrol(name: &GalleryName, plan: Plan, shared: &Shared) -> Result<Outcome, Failure> {
+async fn enrol(name: &GalleryName, plan: Plan, research: Research, shared: &Shared) -> Result<Outcome, Failure> {
     let config = input::config(input::MANY_FILES)?;
     let root = shared.root_key()?;
     let galleries = shared.galleries(&root, &config)?; // before the model: another process may hold them
-    let pipeline = Arc::new(shared.pipeline(&root, &config)?);
+    let pipeline = Arc::new(shared.started(&shared.licensed_model_set(research)?, &root, &config)?);
     let gallery = galleries.get_or_create(name, pipeline.model(), pipeline.dimension()).await?;
 
     let mut report = Report {

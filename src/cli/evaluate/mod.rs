@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     domain::{Lane, Template, compare},
+    model::{Role, bundle::hex},
     pipeline::{FaceInput, ImageInput, Pipeline},
     seal::RootKey,
 };
@@ -67,16 +68,22 @@ struct Report {
     /// Mean and standard deviation of non-mated scores; none with fewer than two.
     non_mated_mean: Option<f64>,
     non_mated_standard_deviation: Option<f64>,
+    /// The digest of templates, as answers carry it.
     model: String,
+    /// The digest of the bundle: what `face.calibration.of` says of a table of these figures.
+    of: String,
 }
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let pairs = Pairs::open(&options.pairs).map_err(|e| format!("{}: {e}", options.pairs.display()))?;
-    let pipeline = shared.pipeline(&RootKey::random()?, &input::config(input::MANY_FILES)?)?;
+    // Whatever the licence: how often weights are right is research.
+    let models = shared.model_set()?;
+    let of = hex(models.bundle(Role::Embed).digest());
+    let pipeline = shared.started(&models, &RootKey::random()?, &input::config(input::MANY_FILES)?)?;
     let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
     let model = pipeline.model().to_string();
     let templates = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
-    let report = judge(&pairs, &templates, model)?;
+    let report = judge(&pairs, &templates, model, of)?;
     if shared.json {
         println!("{}", serde_json::to_string(&report)?)
     } else {
@@ -122,7 +129,7 @@ async fn extract(pipeline: &Pipeline, path: PathBuf, alignment: Alignment) -> Re
     }
 }
 
-fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String) -> Result<Report, Failure> {
+fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String, of: String) -> Result<Report, Failure> {
     let template = |number: usize| templates.get(number).and_then(|t| t.as_ref().ok());
     let mut trials = Vec::with_capacity(pairs.pairs.len());
     for pair in &pairs.pairs {
@@ -151,6 +158,7 @@ fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String) -
         non_mated_mean: spread.map(|(mean, _)| mean),
         non_mated_standard_deviation: spread.map(|(_, deviation)| deviation),
         model,
+        of,
     })
 }
 
@@ -167,4 +175,5 @@ fn print(report: &Report) {
     for Point { fmr, threshold, fnmr, trials } in &report.fnmr_at_fmr {
         println!("FNMR at FMR {fmr:<8.5} {:6.2} %  threshold {threshold:.4}, {trials} non-mated trials", 100.0 * fnmr);
     }
+    println!("of the model   {} (a card's face.calibration.of)", report.of);
 }

@@ -21,7 +21,8 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub struct CalibrateOptions {
-    /// Photos or crops of faces; by default the photos beside the models directory that `model fetch --photos` puts there.
+    /// Photos or crops of faces; by default the photos beside the models directory that `model fetch --photos` puts
+    /// there.
     #[arg(long)]
     faces: Option<PathBuf>,
     /// The least cosine to the reference that may serve; by default what the card says, else 0.995.

@@ -1,4 +1,4 @@
-//! `vultus model check`: every network opens, agrees with the reference executor in every precision that its card lets it serve in,
+//! `vultus model check`: every network of a model opens, agrees with the reference executor in every precision that its card lets it serve in,
 //! and the chosen model runs.
 
 use std::{num::NonZeroUsize, path::Path};
@@ -8,13 +8,14 @@ use serde_json::json;
 
 use super::{
     super::{Failure, Outcome, Shared, input, open::cores, runtime},
-    lines, print,
+    Line, line, print,
 };
 use crate::{
     model::{
         Bundle, OpenError, Precision, Role,
         bare::Bare,
         contract::PrecisionClass,
+        list,
         parity::{Agreement, ParityError, Shown, parity, parity_of_class},
     },
     seal::RootKey,
@@ -128,8 +129,8 @@ fn check_file(shared: &Shared, file: &Path, images: NonZeroUsize) -> Result<Outc
 }
 
 fn check_bundles(shared: &Shared, images: NonZeroUsize) -> Result<Outcome, Failure> {
-    let dir = shared.models_dir();
-    let lines = lines(&dir)?;
+    let (dir, name) = shared.model_place();
+    let lines: Vec<Line> = served_with(&dir, name).iter().map(|name| line(&dir, list::check(&dir, name))).collect();
     let faults = lines.iter().filter(|line| line.listed.fault.is_some()).count();
     let compared: Vec<Compared> = (lines.iter().filter(|line| line.listed.fault.is_none()))
         .map(|line| Compared::of_bundle(&dir.join(&line.listed.name), line.listed.name.clone(), images))
@@ -151,6 +152,15 @@ fn check_bundles(shared: &Shared, images: NonZeroUsize) -> Result<Outcome, Failu
     }
     let good = faults == 0 && compared.iter().all(Compared::good) && tested.is_ok();
     Ok(if good { Outcome::Good } else { Outcome::Negative })
+}
+
+/// The model and those that it is served with, as far as it says.
+fn served_with(dir: &Path, name: &str) -> Vec<String> {
+    let face = Bundle::open(&dir.join(name)).ok().and_then(|bundle| bundle.contract().face.clone());
+    [Some(name.into()), face.as_ref().map(|f| f.landmarks.clone()), face.map(|f| f.detector)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn self_test(shared: &Shared) -> Result<(), Failure> {

@@ -13,11 +13,11 @@ use super::super::{Failure, Outcome, Shared, open::cores};
 use crate::{
     domain::Pixels,
     model::{
-        Bundle, Contract, Precision,
+        Bundle, BundleError, Contract, Precision,
         bare::Bare,
         bundle::{hex, read},
         contract::MAX_CARD,
-        import,
+        import::{self, ImportError},
     },
 };
 
@@ -87,8 +87,20 @@ pub fn run(options: &RunOptions, shared: &Shared) -> Result<Outcome, Failure> {
 pub fn import_with_card(file: &Path, card: &Path, shared: &Shared) -> Result<Outcome, Failure> {
     let text = read(card, MAX_CARD)?;
     let card = Contract::parse(&String::from_utf8_lossy(&text)).map_err(|e| format!("{}: {e}", card.display()))?;
-    let imported = import::import(file, card).map_err(|e| format!("{}: {e}", file.display()))?;
-    let folder = imported.write(&shared.models_dir())?;
+    let imported = import::import(file, card).map_err(|e| match e {
+        // These name the file themselves.
+        ImportError::Bundle(e @ (BundleError::Io { .. } | BundleError::TooLarge { .. })) => e.to_string(),
+        e => format!("{}: {e}", file.display()),
+    })?;
+    let models = shared.models_dir();
+    let (imported, lost) = import::with_measured(imported, &models)?;
+    for precision in lost {
+        eprintln!(
+            "{}: what was measured of it on other weights is dropped: `vultus model calibrate`",
+            precision.as_str()
+        );
+    }
+    let folder = imported.write(&models)?;
     report(&imported, &folder, shared);
     Ok(Outcome::Good)
 }

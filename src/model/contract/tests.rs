@@ -34,3 +34,21 @@ fn a_word_that_is_not_known_may_be_a_newer_programs() {
     }
     assert!(matches!(fault("version = \"", "version = 1 # \""), ContractError::Toml(_)));
 }
+
+#[test]
+fn what_was_not_measured_is_no_first_precision() {
+    for precision in ["bf16", "int8"] {
+        let refused = fault("precision = \"f32\"", &format!("precision = \"{precision}\"")).to_string();
+        assert!(refused.contains("precision: expected f32; a reduced one serves as [[precisions]]"), "{refused}");
+    }
+}
+
+#[test]
+fn landmarks_are_placed_in_squares_alone() {
+    let arcface = CARD.replacen("dlib_square_padded", "arcface_112", 1);
+    assert!(Contract::parse(&arcface).is_ok());
+    let refused = Contract::parse(&arcface.replacen("height = 150", "height = 112", 1)).unwrap_err().to_string();
+    assert!(refused.contains("expected a square") && refused.contains("150x112"), "{refused}");
+    // Other alignments go by a rectangle.
+    assert!(Contract::parse(&CARD.replacen("height = 150", "height = 112", 1)).is_ok());
+}

@@ -1,5 +1,5 @@
-//! What this machine can do at most: products on registers alone or, where there is no instruction for them, tiles whose factors never
-//! leave the first cache.
+//! What this machine can do at most: products on registers alone or, where there is no instruction for them, tiles
+//! whose factors never leave the first cache.
 
 use std::{
     num::NonZeroUsize,

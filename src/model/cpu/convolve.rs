@@ -1,7 +1,7 @@
 //! Dense convolutions: tiles of output pixels with panels of channels, and all that follows them in the same pass.
 //!
-//! A tile's pixels are read in place where they lie in one run inside of the image, and gathered where they do not. Sums
-//! run over lines of channels in, then places of the kernel, then channels: in the same order for every tile.
+//! A tile's pixels are read in place where they lie in one run inside of the image, and gathered where they do not.
+//! Sums run over lines of channels in, then places of the kernel, then channels: in the same order for every tile.
 
 use super::{
     epilogue::{Epilogue, Finish},
@@ -99,10 +99,29 @@ impl Dense {
     }
 
     fn chunks(&self) -> usize {
-        match self.interleaved {
-            true => self.window.height,
-            false => self.window.height * self.window.width * self.lines_in(),
-        }
+        chunks(self.window, self.shape, self.interleaved, self.each())
+    }
+
+    /// Lines that a thread's [`Scratch`] grows to, with `images` that run together.
+    pub fn scratch(
+        window: Window,
+        [shape, out]: [Shape; 2],
+        interleaved: bool,
+        factors: Factors,
+        images: usize,
+    ) -> usize {
+        let chunks = chunks(window, shape, interleaved, factors.each());
+        let (tiles, across) = (tiles(chunks), (TILE - 1) * window.stride + window.width);
+        let pixels = (tiles * TILE).min(images * area(out));
+        let gathered = match interleaved {
+            true => tiles * (window.height * across * shape.channels).div_ceil(LANES),
+            // Pixels of such a window lie side by side.
+            false if window == Window::square(1, 1) => 0,
+            false => pixels * chunks,
+        };
+        let rounded = if factors == Factors::F32 { 0 } else { images * area(shape) * blocks(shape.channels) };
+        let located = (tiles * chunks * size_of::<Chunk>()).div_ceil(size_of::<Line>());
+        gathered + located + pixels * PANEL + rounded.div_ceil(factors.each())
     }
 
     /// Floats from pixel to pixel of a tile.
@@ -145,7 +164,7 @@ impl Dense {
 
     fn compute(&self, level: Level, scratch: &mut Scratch, mut part: Part<'_>) {
         let chunks = self.chunks();
-        let tiles = (GROUP_LINES / (chunks * TILE)).clamp(2, GROUP_TILES);
+        let tiles = tiles(chunks);
         // Tiles of nearly equal size: none is left with one pixel.
         let range = part.pixels.clone();
         let line = if self.interleaved { self.out.width } else { range.len() };
@@ -289,6 +308,19 @@ impl Dense {
             at: (first + row * pitch) as u32,
         }));
     }
+}
+
+/// Runs of a pixel's values that lie side by side.
+fn chunks(window: Window, shape: Shape, interleaved: bool, each: usize) -> usize {
+    match interleaved {
+        true => window.height,
+        false => window.height * window.width * blocks(shape.channels).div_ceil(each),
+    }
+}
+
+/// Tiles of a group, by their chunks.
+fn tiles(chunks: usize) -> usize {
+    (GROUP_LINES / (chunks * TILE)).clamp(2, GROUP_TILES)
 }
 
 /// The places of a window of `kernel` that lie inside of `size`, when it starts at `start` of the padded image.

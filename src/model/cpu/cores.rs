@@ -1,12 +1,12 @@
 //! The core that an executor's thread keeps to.
 //!
-//! Threads that are left to the system meet on one core now and then, while the other runs what may wait: to the system a core with
-//! nothing but idle work is not free enough to move a thread to it.
+//! Threads that are left to the system meet on one core now and then, while the other runs what may wait: to the system
+//! a core with nothing but idle work is not free enough to move a thread to it.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// A core for each of so many threads, where the process may use exactly so many: all of a small machine, or those that a container
-/// was given for itself. Where it may use more, which of them are others' can't be known: then none.
+/// A core for each of so many threads, where the process may use exactly so many: all of a small machine, or those that
+/// a container was given for itself. Where it may use more, which of them are others' can't be known: then none.
 pub fn for_each(threads: usize) -> impl Iterator<Item = Option<usize>> {
     let mine = sched_getaffinity(None).ok().filter(|mine| mine.count() as usize == threads);
     let cores = mine.into_iter().flat_map(|mine| (0..CpuSet::MAX_CPU).filter(move |core| mine.is_set(*core)));

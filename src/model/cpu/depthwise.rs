@@ -1,5 +1,5 @@
-//! Convolutions in groups, f32, a block of channels out at a time. Depthwise ones, a channel for itself, go over tiles of
-//! pixels with the sums in registers; all others are rare, and plain.
+//! Convolutions in groups, f32, a block of channels out at a time. Depthwise ones, a channel for itself, go over tiles
+//! of pixels with the sums in registers; all others are rare, and plain.
 //!
 //! Sums run over rows, columns and channels in, in the same order for every pixel.
 
@@ -84,8 +84,8 @@ impl Depthwise {
         }
     }
 
-    /// N pixels of a line, from the rows and columns of the kernel that lie inside of the image. `residual` and `y` are the
-    /// line's.
+    /// N pixels of a line, from the rows and columns of the kernel that lie inside of the image. `residual` and `y` are
+    /// the line's.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)] // a struct of them would be made and taken apart in the same loop
     fn tile<V: Vector, const N: usize, const S: usize>(

@@ -125,18 +125,19 @@ pub fn pack(
 ) -> (Vec<Line>, Option<Whole>) {
     let (taps, channels, out) = (c.window.height * c.window.width, shape.channels, c.bias.len());
     // Where in a filter the values of each step stand.
-    let steps = if interleaved { steps_of_rows(c, channels, factors) } else { steps_of_lines(taps, channels, factors) };
-    let mut packed = vec![Line::ZERO; blocks(out) * steps.len()];
+    let places = if interleaved { places_of_rows(c, channels, factors) } else { places_of_lines(c, channels, factors) };
+    let steps = places.len() / factors.each();
+    let mut packed = vec![Line::ZERO; blocks(out) * steps];
     let whole = range.filter(|_| factors == Factors::Int8).map(Bytes::new);
     let (mut more, mut step_out) = (Vec::new(), Vec::new());
     for (o, filter) in c.weight.chunks_exact(taps * channels).enumerate() {
         let panel = o / (LANES * PANEL);
         let width = PANEL.min(blocks(out) - panel * PANEL);
-        let lines = packed[panel * PANEL * steps.len()..].iter_mut().skip(o / LANES % PANEL).step_by(width);
+        let lines = packed[panel * PANEL * steps..].iter_mut().skip(o / LANES % PANEL).step_by(width);
         let (bytes, step_of_weights) = if factors == Factors::Int8 { bytes_of(filter) } else { (vec![], 1.0) };
-        for (line, step) in lines.zip(&steps) {
+        for (line, step) in lines.zip(places.chunks_exact(factors.each())) {
             // Channels that are not there have no value.
-            let place = |at: usize| step.get(at).copied().unwrap_or(usize::MAX);
+            let place = |at: usize| step.get(at).copied().unwrap_or(NOWHERE);
             let value = |at: usize| filter.get(place(at)).copied().unwrap_or(0.0);
             line.0[o % LANES] = match factors {
                 Factors::F32 => value(0),
@@ -172,40 +173,52 @@ fn bytes_of(filter: &[f32]) -> (Vec<i8>, f32) {
     (bytes, step)
 }
 
+/// Steps of a sum: what a channel out has of weights, in lines.
+pub fn steps(c: &Convolution, channels: usize, interleaved: bool, factors: Factors) -> usize {
+    let (taps, each) = (c.window.height * c.window.width, factors.each());
+    match (interleaved, factors) {
+        (true, _) => c.window.height * (c.window.width * channels).div_ceil(each),
+        (false, Factors::Int8) => taps * blocks(channels) * (LANES / each),
+        (false, _) => taps * channels.div_ceil(each),
+    }
+}
+
+/// A channel that is not there.
+const NOWHERE: usize = usize::MAX;
+
 /// Rows of the kernel, as they lie in an interleaved image.
-fn steps_of_rows(c: &Convolution, channels: usize, factors: Factors) -> Vec<Vec<usize>> {
-    let taps = c.window.height * c.window.width;
-    let mut steps = Vec::new();
+fn places_of_rows(c: &Convolution, channels: usize, factors: Factors) -> Vec<usize> {
+    let (taps, each) = (c.window.height * c.window.width, factors.each());
+    let mut places = Vec::with_capacity(each * steps(c, channels, true, factors));
     for row in 0..c.window.height {
         let taps_of_row = row * c.window.width..(row + 1) * c.window.width;
-        let places: Vec<usize> = taps_of_row.flat_map(|tap| (0..channels).map(move |c| c * taps + tap)).collect();
-        steps.extend(places.chunks(factors.each()).map(<[usize]>::to_vec));
+        places.extend(taps_of_row.flat_map(|tap| (0..channels).map(move |c| c * taps + tap)));
+        places.resize(places.len().next_multiple_of(each), NOWHERE);
     }
-    steps
+    places
 }
 
 /// Lines of channels, each at every place of the kernel.
-fn steps_of_lines(taps: usize, channels: usize, factors: Factors) -> Vec<Vec<usize>> {
-    let mut steps = Vec::new();
-    let each = factors.each();
+fn places_of_lines(c: &Convolution, channels: usize, factors: Factors) -> Vec<usize> {
+    let (taps, each) = (c.window.height * c.window.width, factors.each());
+    let mut places = Vec::with_capacity(each * steps(c, channels, false, factors));
     for from in (0..channels).step_by(each * LANES) {
         let lines = blocks(channels - from).min(each);
         for tap in 0..taps {
-            // Channels beyond the last have no place.
-            let place = |channel: usize| if channel < channels { channel * taps + tap } else { usize::MAX };
+            let place = |channel: usize| if channel < channels { channel * taps + tap } else { NOWHERE };
             match factors {
-                Factors::Int8 => steps.extend((0..LANES / 4 * lines).map(|step| {
+                Factors::Int8 => places.extend((0..LANES / 4 * lines).flat_map(|step| {
                     let first = from + step % lines * LANES + step / lines * 4;
-                    (first..first + 4).map(place).collect()
+                    (first..first + 4).map(place)
                 })),
                 _ => {
-                    let line: Vec<usize> = (from..channels.min(from + each * LANES)).map(place).collect();
-                    steps.extend(line.chunks(each).map(<[usize]>::to_vec));
+                    places.extend((from..channels.min(from + each * LANES)).map(place));
+                    places.resize(places.len().next_multiple_of(each), NOWHERE);
                 }
             }
         }
     }
-    steps
+    places
 }
 
 #[cfg(test)]
@@ -287,6 +300,10 @@ mod tests {
             for (at, v) in x.iter().enumerate() {
                 let (image, channel, pixel) = (at / area(shape) / channels, at / area(shape) % channels, at % area(shape));
                 lines[(channel / LANES * n + image) * area(shape) + pixel].0[channel % LANES] = *v;
+            }
+            for (interleaved, factors) in [(true, Factors::F32), (true, Factors::Bf16), (false, Factors::F32), (false, Factors::Bf16), (false, Factors::Int8)] {
+                let packed = pack(&c, shape, interleaved, factors, Some(&range)).0.len();
+                prop_assert_eq!(packed, blocks(outs) * steps(&c, channels, interleaved, factors));
             }
             let dense = Dense::new(&c, shape, out, false, Factors::Int8, Some(&range));
             let pixels = n * area(out);

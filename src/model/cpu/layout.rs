@@ -70,7 +70,8 @@ pub fn to_planes(x: &[Line], shape: Shape, n: usize) -> Vec<f32> {
     y
 }
 
-/// Two values rounded to bf16, to the nearest and then to even, the first in the low half: bits in the place of a float.
+/// Two values rounded to bf16, to the nearest and then to even, the first in the low half: bits in the place of a
+/// float.
 #[inline(always)]
 pub fn pair_of_bf16(low: f32, high: f32) -> f32 {
     let round = |v: f32| {

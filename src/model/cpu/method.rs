@@ -13,8 +13,8 @@ use crate::model::{
     precision::Precision,
 };
 
-/// Of the cost of bf16 by Winograd's algorithm, what bytes written out may cost in its place: as measured, such layers take
-/// a tenth longer, and read a sixth of the weights.
+/// Of the cost of bf16 by Winograd's algorithm, what bytes written out may cost in its place: as measured, such layers
+/// take a tenth longer, and read a sixth of the weights.
 const BYTES_MAY_COST: f64 = 1.3;
 
 /// How a dense convolution is computed.
@@ -47,8 +47,8 @@ pub fn interleaves(plan: &Plan) -> bool {
         })
 }
 
-/// The method of each step; `None` for what is no dense convolution. In int8 what does not pay with bytes is computed in
-/// bf16, where the level has it, else in f32.
+/// The method of each step; `None` for what is no dense convolution. In int8 what does not pay with bytes is computed
+/// in bf16, where the level has it, else in f32.
 pub fn methods(plan: &Plan, level: Level, precision: Precision) -> Vec<Option<Method>> {
     let interleaved = interleaves(plan);
     let rest = if precision != Precision::F32 && level.has_bf16() { Factors::Bf16 } else { Factors::F32 };
@@ -72,8 +72,9 @@ pub fn methods(plan: &Plan, level: Level, precision: Precision) -> Vec<Option<Me
     plan.steps.iter().map(method).collect()
 }
 
-/// Whether bytes pay: wherever Winograd's algorithm does not, and where it gains little. What a shortcut reads as well is the
-/// sum of all blocks before: it is spread more widely than a byte says well, and stays as it is where that costs nothing.
+/// Whether bytes pay: wherever Winograd's algorithm does not, and where it gains little. What a shortcut reads as well
+/// is the sum of all blocks before: it is spread more widely than a byte says well, and stays as it is where that costs
+/// nothing.
 fn pays(c: &Convolution, out: Shape, shared: bool) -> bool {
     match Winograd::cost_in_bf16(c, out) {
         Some(cost) => !shared && Winograd::cost_in_bytes(c, out) <= BYTES_MAY_COST * cost,

@@ -1,9 +1,9 @@
-//! The executor for CPUs, in f32 and, for the face network, bf16 and int8: factors are rounded, sums are f32 or exact, and all else
-//! stays f32.
+//! The executor for CPUs, in f32 and, for the face network, bf16 and int8: factors are rounded, sums are f32 or exact,
+//! and all else stays f32.
 //!
 //! Activations lie in lines of 16 channels ([`layout`]); convolutions are tiles of pixels times panels of channels
-//! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile, so
-//! an image alone and among others gives the same bits.
+//! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile,
+//! so an image alone and among others gives the same bits.
 
 pub mod calibrate;
 mod ceiling;
@@ -14,6 +14,7 @@ mod epilogue;
 mod factors;
 mod kernels;
 mod layout;
+mod memory;
 mod method;
 mod network;
 mod ops;
@@ -24,7 +25,7 @@ mod winograd;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
-pub use self::ceiling::ceiling;
+pub use self::{ceiling::ceiling, memory::Held};
 use self::{
     kernels::Level,
     network::{Network, Workspace},
@@ -67,8 +68,8 @@ impl CpuExecutor {
         Ok(Self { networks, threads: Share::of_all(Threads::of_one(threads)?), core: None })
     }
 
-    /// As many as there are `threads`, of one set of weights. Each computes on its caller's thread; while others rest it has theirs
-    /// as well.
+    /// As many as there are `threads`, of one set of weights. Each computes on its caller's thread; while others rest
+    /// it has theirs as well.
     pub fn for_each_thread(
         set: &ModelSet,
         precision: Precision,
@@ -133,6 +134,11 @@ pub fn methods(plan: &Plan, precision: Precision) -> Vec<Option<&'static str>> {
     methods.into_iter().map(|method| method.map(method::Method::name)).collect()
 }
 
+/// What the plan's network holds in memory on this machine.
+pub fn held(plan: &Plan, precision: Precision) -> Held {
+    Held::of(plan, Level::best(), precision)
+}
+
 /// One network alone, as it came from a file.
 pub struct CpuNetwork {
     network: Prepared,
@@ -185,6 +191,7 @@ struct Prepared {
 impl Prepared {
     fn new(role: Role, plan: Plan, input: &Input, precision: Precision, level: Level) -> Result<Self, OpenError> {
         let size = InputSize { width: input.width, height: input.height };
+        memory::Held::of(&plan, level, precision).check(role)?;
         let network = Network::new(plan, level, precision).map_err(|op| OpenError::Unsupported { role, op })?;
         Ok(Self { size, input: input.clone(), network })
     }

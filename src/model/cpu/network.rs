@@ -10,6 +10,7 @@ use super::{
     epilogue::slopes,
     kernels::{Factors, Level, Pass, TILE, Vector},
     layout::{LANES, Line, area, blocks, floats, floats_mut, from_interleaved, lines, per_channel, to_planes},
+    memory,
     method::{self, Method},
     ops::{self, Slide},
     winograd::Winograd,
@@ -19,15 +20,6 @@ use crate::model::{
     plan::{Action, ActivationRange, Arena, Plan},
     precision::Precision,
 };
-
-/// Bytes of the largest activation of the images that run together, at most, unless one image alone has more.
-const MAX_ACTIVATION: usize = 4 << 20;
-/// The same for a network of more than [`MANY_WEIGHTS`]: these come from memory once for all images that run together.
-const MAX_ACTIVATION_OF_LARGE: usize = 8 << 20;
-/// Weights that do not stay in a common L3 cache once they are packed.
-const MANY_WEIGHTS: usize = 8 << 20;
-/// Images that run together, at most.
-const MAX_TOGETHER: usize = 64;
 
 /// What a layer does.
 enum Layer {
@@ -93,7 +85,7 @@ pub struct Workspace {
 }
 
 impl Network {
-    /// The error names what this executor does not do.
+    /// The error names what this executor does not do. [`memory::Held`] was checked.
     pub fn new(plan: Plan, level: Level, precision: Precision) -> Result<Self, &'static str> {
         match precision {
             Precision::Bf16 if !level.has_bf16() => return Err("bf16 on a processor without AVX512_BF16"),
@@ -105,13 +97,10 @@ impl Network {
         let (interleaved, methods) = (method::interleaves(&plan), method::methods(&plan, level, precision));
         let range_of: HashMap<ValueId, ActivationRange> =
             plan.ranges.iter().map(|range| (range.value, *range)).collect();
-        let large = plan.steps.iter().map(|step| step.action.parameters()).sum::<usize>() > MANY_WEIGHTS;
+        let Arena { slot_of, slots } = memory::arena(&plan.steps, &plan.shapes, interleaved);
+        let together = memory::together(&plan, &slots);
         let Plan { steps, shapes, output, .. } = plan;
         let input = shapes[0];
-        let Arena { slot_of, slots } = Arena::new(&steps, shapes.len(), |id| match id {
-            0 if interleaved => shapes[0].channels * area(shapes[0]) / LANES + 1,
-            id => lines(shapes[id]),
-        });
         // Only values that fusing removed have no slot, and no step reads those.
         let place = |id: usize| slot_of[id].unwrap_or_default();
         let mut layers = Vec::with_capacity(steps.len());
@@ -156,9 +145,6 @@ impl Network {
             let inputs = step.inputs.iter().map(|&id| place(id)).collect();
             layers.push(Placed { layer, shape, out, inputs, output: place(step.output), watched });
         }
-        let largest = slots.iter().max().map_or(1, |lines| lines * size_of::<Line>());
-        let most = if large { MAX_ACTIVATION_OF_LARGE } else { MAX_ACTIVATION };
-        let together = (most / largest.max(1)).clamp(1, MAX_TOGETHER);
         let (output, output_slot) = (shapes[output], place(output));
         Ok(Self { level, layers, input, interleaved, output, output_slot, slots, together })
     }
@@ -167,8 +153,8 @@ impl Network {
         self.input.channels * area(self.input)
     }
 
-    /// Outputs of n images, one after the other; each in the order channel, row, column. `fill` writes the input: image,
-    /// row, column, channel. `threads` share the work; they are those of the current pool.
+    /// Outputs of n images, one after the other; each in the order channel, row, column. `fill` writes the input:
+    /// image, row, column, channel. `threads` share the work; they are those of the current pool.
     pub fn run(&self, work: &mut Workspace, n: usize, threads: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
         self.run_watched(work, n, threads, fill, |_, _| {})
     }

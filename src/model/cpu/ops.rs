@@ -103,8 +103,8 @@ impl Slide {
         }
     }
 
-    /// For every output pixel: `each(sum, place in the window, line there)` for every place that lies inside of the image,
-    /// in order, then `last(sum, its number)`. Sums start as `first`.
+    /// For every output pixel: `each(sum, place in the window, line there)` for every place that lies inside of the
+    /// image, in order, then `last(sum, its number)`. Sums start as `first`.
     #[inline(always)]
     fn run<V: Vector>(
         &self,

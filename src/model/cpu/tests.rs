@@ -70,7 +70,8 @@ fn network(input: Shape, choices: &[(u8, u8)], seed: u64) -> (Graph, Weights) {
             _ if size % 3 == 1 => Op::Flatten,
             _ => Op::FullyConnected { weight: tensor("w", &[out, channels]), bias },
         };
-        // An addition takes an earlier value of the same shape where there is one; a product may take factors of channels.
+        // An addition takes an earlier value of the same shape where there is one; a product may take factors of
+        // channels.
         let shapes = graph.shapes(&weights).unwrap_or(vec![input]);
         let inputs = match op {
             Op::Add => vec![graph.output, shapes.iter().position(|&shape| shape == x).unwrap_or(graph.output)],
@@ -110,23 +111,23 @@ proptest! {
         let count = channels * height * width;
         let images: Vec<Vec<f32>> = (0..n).map(|i| noise(count, seed ^ (i as u64) << 32)).collect();
         for level in Level::available() {
-        let network = Network::new(Plan::new(&graph, &weights).unwrap(), level, Precision::F32).unwrap();
-        let run = |x: &[f32], n, threads| {
-            network.run(&mut Workspace::default(), n, threads, |input| input.copy_from_slice(x))
-        };
-        let batched = run(&images.concat(), n, 1);
-        let each = batched.len() / n;
-        for (image, batched) in images.iter().zip(batched.chunks_exact(each)) {
-            let x = Tensor::from_slice(image, (1, height, width, channels), &Device::Cpu).unwrap();
-            let expected = interpret(&graph, &weights, x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()).unwrap();
-            prop_assert_eq!(batched.len(), expected.len());
-            let largest = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
-            for (got, expected) in batched.iter().zip(&expected) {
-                prop_assert!((got - expected).abs() <= 1e-5 * largest, "{} {} in\n{}", got, expected, graph);
+            let network = Network::new(Plan::new(&graph, &weights).unwrap(), level, Precision::F32).unwrap();
+            let run = |x: &[f32], n, threads| {
+                network.run(&mut Workspace::default(), n, threads, |input| input.copy_from_slice(x))
+            };
+            let batched = run(&images.concat(), n, 1);
+            let each = batched.len() / n;
+            for (image, batched) in images.iter().zip(batched.chunks_exact(each)) {
+                let x = Tensor::from_slice(image, (1, height, width, channels), &Device::Cpu).unwrap();
+                let expected = interpret(&graph, &weights, x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()).unwrap();
+                prop_assert_eq!(batched.len(), expected.len());
+                let largest = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+                for (got, expected) in batched.iter().zip(&expected) {
+                    prop_assert!((got - expected).abs() <= 1e-5 * largest, "{} {} in\n{}", got, expected, graph);
+                }
+                prop_assert!(run(image, 1, 1) == batched, "alone differs from batched");
+                prop_assert!(run(image, 1, 3) == batched, "one thread differs from three");
             }
-            prop_assert!(run(image, 1, 1) == batched, "alone differs from batched");
-            prop_assert!(run(image, 1, 3) == batched, "one thread differs from three");
-        }
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Who computes. An executor that has all threads cuts its batches into a part for each. Executors that share them compute on their
-//! callers' threads, each its own batch: none waits for another, however the system divides the cores. While many rest, one
-//! shares its images among some of their threads, too.
+//! Who computes. An executor that has all threads cuts its batches into a part for each. Executors that share them
+//! compute on their callers' threads, each its own batch: none waits for another, however the system divides the cores.
+//! While many rest, one shares its images among some of their threads, too.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -66,8 +66,9 @@ impl Share {
         }
     }
 
-    /// Half of the `resting` executors lend their threads; the others stay for who comes meanwhile. So two cores share nothing: they
-    /// gained a tenth of the time while nothing else went on, and with other work waited for each other at every layer.
+    /// Half of the `resting` executors lend their threads; the others stay for who comes meanwhile. So two cores share
+    /// nothing: they gained a tenth of the time while nothing else went on, and with other work waited for each other
+    /// at every layer.
     pub fn run(
         &mut self,
         prepared: &Prepared,

@@ -1,6 +1,6 @@
 //! A node's attributes. Each is asked for by the operator that knows it; one that nobody asked for is refused.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::HashSet};
 
 use super::{
     proto::{AttributeProto, NodeProto, TensorProto, attribute_proto::AttributeType},
@@ -30,6 +30,19 @@ impl<'a> Attributes<'a> {
 
     pub fn int(&self, name: &'static str, default: i64) -> Result<i64, String> {
         Ok(self.get(name, AttributeType::Int)?.map_or(default, |a| a.i))
+    }
+
+    /// `None` where it is not there; infinite ones are let through.
+    pub fn float_or_none(&self, name: &'static str) -> Result<Option<f32>, String> {
+        match self.get(name, AttributeType::Float)?.map(|a| a.f) {
+            Some(value) if value.is_nan() => Err(format!("attribute {name} is no number")),
+            value => Ok(value),
+        }
+    }
+
+    /// `None` where it is not there.
+    pub fn int_or_none(&self, name: &'static str) -> Result<Option<i64>, String> {
+        Ok(self.get(name, AttributeType::Int)?.map(|a| a.i))
     }
 
     pub fn float(&self, name: &'static str, default: f32) -> Result<f32, String> {
@@ -74,6 +87,10 @@ impl<'a> Attributes<'a> {
 
     /// To be called last.
     pub fn no_others(&self) -> Result<(), String> {
+        let mut names = HashSet::new();
+        if let Some(twice) = self.all.iter().find(|a| !names.insert(a.name.as_str())) {
+            return Err(format!("attribute {:?} is there twice", shorten(&twice.name)));
+        }
         let asked = self.asked.borrow();
         match self.all.iter().find(|a| !asked.contains(&a.name.as_str())) {
             None => Ok(()),

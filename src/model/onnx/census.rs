@@ -1,4 +1,5 @@
-//! Counts what a file would make in memory before it is decoded: two bytes of protobuf can become a message of hundreds.
+//! Counts what a file would make in memory before it is decoded: two bytes of protobuf can become a message of
+//! hundreds.
 
 use super::OnnxError;
 

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::model::weights::{MAX_ELEMENTS, MAX_RANK, Weight, Weights};
 
+/// Why a number that holds the batch's size is refused.
+pub const OF_THE_BATCH: &str = "it takes the batch's size, which is not known: that is supported for shapes alone";
+
 /// A tensor whose values are known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Constant {
@@ -26,10 +29,21 @@ pub struct Constant {
 pub enum Values {
     Floats(Vec<f32>),
     Integers(Vec<i64>),
+    /// Dimensions of a shape, with the batch's size among them.
+    Dimensions(Vec<Dimension>),
+}
+
+/// One number of a shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dimension {
+    /// The batch's size, which is not known.
+    Batch,
+    Of(i64),
 }
 
 impl Constant {
-    /// Decodes `tensor`; `folder` is where external data may lie. Every float is finite.
+    /// Decodes `tensor`; `folder` is where external data may lie. Every float is finite,
+    /// or the only one and infinite, as bounds are.
     pub fn read(tensor: &TensorProto, folder: &Path) -> Result<Self, OnnxError> {
         let fault = |reason: String| OnnxError::Tensor { name: shorten(&tensor.name), reason };
         let shape = shape(tensor).map_err(fault)?;
@@ -71,7 +85,7 @@ impl Constant {
         }
         let values = decode(tensor, kind, raw);
         if let Values::Floats(values) = &values
-            && let Some(index) = values.iter().position(|v| !v.is_finite())
+            && let Some(index) = values.iter().position(|v| v.is_nan() || (v.is_infinite() && count > 1))
         {
             return Err(fault(format!("value {index} is not finite")));
         }
@@ -82,6 +96,7 @@ impl Constant {
         match &self.values {
             Values::Floats(values) => values.len(),
             Values::Integers(values) => values.len(),
+            Values::Dimensions(dimensions) => dimensions.len(),
         }
     }
 
@@ -89,13 +104,15 @@ impl Constant {
     pub fn floats(self) -> Result<(Vec<usize>, Vec<f32>), String> {
         match self.values {
             Values::Floats(values) => Ok((self.shape, values)),
-            Values::Integers(_) => Err("expected a constant of floats, got integers".into()),
+            _ => Err("expected a constant of floats, got integers".into()),
         }
     }
 
+    /// Not of what holds the batch's size: a number in its place would be made up.
     pub fn integers(self) -> Result<Vec<i64>, String> {
         match self.values {
             Values::Integers(values) => Ok(values),
+            Values::Dimensions(_) => Err(OF_THE_BATCH.into()),
             Values::Floats(_) => Err("expected a constant of integers, got floats".into()),
         }
     }
@@ -107,8 +124,29 @@ impl Constant {
                 &[value] => Ok(value),
                 _ => Err(format!("expected one value, got {}", values.len())),
             },
-            Values::Integers(_) => Err("expected a constant of floats, got integers".into()),
+            _ => Err("expected a constant of floats, got integers".into()),
         }
+    }
+
+    /// Integers, the batch's size among them or not.
+    pub fn dimensions(self) -> Result<Vec<Dimension>, String> {
+        match self.values {
+            Values::Dimensions(dimensions) => Ok(dimensions),
+            _ => Ok(self.integers()?.into_iter().map(Dimension::Of).collect()),
+        }
+    }
+
+    /// Those that need no batch are integers like others.
+    pub fn of_dimensions(shape: Vec<usize>, dimensions: Vec<Dimension>) -> Self {
+        let known = |dimension: &Dimension| match dimension {
+            Dimension::Of(n) => Some(*n),
+            Dimension::Batch => None,
+        };
+        let values = match dimensions.iter().map(known).collect() {
+            Some(integers) => Values::Integers(integers),
+            None => Values::Dimensions(dimensions),
+        };
+        Self { shape, values }
     }
 
     /// The same with dimension `order[i]` moved to place i.

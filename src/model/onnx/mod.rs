@@ -1,6 +1,6 @@
-//! Reads ONNX: the operations that face networks use, opset 9 and later. What is not known is refused with the node's name,
-//! its operation and the reason; nothing is approximated. Anything may be in a file: every size is bounded before it is
-//! allocated.
+//! Reads ONNX: the operations that face networks use, opset 9 and later. What is not known is refused with the node's
+//! name, its operation and the reason; nothing is approximated. Anything may be in a file: every size is bounded before
+//! it is allocated.
 
 mod attributes;
 mod census;
@@ -14,7 +14,7 @@ mod wire;
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use prost::{Message, bytes::Bytes};
@@ -40,8 +40,8 @@ pub const MIN_OPSET: i64 = 9;
 /// Why a file is no network that this program reads.
 #[derive(Debug, thiserror::Error)]
 pub enum OnnxError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Io(#[from] io::Error),
     #[error("more {what} than this program reads, {limit}")]
     TooLarge { what: &'static str, limit: u64 },
     #[error("the file ends in the middle of something: it is truncated, or no ONNX file")]
@@ -63,23 +63,28 @@ pub enum OnnxError {
 pub struct Imported {
     pub graph: Graph,
     pub weights: Weights,
-    /// Of the file itself, external data not included.
+    /// Of the file itself.
     pub sha256: [u8; 32],
+    /// Whether weights lie in other files, of which `sha256` says nothing.
+    pub external: bool,
 }
 
 /// Reads the network in the file `path`. `size`, width and height, is what a file whose input has no fixed size gets.
 ///
 /// # Errors
-/// See [`OnnxError`]; never a panic.
+/// See [`OnnxError`], whose words do not name the file; never a panic.
 pub fn open(path: &Path, size: (u32, u32)) -> Result<Imported, OnnxError> {
-    let io = |source| OnnxError::Io { path: path.into(), source };
-    let file = File::open(path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
+    // Before it is opened: opening a pipe would wait for its other end.
+    let metadata = path.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file").into());
+    }
+    let (file, length) = (File::open(path)?, metadata.len());
     if length > MAX_FILE {
         return Err(OnnxError::TooLarge { what: "bytes in the file", limit: MAX_FILE });
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).saturating_add(1));
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(OnnxError::TooLarge { what: "bytes in the file", limit: MAX_FILE });
     }
@@ -93,8 +98,8 @@ pub fn parse(file: Bytes, folder: &Path, size: (u32, u32)) -> Result<Imported, O
     let sha256 = Sha256::digest(&file).into();
     // The tensors are slices of the file from here on.
     let model = ModelProto::decode(file)?;
-    let (graph, weights) = wire::wire(model, folder, size)?;
-    Ok(Imported { graph, weights, sha256 })
+    let (graph, weights, external) = wire::wire(model, folder, size)?;
+    Ok(Imported { graph, weights, sha256, external })
 }
 
 /// A name from a file, for an error's text.

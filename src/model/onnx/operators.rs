@@ -160,16 +160,15 @@ fn per_channel(constant: Constant, rank: usize, channels: usize) -> Result<Vec<f
 }
 
 fn clip(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
-    let (mut low, mut high) = (f32::MIN, f32::MAX);
-    if w.opset < 11 {
-        (low, high) = (a.float("min", low)?, a.float("max", high)?);
+    let (low, high) = if w.opset < 11 {
+        (a.float_or_none("min")?, a.float_or_none("max")?)
     } else {
-        for (index, bound) in [(1, &mut low), (2, &mut high)] {
-            if let Some(constant) = w.known_or_none(node, index)? {
-                *bound = constant.scalar()?;
-            }
-        }
-    }
+        let bound = |index| w.known_or_none(node, index)?.map(Constant::scalar).transpose();
+        (bound(1)?, bound(2)?)
+    };
+    // Infinite bounds, as some exporters write them, are none.
+    let low = low.filter(|low| *low != f32::NEG_INFINITY).unwrap_or(f32::MIN);
+    let high = high.filter(|high| *high != f32::INFINITY).unwrap_or(f32::MAX);
     unary(w, node, Op::Clip { low, high })
 }
 
@@ -328,10 +327,14 @@ fn pad(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value
     }
 }
 
-/// It does nothing outside of training.
+/// It does nothing outside of training. In training, which its third input says, it is no part of a network that
+/// serves.
 fn dropout(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
     a.float("ratio", 0.5)?;
     a.int("seed", 0)?;
+    if w.is_training(node, 2) {
+        return Err("training_mode is not supported: expected false, as exporters write it for inference".into());
+    }
     w.value(node, 0)
 }
 
@@ -344,10 +347,10 @@ fn constant(a: &Attributes<'_>) -> Result<Value, String> {
     if let Some(values) = a.floats("value_floats")? {
         return known(vec![values.len()], Values::Floats(values.to_vec()));
     }
-    match (a.float("value_float", f32::MAX)?, a.int("value_int", i64::MIN)?) {
-        (f32::MAX, i64::MIN) => Err("its value is not supported: expected a tensor, floats or integers".into()),
-        (f32::MAX, value) => known(vec![], Values::Integers(vec![value])),
-        (value, _) => known(vec![], Values::Floats(vec![value])),
+    match (a.float_or_none("value_float")?, a.int_or_none("value_int")?) {
+        (Some(value), None) => known(vec![], Values::Floats(vec![value])),
+        (None, Some(value)) => known(vec![], Values::Integers(vec![value])),
+        _ => Err("its value is not supported: expected a tensor, floats or integers".into()),
     }
 }
 

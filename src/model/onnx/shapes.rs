@@ -1,9 +1,10 @@
-//! Operators that move no value: reshaping, and the arithmetic on shapes that exporters write for it. The batch's size is
-//! not known; in a list of dimensions it is 0, which `Reshape` reads as "as it was".
+//! Operators that move no value: reshaping, and the arithmetic on shapes that exporters write for it. The batch's size
+//! is not known: it is passed on as such, and `Reshape` alone reads it, as "as it was". Whatever would compute with it
+//! is refused.
 
 use super::{
     attributes::Attributes,
-    constant::{Constant, Values},
+    constant::{Constant, Dimension, OF_THE_BATCH, Values},
     proto::NodeProto,
     wire::{Value, Wiring},
 };
@@ -29,27 +30,26 @@ pub fn apply(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
         "Shape" => {
             let (x, rank) = w.computed(node, 0)?;
             let Shape { channels, height, width } = w.shape(x);
-            let all = [0, channels as i64, height as i64, width as i64];
-            list(all[..rank.min(4)].to_vec())
+            let sides = [channels, height, width].map(|n| Dimension::Of(n as i64));
+            list([Dimension::Batch].into_iter().chain(sides).take(rank).collect())
         }
         "Gather" => {
             a.only("axis", 0)?;
-            let values = integers(w, node, 0)?;
+            let values = dimensions(w, node, 0)?;
             let index = w.known(node, 1)?;
             let scalar = index.shape.is_empty();
-            let picked: Option<Vec<i64>> = (index.integers()?.iter())
+            let picked: Option<Vec<Dimension>> = (index.integers()?.iter())
                 .map(|&i| values.get(usize::try_from(if i < 0 { i + values.len() as i64 } else { i }).ok()?).copied())
                 .collect();
-            let values = Values::Integers(picked.ok_or("its index lies outside of the list")?);
-            let Values::Integers(picked) = &values else { return Err("expected integers".into()) };
+            let picked = picked.ok_or("its index lies outside of the list")?;
             let shape = if scalar { vec![] } else { vec![picked.len()] };
-            Ok(Value::Known(Constant { shape, values }))
+            Ok(Value::Known(Constant::of_dimensions(shape, picked)))
         }
         "Concat" => {
             a.only("axis", 0)?;
             let mut all = Vec::new();
             for index in 0..node.input.len() {
-                all.extend(integers(w, node, index)?);
+                all.extend(dimensions(w, node, index)?);
             }
             list(all)
         }
@@ -59,19 +59,19 @@ pub fn apply(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
 }
 
 /// A short list of integers. Not of what depends on the image.
-fn integers(w: &Wiring<'_>, node: &NodeProto, index: usize) -> Result<Vec<i64>, String> {
+fn dimensions(w: &Wiring<'_>, node: &NodeProto, index: usize) -> Result<Vec<Dimension>, String> {
     let values = match w.value(node, index)? {
-        Value::Known(constant) => constant.integers()?,
+        Value::Known(constant) => constant.dimensions()?,
         Value::Computed { .. } => return Err("it is supported for shapes alone, not for images or features".into()),
     };
     if values.len() > MAX_LIST { Err(format!("a shape of more than {MAX_LIST} numbers")) } else { Ok(values) }
 }
 
-fn list(values: Vec<i64>) -> Result<Value, String> {
+fn list(values: Vec<Dimension>) -> Result<Value, String> {
     if values.len() > MAX_LIST {
         return Err(format!("a shape of more than {MAX_LIST} numbers"));
     }
-    Ok(Value::Known(Constant { shape: vec![values.len()], values: Values::Integers(values) }))
+    Ok(Value::Known(Constant::of_dimensions(vec![values.len()], values)))
 }
 
 fn flatten(w: &mut Wiring<'_>, x: ValueId) -> Result<Value, String> {
@@ -84,11 +84,17 @@ fn flatten(w: &mut Wiring<'_>, x: ValueId) -> Result<Value, String> {
 
 fn reshape(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
     a.only("allowzero", 0)?;
-    let target = w.known(node, 1)?.integers()?;
+    let target = w.known(node, 1)?;
     let (x, rank) = match w.value(node, 0)? {
         Value::Computed { id, rank } => (id, rank),
-        Value::Known(constant) => return reshaped(constant, &target).map(Value::Known),
+        Value::Known(constant) => return reshaped(constant, &target.integers()?).map(Value::Known),
     };
+    // The batch's size in its own place is what 0 says there: as it was.
+    let mut target = target.dimensions()?;
+    if let Some(batch @ Dimension::Batch) = target.first_mut() {
+        *batch = Dimension::Of(0);
+    }
+    let target = Constant::of_dimensions(vec![target.len()], target).integers()?;
     let from = w.shape(x);
     let refused = || format!("a reshape of N x {from} to {target:?} is not supported: expected N x all others");
     let Some((&batch, rest)) = target.split_first().filter(|_| target.len() <= 4) else { return Err(refused()) };
@@ -237,6 +243,8 @@ fn cast(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Valu
         Value::Known(Constant { values: Values::Integers(_), .. }) => {
             Err(format!("a cast to type {to} is not supported"))
         }
+        value @ Value::Known(Constant { values: Values::Dimensions(_), .. }) if INTEGERS.contains(&to) => Ok(value),
+        Value::Known(Constant { values: Values::Dimensions(_), .. }) => Err(OF_THE_BATCH.into()),
         value if FLOATS.contains(&to) => Ok(value),
         _ => Err(format!("a cast to type {to} is not supported: expected floats")),
     }
@@ -275,10 +283,6 @@ pub fn fold(op: &str, x: Constant, y: Constant) -> Result<Constant, String> {
             if !(same || a.len() == 1 || b.len() == 1) || n > MAX_LIST {
                 return Err(unequal());
             }
-            // 0 stands for the batch: a number computed from it would be made up.
-            if a.contains(&0) || b.contains(&0) {
-                return Err("arithmetic on the batch's size is not supported".into());
-            }
             let apply = |a: i64, b: i64| match op {
                 "Add" => a.checked_add(b),
                 "Sub" => a.checked_sub(b),
@@ -286,8 +290,9 @@ pub fn fold(op: &str, x: Constant, y: Constant) -> Result<Constant, String> {
                 _ => a.checked_div(b),
             };
             let values: Option<_> = (0..n).map(|i| apply(a[pick(i, a.len())], b[pick(i, b.len())])).collect();
-            Values::Integers(values.ok_or("what it computes from constants is too large")?)
+            Values::Integers(values.ok_or("what it computes from constants is too large, or divided by 0")?)
         }
+        (Values::Dimensions(_), _) | (_, Values::Dimensions(_)) => return Err(OF_THE_BATCH.into()),
         _ => return Err("a constant of integers and one of floats are not supported".into()),
     };
     let shape = shape.clone();

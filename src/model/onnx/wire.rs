@@ -1,6 +1,7 @@
 //! From a decoded file to a graph: which nodes are needed, what each value is, node after node.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet},
     path::Path,
 };
@@ -11,7 +12,8 @@ use super::{
     constant::Constant,
     operators,
     proto::{
-        GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto::dimension, type_proto,
+        GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation,
+        tensor_shape_proto::dimension, type_proto,
     },
     shorten,
 };
@@ -38,6 +40,8 @@ pub struct Wiring<'a> {
     /// Decoded when they are used, so that a network is not in memory three times.
     initialisers: HashMap<&'a str, &'a TensorProto>,
     folder: &'a Path,
+    /// Some tensor that was read lies in another file.
+    external: Cell<bool>,
     pub opset: i64,
     values: HashMap<&'a str, Value>,
     /// Elements of the constants among them.
@@ -47,7 +51,8 @@ pub struct Wiring<'a> {
     weights: Weights,
 }
 
-pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph, Weights), OnnxError> {
+/// The network, and whether some of its weights lie in other files.
+pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph, Weights, bool), OnnxError> {
     let opset =
         model.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx")).map_or(0, |o| o.version);
     if opset < MIN_OPSET {
@@ -61,10 +66,17 @@ pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph
         return Err(OnnxError::TooLarge { what: "tensors", limit: MAX_TENSORS as u64 });
     }
     let initialisers: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    if initialisers.len() < graph.initializer.len() {
+        let mut names = HashSet::new();
+        let twice = graph.initializer.iter().find(|t| !names.insert(t.name.as_str()));
+        let name = twice.map_or(String::new(), |t| shorten(&t.name));
+        return Err(OnnxError::Model(format!("the initialiser {name:?} is there twice")));
+    }
     let (name, input) = input(&graph, &initialisers, size)?;
     let mut wiring = Wiring {
         initialisers,
         folder,
+        external: Cell::new(false),
         opset,
         values: HashMap::from([(name, Value::Computed { id: 0, rank: 4 })]),
         constants: 0,
@@ -83,7 +95,11 @@ pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph
     }
     match wiring.values.get(output.name.as_str()) {
         Some(&Value::Computed { id, .. }) if id > 0 => {
-            Ok((Graph { input, nodes: wiring.nodes, output: id }, wiring.weights))
+            let external = wiring.external.get();
+            Ok((Graph { input, nodes: wiring.nodes, output: id }, wiring.weights, external))
+        }
+        Some(&Value::Computed { .. }) => {
+            Err(OnnxError::Model("the output is the input as it comes: there is nothing to compute".into()))
         }
         _ => Err(OnnxError::Model(format!("the output {:?} is not computed from the input", shorten(&output.name)))),
     }
@@ -241,7 +257,17 @@ impl<'a> Wiring<'a> {
         }
     }
 
+    /// Whether the node's input `index` is there, and is not known to be false. Truth values are read nowhere else.
+    pub fn is_training(&self, node: &NodeProto, index: usize) -> bool {
+        let Some(name) = node.input.get(index).filter(|name| !name.is_empty()) else { return false };
+        self.initialisers.get(name.as_str()).is_none_or(|tensor| {
+            let external = tensor.data_location == DataLocation::External as i32;
+            external || tensor.raw_data.iter().any(|b| *b != 0) || tensor.int32_data.iter().any(|v| *v != 0)
+        })
+    }
+
     pub fn read(&self, tensor: &TensorProto) -> Result<Constant, String> {
+        self.external.set(self.external.get() || tensor.data_location == DataLocation::External as i32);
         Constant::read(tensor, self.folder).map_err(|e| e.to_string())
     }
 }

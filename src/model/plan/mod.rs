@@ -87,6 +87,27 @@ pub enum Action {
     Flatten,
 }
 
+impl Action {
+    /// Whether all numbers that it holds are finite.
+    fn is_finite(&self) -> bool {
+        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        let activation = |activation: &Activation| match activation {
+            Activation::PRelu(slopes) => finite(slopes),
+            Activation::Leaky(slope) => slope.is_finite(),
+            Activation::Identity | Activation::Relu => true,
+        };
+        match self {
+            Self::Convolution(c) => {
+                let border = c.border.as_ref().map_or(&[][..], |border| &border.values);
+                finite(&c.weight) && finite(&c.bias) && finite(border) && activation(&c.activation)
+            }
+            Self::Affine { scale, shift } => finite(scale) && finite(shift),
+            Self::Activate(a) | Self::Add(a) => activation(a),
+            _ => true,
+        }
+    }
+}
+
 /// One step: values in, one value out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -126,6 +147,10 @@ impl Plan {
             .chain([fuse::fuse_residual, fuse::fuse_activation])
             .fold(steps, |steps, pass| pass(steps, &shapes, graph.output));
         let steps = memory::free_early(steps, graph.output);
+        if let Some(step) = steps.iter().position(|step| !step.action.is_finite()) {
+            let (action, parts) = (steps[step].action.to_string(), steps[step].parts.join(" + "));
+            return Err(GraphError::NotFinite { step, action, parts });
+        }
         Ok(Self { steps, shapes, output: graph.output, ranges: vec![] })
     }
 

@@ -6,7 +6,10 @@ use super::{
     fuse::{fuse_activation, fuse_residual},
     memory::free_early,
 };
-use crate::model::graph::{Edges, Shape, ValueId, Window};
+use crate::model::{
+    graph::{Edges, Graph, Node, Op, Shape, ValueId, Window},
+    weights::Weights,
+};
 
 fn convolution(weight: &[f32], bias: &[f32], side: usize) -> Action {
     Action::Convolution(Convolution {
@@ -187,4 +190,23 @@ fn ranges_are_those_of_the_plan_or_refused() {
     }
     let narrow = Plan { shapes: vec![ONE; 3], ..plan() };
     assert_eq!(narrow.with_ranges(&[range(0, -1.0, 2.0)]).unwrap_err(), RangeError::Nothing);
+}
+
+#[test]
+fn what_folds_to_infinity_is_refused_with_its_step() {
+    let mut weights = Weights::new();
+    weights.insert("w", vec![1, 1, 1, 1], vec![1e30]).unwrap();
+    weights.insert("s", vec![1], vec![1e30]).unwrap();
+    let op = Op::Convolution {
+        weight: "w".into(),
+        bias: None,
+        window: Window::square(1, 1),
+        padding: Edges::NONE,
+        groups: 1,
+    };
+    let scaled = Op::Affine { scale: "s".into(), shift: "s".into() };
+    let nodes = [op, scaled].into_iter().zip(0..).map(|(op, at)| Node { op, inputs: vec![at] }).collect();
+    let refused = Plan::new(&Graph { input: ONE, nodes, output: 2 }, &weights).unwrap_err().to_string();
+    assert!(refused.starts_with("step 0 (convolution 1x1/1, of convolution + affine)"), "{refused}");
+    assert!(refused.contains("not finite"), "{refused}");
 }

@@ -14,7 +14,8 @@ use std::{
 use super::{Factors, Line, Tile};
 
 /// # Safety
-/// The machine has AVX-512F, and its bf16 or VNNI for a tile of bf16 or int8; the tile passed the checks of [`Tile::accumulate`].
+/// The machine has AVX-512F, and its bf16 or VNNI for a tile of bf16 or int8; the tile passed the checks of
+/// [`Tile::accumulate`].
 pub unsafe fn accumulate(tile: &Tile<'_>, sums: &mut [Line]) {
     macro_rules! pixels {
         ($sum:ident, $stride:literal, $($p:literal)*) => {
@@ -45,14 +46,14 @@ pub unsafe fn accumulate(tile: &Tile<'_>, sums: &mut [Line]) {
 macro_rules! kernel {
     ($name:ident, $features:literal, $product:expr) => {
         /// # Safety
-        /// As [`accumulate`], for a tile of P pixels, S floats apart (0: what the tile says), and N lines out; `sums` has
-        /// P x N lines.
+        /// As [`accumulate`], for a tile of P pixels, S floats apart (0: what the tile says), and N lines out; `sums`
+        /// has P x N lines.
         #[target_feature(enable = $features)]
         unsafe fn $name<const P: usize, const N: usize, const S: usize>(tile: &Tile<'_>, sums: *mut f32) {
             let stride = if S == 0 { tile.stride } else { S };
             let mut acc = [[_mm512_setzero_ps(); N]; P];
-            // SAFETY: lines are aligned to 64 bytes. Chunks lie inside of their sources for P pixels, there are N lines of
-            // weights for each step, and P x N sums: the caller checked all of it.
+            // SAFETY: lines are aligned to 64 bytes. Chunks lie inside of their sources for P pixels, there are N lines
+            // of weights for each step, and P x N sums: the caller checked all of it.
             unsafe {
                 if !tile.first {
                     for (p, acc) in acc.iter_mut().enumerate() {

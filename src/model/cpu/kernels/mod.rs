@@ -1,8 +1,8 @@
 //! The inner loops, for every instruction set: products of a few pixels with a panel of weights, summed over lines.
 //!
 //! A panel is one or two lines of channels out. For every step (one channel in, or one group of them that a dot product
-//! takes at once) it holds its lines, one step after the other. A chunk is steps that lie side by side: those of pixel p
-//! start at float `at + p * stride` of its source. How a pixel is summed does not depend on the others.
+//! takes at once) it holds its lines, one step after the other. A chunk is steps that lie side by side: those of pixel
+//! p start at float `at + p * stride` of its source. How a pixel is summed does not depend on the others.
 
 #![allow(unsafe_code)]
 
@@ -43,8 +43,8 @@ pub enum Factors {
     F32,
     /// Two of bf16.
     Bf16,
-    /// Four whole numbers: 0 to 255 of the input, -127 to 127 of a weight. Sums are whole as well, of 32 bits in the place
-    /// of a float, so that every instruction set gives the same.
+    /// Four whole numbers: 0 to 255 of the input, -127 to 127 of a weight. Sums are whole as well, of 32 bits in the
+    /// place of a float, so that every instruction set gives the same.
     Int8,
 }
 
@@ -133,8 +133,8 @@ impl Tile<'_> {
     /// Adds to `sums` (pixel, line out).
     ///
     /// # Panics
-    /// When a chunk leaves its source, a length is wrong or the level has no bf16: a mistake of the program, never of its
-    /// input.
+    /// When a chunk leaves its source, a length is wrong or the level has no bf16: a mistake of the program, never of
+    /// its input.
     pub fn accumulate(&self, level: Level, sums: &mut [Line]) {
         let Self { chunks, sources, weights, pixels, stride, width, .. } = *self;
         assert!((1..=TILE).contains(&pixels) && (1..=PANEL).contains(&width) && sums.len() == pixels * width);
@@ -146,8 +146,8 @@ impl Tile<'_> {
         }
         assert!(weights.len() == steps * width && (self.factors != Factors::Bf16 || level.has_bf16()));
         match (level.0, self.factors) {
-            // SAFETY: a `Level` names what the machine has. The assertions say that every chunk's pixels lie inside of its
-            // source, that there are weights for every step and sums for every pixel and line.
+            // SAFETY: a `Level` names what the machine has. The assertions say that every chunk's pixels lie inside of
+            // its source, that there are weights for every step and sums for every pixel and line.
             #[cfg(target_arch = "x86_64")]
             (LevelSet::Avx512Vnni | LevelSet::Avx512Bf16, _) | (LevelSet::Avx512, Factors::F32) => unsafe {
                 avx512::accumulate(self, sums)

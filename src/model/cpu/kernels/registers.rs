@@ -15,8 +15,8 @@ use std::{
 use super::{Factors, Level, LevelSet};
 
 impl Level {
-    /// Products of `factors` for a while. Returns how many multiplications and additions that were, each counted; `None` where the
-    /// level has no instruction for them.
+    /// Products of `factors` for a while. Returns how many multiplications and additions that were, each counted;
+    /// `None` where the level has no instruction for them.
     pub fn multiply_on_registers(self, factors: Factors) -> Option<u64> {
         // SAFETY: a `Level` names what the machine has.
         unsafe {

@@ -25,8 +25,8 @@ pub trait Vector: Copy {
     fn store_half(self, line: &mut Line, high: bool);
     /// Each of a line's whole numbers plus `more`, as a float.
     fn whole(line: &Line, more: &Line) -> Self;
-    /// Rounds the first `count` of the lines to the nearest and then to even, adds `zero`, holds to 0..=255. Lanes 4 i to
-    /// 4 i + 3 of line l become the bytes in the place of float `count` i + l. `most` is 255 - `zero`.
+    /// Rounds the first `count` of the lines to the nearest and then to even, adds `zero`, holds to 0..=255. Lanes 4 i
+    /// to 4 i + 3 of line l become the bytes in the place of float `count` i + l. `most` is 255 - `zero`.
     fn store_bytes(lines: [Self; 4], count: usize, most: f32, zero: i16, to: &mut Line);
     fn splat(value: f32) -> Self;
     fn add(self, other: Self) -> Self;
@@ -73,7 +73,7 @@ impl Level {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn run_avx512(pass: impl Pass) {
-    pass.run::<__m512>();
+    pass.run::<Wide<false>>();
 }
 
 /// # Safety
@@ -81,7 +81,7 @@ unsafe fn run_avx512(pass: impl Pass) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 unsafe fn run_avx512_bf16(pass: impl Pass) {
-    pass.run::<__m512>();
+    pass.run::<Wide<true>>();
 }
 
 /// # Safety
@@ -181,33 +181,45 @@ impl Vector for Line {
     }
 }
 
-// SAFETY, for every method: the type is reached through [`Level::run`] alone, on machines with AVX-512; lines are aligned.
+/// A line in one register of AVX-512; BF16: the machine rounds to bf16 as well. Nothing outside of this file can name
+/// it, and [`Level::run`] alone chooses it, for machines that have both: that is what makes the methods' instructions
+/// safe.
 #[cfg(target_arch = "x86_64")]
-impl Vector for __m512 {
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Wide<const BF16: bool>(__m512);
+
+// SAFETY, for every method: the machine has the instructions, as said above; lines are aligned.
+#[cfg(target_arch = "x86_64")]
+impl<const BF16: bool> Vector for Wide<BF16> {
     #[inline(always)]
     fn load(line: &Line) -> Self {
-        unsafe { _mm512_load_ps(line.0.as_ptr()) }
+        Self(unsafe { _mm512_load_ps(line.0.as_ptr()) })
     }
 
     #[inline(always)]
     fn store(self, line: &mut Line) {
-        unsafe { _mm512_store_ps(line.0.as_mut_ptr(), self) }
+        unsafe { _mm512_store_ps(line.0.as_mut_ptr(), self.0) }
     }
 
     #[inline(always)]
     fn store_half(self, line: &mut Line, high: bool) {
+        if !BF16 {
+            let mut plain = Line::ZERO;
+            self.store(&mut plain);
+            return plain.store_half(line, high);
+        }
         let half: &mut [f32; 8] =
             if high { &mut line.0.as_chunks_mut().0[1] } else { &mut line.0.as_chunks_mut().0[0] };
-        // One instruction where the level has it; others do not compute in bf16.
-        unsafe { _mm256_store_ps(half.as_mut_ptr(), transmute::<__m256bh, __m256>(_mm512_cvtneps_pbh(self))) }
+        unsafe { _mm256_store_ps(half.as_mut_ptr(), transmute::<__m256bh, __m256>(_mm512_cvtneps_pbh(self.0))) }
     }
 
     #[inline(always)]
     fn whole(line: &Line, more: &Line) -> Self {
-        unsafe {
+        Self(unsafe {
             let line = _mm512_load_si512(line.0.as_ptr().cast());
             _mm512_cvtepi32_ps(_mm512_add_epi32(line, _mm512_load_si512(more.0.as_ptr().cast())))
-        }
+        })
     }
 
     #[inline(always)]
@@ -215,7 +227,7 @@ impl Vector for __m512 {
         // What is below all numbers of 32 or 16 bits becomes the least of them, and a byte of 0 in the end.
         unsafe {
             let most = _mm512_set1_ps(most);
-            let [a, b, c, d] = lines;
+            let [Self(a), Self(b), Self(c), Self(d)] = lines;
             let (a, b) = (_mm512_cvtps_epi32(_mm512_min_ps(a, most)), _mm512_cvtps_epi32(_mm512_min_ps(b, most)));
             let (c, d) = (_mm512_cvtps_epi32(_mm512_min_ps(c, most)), _mm512_cvtps_epi32(_mm512_min_ps(d, most)));
             let zero = _mm512_set1_epi16(zero);
@@ -231,49 +243,77 @@ impl Vector for __m512 {
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
-        unsafe { _mm512_set1_ps(value) }
+        Self(unsafe { _mm512_set1_ps(value) })
     }
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        unsafe { _mm512_add_ps(self, other) }
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
     }
 
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
-        unsafe { _mm512_mul_ps(self, other) }
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        unsafe { _mm512_max_ps(self, other) }
+        Self(unsafe { _mm512_max_ps(self.0, other.0) })
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        unsafe { _mm512_sub_ps(self, other) }
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
     }
 
     #[inline(always)]
     fn times(self, factor: f32) -> Self {
-        unsafe { _mm512_mul_ps(self, _mm512_set1_ps(factor)) }
+        Self(unsafe { _mm512_mul_ps(self.0, _mm512_set1_ps(factor)) })
     }
 
     #[inline(always)]
     fn plus(self, factor: f32, other: Self) -> Self {
-        unsafe { _mm512_fmadd_ps(_mm512_set1_ps(factor), other, self) }
+        Self(unsafe { _mm512_fmadd_ps(_mm512_set1_ps(factor), other.0, self.0) })
     }
 
     #[inline(always)]
     fn minus(self, factor: f32, other: Self) -> Self {
-        unsafe { _mm512_fnmadd_ps(_mm512_set1_ps(factor), other, self) }
+        Self(unsafe { _mm512_fnmadd_ps(_mm512_set1_ps(factor), other.0, self.0) })
     }
 
     #[inline(always)]
     fn activate(self, slope: Self) -> Self {
-        unsafe {
-            let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self, _mm512_setzero_ps());
-            _mm512_mask_mul_ps(self, !positive, self, slope)
+        Self(unsafe {
+            let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps());
+            _mm512_mask_mul_ps(self.0, !positive, self.0, slope.0)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rounds to bf16, whatever the level.
+    struct Halves<'a>(&'a Line, &'a mut Line);
+
+    impl Pass for Halves<'_> {
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            V::load(self.0).store_half(self.1, false);
+            V::load(self.0).store_half(self.1, true);
+        }
+    }
+
+    #[test]
+    fn halves_are_the_same_also_without_an_instruction_for_them() {
+        let line = Line(std::array::from_fn(|at| (at as f32 - 7.3) * 1.017));
+        let mut expected = Line::ZERO;
+        Halves(&line, &mut expected).run::<Line>();
+        for set in Level::available() {
+            let mut got = Line::ZERO;
+            set.run(Halves(&line, &mut got));
+            assert_eq!(got.0.map(f32::to_bits), expected.0.map(f32::to_bits), "{set:?}");
         }
     }
 }

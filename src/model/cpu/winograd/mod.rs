@@ -1,5 +1,5 @@
-//! Convolutions of 3 x 3 with stride 1 by Winograd's algorithm: tiles of the image are transformed, each position of the
-//! transformed tiles is a matrix product over the channels, and the products are transformed back.
+//! Convolutions of 3 x 3 with stride 1 by Winograd's algorithm: tiles of the image are transformed, each position of
+//! the transformed tiles is a matrix product over the channels, and the products are transformed back.
 //!
 //! Tiles stay inside of their image and are summed over channels in one order, whatever else runs.
 
@@ -7,7 +7,7 @@
 mod tests;
 mod transform;
 
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
 use self::transform::{Four, Scheme, Two};
 use super::{
@@ -68,6 +68,13 @@ impl Winograd {
         Self { shape, out, padding: c.padding, side, bf16, weights, epilogue: Epilogue::new(c) }
     }
 
+    /// Lines of weights, and of scratch for each thread.
+    pub fn lines(shape: Shape, out: Shape, side: usize, bf16: bool) -> (usize, usize) {
+        let (positions, steps) = ((side + 2) * (side + 2), if bf16 { shape.channels / 2 } else { shape.channels });
+        let scratch = positions * (blocks(steps) + PANEL) * group(positions, blocks(steps));
+        (blocks(out.channels) * positions * steps, scratch)
+    }
+
     /// Steps of a sum at one position.
     fn steps(&self) -> usize {
         if self.bf16 { self.shape.channels / 2 } else { self.shape.channels }
@@ -103,7 +110,7 @@ impl Winograd {
         };
         let tiles = row_of(part.pixels.start) * self.columns()..row_of(part.pixels.end) * self.columns();
         let (positions, taken) = (self.positions(), blocks(self.steps()));
-        let group = (GROUP_LINES / (positions * (taken + PANEL)) / TILE * TILE).max(TILE);
+        let group = group(positions, taken);
         let groups = tiles.len().div_ceil(group);
         for at in 0..groups {
             let cut = |at: usize| tiles.start + tiles.len() * at / groups;
@@ -130,16 +137,21 @@ impl Winograd {
     fn forward(&self, level: Level, scratch: &mut Scratch, part: &Part<'_>, tiles: Range<usize>) {
         let to = &mut scratch.gathered[..];
         match self.side {
-            2 => {
-                level.run(Forward::<Two, 4, 2> { layer: self, x: part.x, images: part.images, tiles, to, scheme: Two })
-            }
+            2 => level.run(Forward::<Two, 4, 2> {
+                layer: self,
+                x: part.x,
+                images: part.images,
+                tiles,
+                to,
+                scheme: PhantomData,
+            }),
             _ => level.run(Forward::<Four, 6, 4> {
                 layer: self,
                 x: part.x,
                 images: part.images,
                 tiles,
                 to,
-                scheme: Four,
+                scheme: PhantomData,
             }),
         }
     }
@@ -198,7 +210,7 @@ impl Winograd {
                     residual,
                     start,
                     y,
-                    scheme: Two,
+                    scheme: PhantomData,
                 }),
                 _ => level.run(Backward::<Four, 6, 4> {
                     layer,
@@ -209,7 +221,7 @@ impl Winograd {
                     residual,
                     start,
                     y,
-                    scheme: Four,
+                    scheme: PhantomData,
                 }),
             }
         }
@@ -223,11 +235,17 @@ impl Winograd {
     }
 }
 
+/// Tiles that are transformed together.
+fn group(positions: usize, taken: usize) -> usize {
+    (GROUP_LINES / (positions * (taken + PANEL)) / TILE * TILE).max(TILE)
+}
+
 fn applies(c: &Convolution) -> bool {
     c.window == Window::square(3, 1) && c.groups == 1
 }
 
-/// Cycles for an image: products of `each` channels a step, transforms, and weights that come from afar once for a few images.
+/// Cycles for an image: products of `each` channels a step, transforms, and weights that come from afar once for a few
+/// images.
 fn cost_of_tiles(c: &Convolution, out: Shape, side: usize, each: usize) -> usize {
     let (lines_out, channels) = (blocks(out.channels), channels_of(c));
     let positions = (side + 2) * (side + 2);
@@ -252,8 +270,7 @@ struct Forward<'a, S, const N: usize, const M: usize> {
     images: usize,
     tiles: Range<usize>,
     to: &'a mut [Line],
-    #[allow(dead_code)] // names the scheme
-    scheme: S,
+    scheme: PhantomData<S>,
 }
 
 impl<S: Scheme<N, M>, const N: usize, const M: usize> Pass for Forward<'_, S, N, M> {
@@ -311,8 +328,7 @@ struct Backward<'a, S, const N: usize, const M: usize> {
     /// The pixel where y starts.
     start: usize,
     y: &'a mut [Line],
-    #[allow(dead_code)] // names the scheme
-    scheme: S,
+    scheme: PhantomData<S>,
 }
 
 impl<S: Scheme<N, M>, const N: usize, const M: usize> Pass for Backward<'_, S, N, M> {

@@ -87,7 +87,8 @@ proptest! {
         };
         let x = noise(n * channels * area(shape), seed ^ 1 << 30);
         let added = if residual { noise(n * channels_out * area(out), seed ^ 1 << 40) } else { vec![] };
-        // A batch norm's shift before the padding: the definition adds it to the input, the plan makes it a bias that differs at edges.
+        // A batch norm's shift before the padding: the definition adds it to the input, the plan makes it a bias that
+        // differs at edges.
         let shift = if shifted { noise(channels, seed ^ 1 << 50) } else { vec![0.0; channels] };
         let moved: Vec<f32> = x.iter().enumerate().map(|(at, v)| v + shift[at / area(shape) % channels]).collect();
         let want = lines(&expected(&c, shape, out, n, &moved, &added), out, n);

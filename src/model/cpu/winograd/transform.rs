@@ -1,5 +1,6 @@
 //! The transforms of Winograd's convolutions: polynomials are multiplied at a few points instead of coefficient by
-//! coefficient. M outputs of a kernel of 3 take N = M + 2 products in place of 3 M, and their squares in two dimensions.
+//! coefficient. M outputs of a kernel of 3 take N = M + 2 products in place of 3 M, and their squares in two
+//! dimensions.
 //!
 //! Points: 0 and infinity, 1 and -1 for M = 2; 0, infinity, ±A and ±2A for M = 4. A = 11/16 rounds a third as much
 //! as the customary 1: its powers stay near one.
@@ -97,8 +98,8 @@ impl Scheme<6, 4> for Four {
     }
 }
 
-/// All N x N positions of a tile, each `step` lines after the one before; as bf16 into one half of each line where it says
-/// which.
+/// All N x N positions of a tile, each `step` lines after the one before; as bf16 into one half of each line where it
+/// says which.
 #[inline(always)]
 pub fn forward<S: Scheme<N, M>, V: Vector, const N: usize, const M: usize>(
     d: [&[Line; N]; N],
