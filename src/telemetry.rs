@@ -14,9 +14,9 @@ pub use log::{Log, LogFormat, log_to_stderr};
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Seconds by rpc, from the door to the answer, of what was let in.
+    /// Seconds by rpc, from receipt to answer.
     pub request_seconds: HistogramVec,
-    /// Calls, and items of EnrolStreams, by rpc and by the gRPC code that they ended with; CANCELLED where the client had gone.
+    /// Answers by rpc and gRPC code.
     pub answers_total: IntCounterVec,
     /// Seconds by stage: decode, align, detect, landmark, embed, compare, search, commit.
     pub stage_seconds: HistogramVec,
@@ -57,7 +57,7 @@ pub struct Metrics {
     pub lost_log_lines: IntGauge,
     /// 1 while health says SERVING.
     pub serving: IntGauge,
-    /// Canaries, by outcome: good, wrong, not_run, failed, hung.
+    /// Canaries that ran, by outcome: good, wrong, late.
     pub canaries_total: IntCounterVec,
 }
 

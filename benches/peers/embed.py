@@ -2,10 +2,11 @@
 """Vultus beside ONNX Runtime and OpenVINO on ArcFace-shaped networks: do they agree, and how many faces a second?
 
     benches/peers/embed.py [NETWORK.onnx ...] [--networks iresnet50,iresnet100,mobilefacenet] [--batches 1,8,32]
-                           [--rounds 3] [--seconds 5] [--threads N] [--parity-only]
+                           [--rounds 3] [--seconds 5] [--threads N] [--parity-only] [--as-trained]
 
-Networks that are named and not given as files are made with random weights; a file's inputs may be of any size, and get the
-pixels that ArcFace networks take. Prints JSON lines: for each network the cosines to ONNX Runtime's f32 (Vultus through its
+Networks that are named and not given as files are made with random weights and the statistics that training leaves; files get these
+with --as-trained. A file's inputs may be of any size, and get the pixels that ArcFace networks take. int8 takes activation ranges
+from other images than those compared. Prints JSON lines: for each network the cosines to ONNX Runtime's f32 (Vultus through its
 CPU executor and its reference), then for each batch the medians of rounds in which the engines take turns. Beside each of
 Vultus stands its share of the machine's ceiling, what the same threads do in that precision on registers alone, measured
 after each run. Operations are those of the network as it is written: Winograd's algorithm does with fewer, so that a share
@@ -27,6 +28,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VULTUS = ROOT / "target/release/vultus"
 HOME = ROOT / "target/peers"
+# Images that set the ranges of int8.
+SEEN = 20
 NEEDED = {"numpy": "2.4.6", "onnx": "1.23.2", "onnxruntime": "1.32.0", "openvino": "2026.4.1"}
 
 
@@ -94,11 +97,11 @@ class Peers:
         return lambda x: request.infer({0: x})[0]
 
 
-def images(n: int, side: int):
+def images(n: int, side: int, seed: int = 1):
     """Raw pixels, and what a network is fed for them."""
     import numpy as np
 
-    pixels = np.random.default_rng(1).integers(0, 256, (n, side, side, 3), np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), np.uint8)
     fed = (pixels.astype(np.float32) - 127.5) * np.float32(1 / 127.5)
     return pixels, np.ascontiguousarray(fed.transpose(0, 3, 1, 2))
 
@@ -110,11 +113,12 @@ def parity(network: str, peers: Peers, folder: Path):
     pixels, fed = images(n, peers.side)
     expected = peers.onnxruntime(fed)
     pixels.tofile(folder / "images")
+    images(SEEN, peers.side, seed=2)[0].tofile(folder / "seen")
     run = ("model", "run", "--model", peers.path, "--images", folder / "images", "--outputs", folder / "outputs")
     for engine, extra in (
         ("vultus cpu f32", ("--batch", 4)),
         ("vultus cpu bf16", ("--batch", 4, "--precision", "bf16")),
-        ("vultus cpu int8", ("--batch", 4, "--precision", "int8")),
+        ("vultus cpu int8", ("--batch", 4, "--precision", "int8", "--ranges-from", folder / "seen")),
         ("vultus reference", ("--reference",)),
     ):
         try:
@@ -175,17 +179,22 @@ def main():
     p.add_argument("--seconds", type=float, default=5)
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--parity-only", action="store_true")
+    p.add_argument("--as-trained", action="store_true", help="files get statistics as training leaves them")
     a = p.parse_args()
     with_peers()
     import onnx
-    from networks import NETWORKS
+    from networks import NETWORKS, as_trained
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         files = list(a.files)
         for name in [] if files else a.networks.split(","):
             files.append(folder / f"{name}.onnx")
-            onnx.save(NETWORKS[name](), files[-1])
+            onnx.save(as_trained(NETWORKS[name]()), files[-1])
+        if a.as_trained and a.files:
+            for at, file in enumerate(files):
+                files[at] = folder / file.name
+                onnx.save(as_trained(onnx.load(file)), files[at])
         for file in files:
             peers = Peers(file, a.threads)
             parity(file.stem, peers, folder)

@@ -1,4 +1,8 @@
-"""ArcFace-shaped networks with seeded random weights, as public checkpoints are exported: exact in shape, and no measure of accuracy."""
+"""ArcFace-shaped networks with seeded random weights, as public checkpoints are exported: exact in shape, and no measure of accuracy.
+
+`as_trained` gives such a network, or one from a file, the statistics that training leaves: a batch norm knows mean and variance
+of what it gets, and channels lie from zero by as much as they vary.
+"""
 
 import numpy as np
 import onnx
@@ -91,6 +95,46 @@ def mobilefacenet() -> onnx.ModelProto:
     x = n.node("Flatten", [n.convolution(x, 512, 128, 1, bias=False)], axis=1)
     n.batch_norm(x, 128, "embedding")
     return n.model("mobilefacenet", 128)
+
+
+def as_trained(model: onnx.ModelProto, seed: int = 7, images: int = 4) -> onnx.ModelProto:
+    """Biases of convolutions move each channel by standard deviations drawn with a spread of 1, every 16th by 3; batch norms of images
+    get the mean and the variance of what they then see. Runs the network node by node on pseudo-random images."""
+    rng = np.random.default_rng(seed)
+    weights = {w.name: w for w in model.graph.initializer}
+    feed = model.graph.input[0].name
+    values = {feed: rng.integers(0, 256, (images, 3, 112, 112)).astype(np.float32) / 127.5 - 1}
+
+    def put(name: str, array):
+        weights[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name))
+
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization" and values[node.input[0]].ndim == 4:
+            x = values[node.input[0]].astype(np.float64)
+            put(node.input[3], x.mean((0, 2, 3)))
+            put(node.input[4], x.var((0, 2, 3)))
+        y = run_node(model, node, weights, values)
+        if node.op_type == "Conv" and len(node.input) == 3:
+            moved = rng.standard_normal(y.shape[1])
+            moved[::16] = 3 * np.sign(moved[::16])
+            by = (moved * y.std((0, 2, 3))).astype(np.float32)
+            put(node.input[2], numpy_helper.to_array(weights[node.input[2]]) + by)
+            y = y + by[:, None, None]
+        values[node.output[0]] = y
+    return model
+
+
+def run_node(model: onnx.ModelProto, node, weights, values):
+    import onnxruntime as ort
+
+    fed = [name for name in node.input if name in values]
+    tensor = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+    constants = [weights[name] for name in node.input if name in weights]
+    graph = helper.make_graph([node], "node", list(map(tensor, fed)), [tensor(node.output[0])], constants)
+    alone = helper.make_model(graph, opset_imports=model.opset_import)
+    alone.ir_version = model.ir_version
+    session = ort.InferenceSession(alone.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {name: values[name] for name in fed})[0]
 
 
 NETWORKS = {

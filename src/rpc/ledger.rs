@@ -18,8 +18,6 @@ pub struct Capacity {
     pub by_lane: [usize; Lane::ALL.len()],
     /// Requests of one client.
     pub by_client: usize,
-    /// Requests that a lane works on at a time, at least: so many never wait for their turn.
-    pub at_once: usize,
     /// Bytes of requests.
     pub bytes: usize,
     /// Bytes of one client's requests.
@@ -84,8 +82,8 @@ pub enum End {
     Unarrived,
     /// Refused, or left.
     Unanswered,
-    /// Its work was done.
-    Answered,
+    /// Its work was done then.
+    Answered(Instant),
 }
 
 /// What is held now.
@@ -161,7 +159,7 @@ impl Ledger {
     }
 
     /// Whose place `client` may have in a lane that is full: the oldest, among those whose message is awaited, of the client that has
-    /// most of these. Nobody's, if the client would then have as many such requests as the other: a burst drives nobody out.
+    /// most of these. Nobody's, where the client would then have as many without their message: its own burst drives nobody out.
     fn gives_way(&self, lane: Lane, client: &ClientId) -> Option<(ClientId, Ticket)> {
         let at = lane as usize;
         let (other, held) = self.clients.iter().max_by_key(|(_, held)| held.awaited[at].len())?;
@@ -194,7 +192,7 @@ impl Ledger {
         }
         held.awaited[at].remove(&ticket.number);
         self.working[at] += 1;
-        if self.working[at] == self.capacity.at_once {
+        if self.working[at] == 1 {
             self.pace[at].begin(now);
         }
         Ok(())
@@ -233,7 +231,7 @@ impl Ledger {
         // before nobody.
         let others = self.clients.iter().filter(|(other, _)| *other != client);
         let until_own = own + others.map(|(_, held)| held.working(lane).min(own + 1)).sum::<usize>();
-        own == 0 || until_own < self.capacity.at_once || now + self.pace[at].time_for(until_own, now) <= deadline
+        own == 0 || now + self.pace[at].time_for(until_own) <= deadline
     }
 
     /// Holds more bytes for a request that has a place.
@@ -259,8 +257,8 @@ impl Ledger {
         self.forget(client);
     }
 
-    /// Gives back all bytes that were held for a request that ended `now`, and its place, if it still has one.
-    pub fn leave(&mut self, ticket: Ticket, client: &ClientId, bytes: usize, end: End, now: Instant) {
+    /// Gives back all bytes that were held for a request, and its place, if it still has one.
+    pub fn leave(&mut self, ticket: Ticket, client: &ClientId, bytes: usize, end: End) {
         let at = ticket.lane as usize;
         if end == End::Unarrived {
             self.vacate(ticket, client);
@@ -270,13 +268,13 @@ impl Ledger {
         if let Some(held) = self.clients.get_mut(client) {
             held.streams.remove(&ticket.number);
         }
-        if end == End::Answered {
+        if let End::Answered(now) = end {
             self.pace[at].answered(now);
         }
-        if self.working[at] == self.capacity.at_once {
-            self.pace[at].end(now);
-        }
         self.working[at] = self.working[at].saturating_sub(1);
+        if self.working[at] == 0 {
+            self.pace[at].end();
+        }
         self.release(client, bytes);
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use tonic::Code;
+use tonic::{Status, body::Body, codegen::http};
 
 use super::{
     Limits,
@@ -27,9 +27,8 @@ use crate::{
 pub struct Places(Arc<[Mutex<Ledger>; 2]>);
 
 impl Places {
-    /// Of lanes that work on `at_once` requests at a time, at least.
-    pub fn new(limits: &Limits, at_once: usize) -> Self {
-        Self(Arc::new(Priority::ALL.map(|priority| Mutex::new(Ledger::new(limits.capacity(priority, at_once))))))
+    pub fn new(limits: &Limits) -> Self {
+        Self(Arc::new(Priority::ALL.map(|priority| Mutex::new(Ledger::new(limits.capacity(priority))))))
     }
 
     /// Requests being answered.
@@ -87,9 +86,11 @@ pub struct Place {
 }
 
 impl Place {
-    /// With this code: anything but OK says nothing of how fast the server is.
-    pub fn answered(&self, code: Code) {
-        self.answered.store(code == Code::Ok, Ordering::Relaxed);
+    /// Passes the answer on; notes whether it is one.
+    pub fn answered_by(&self, answer: http::Response<Body>) -> http::Response<Body> {
+        // A status among the headers is an error: that of an answer follows its message.
+        self.answered.store(!answer.headers().contains_key(Status::GRPC_STATUS), Ordering::Relaxed);
+        answer
     }
 
     /// The message is waited for: until it is there, the place may go to another.
@@ -153,9 +154,9 @@ impl Drop for Place {
         let end = match (self.arrived.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed)) {
             (false, _) => End::Unarrived,
             (true, false) => End::Unanswered,
-            (true, true) => End::Answered,
+            (true, true) => End::Answered(Instant::now()),
         };
-        self.places.lock(self.ticket.lane).leave(self.ticket, &self.client, bytes, end, Instant::now());
+        self.places.lock(self.ticket.lane).leave(self.ticket, &self.client, bytes, end);
         Metrics::get().request_bytes.sub(super::gauge(bytes));
         Metrics::get().requests_in_flight.with_label_values(&[self.ticket.lane.as_str()]).dec();
     }

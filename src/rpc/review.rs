@@ -3,21 +3,19 @@
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Service, error::Error, pb, receive, respond};
-use crate::{
-    access::Right,
-    domain::{CaseId, Turn},
-};
+use crate::{access::Right, domain::CaseId};
 
 #[async_trait]
 impl pb::review_service_server::ReviewService for Service {
     async fn get_case(&self, request: Request<pb::GetCaseRequest>) -> Result<Response<pb::GetCaseResponse>, Status> {
-        let turn = receive::turn(request.extensions());
-        self.answer("GetCase", turn, |turn| self.show_case(turn, request.into_inner())).await
+        self.answer("GetCase", self.show_case(request)).await
     }
 }
 
 impl Service {
-    async fn show_case(&self, turn: Turn, request: pb::GetCaseRequest) -> Result<pb::GetCaseResponse, Error> {
+    async fn show_case(&self, request: Request<pb::GetCaseRequest>) -> Result<pb::GetCaseResponse, Error> {
+        let turn = receive::turn(request.extensions())?;
+        let request = request.into_inner();
         let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Review])?;
         let id = receive::id("case_id", CaseId::parse(&request.case_id))?;
         let case = pass.case(id).await?.ok_or(Error::Unknown("there is no case of this id"))?;

@@ -120,18 +120,9 @@ impl Server {
     }
 
     /// As Kubernetes does; returns how the process ended.
-    pub fn terminate(self) -> ExitStatus {
-        self.tell_to_stop();
-        self.end()
-    }
-
-    pub fn tell_to_stop(&self) {
+    pub fn terminate(mut self) -> ExitStatus {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-    }
-
-    /// Waits for it.
-    pub fn end(mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 }

@@ -30,6 +30,9 @@ pub struct RunOptions {
     /// Raw images of the network's size, one after the other: rows of R G B bytes.
     #[arg(long)]
     images: std::path::PathBuf,
+    /// More of them, from which int8 takes the activation ranges. Without it: from those that are run.
+    #[arg(long)]
+    ranges_from: Option<std::path::PathBuf>,
     /// Written anew: each image's outputs, 32-bit floats, little-endian.
     #[arg(long)]
     outputs: std::path::PathBuf,
@@ -44,16 +47,10 @@ pub struct RunOptions {
 pub fn run(options: &RunOptions, shared: &Shared) -> Result<Outcome, Failure> {
     let file = shared.onnx_file().ok_or("--model: expected an ONNX file")?;
     let bare = Bare::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let (width, height) = (bare.input.width, bare.input.height);
-    let bytes = read(&options.images, MAX_IMAGES)?;
-    let each = width as usize * height as usize * 3;
-    if bytes.is_empty() || bytes.len() % each != 0 {
-        let got = bytes.len();
-        return Err(format!("--images: expected images of {width}x{height}, {each} bytes each, got {got} bytes").into());
-    }
-    let images: Vec<Pixels> =
-        bytes.chunks_exact(each).map(|rgb| Pixels::new(width, height, rgb.to_vec())).collect::<Result<_, _>>()?;
+    let images = raw_images("--images", &options.images, &bare)?;
+    let seen = options.ranges_from.as_ref().map(|path| raw_images("--ranges-from", path, &bare)).transpose()?;
     let images: Vec<&Pixels> = images.iter().collect();
+    let seen = seen.as_ref().map_or(images.clone(), |seen| seen.iter().collect());
     let mut out = BufWriter::new(
         fs::File::create(&options.outputs).map_err(|e| format!("--outputs {}: {e}", options.outputs.display()))?,
     );
@@ -69,7 +66,7 @@ pub fn run(options: &RunOptions, shared: &Shared) -> Result<Outcome, Failure> {
             dimension = keep(bare.reference(images)?)?;
         }
     } else {
-        let (mut network, _) = bare.into_cpu(shared.precision.unwrap_or(Precision::F32), cores(), &images)?;
+        let (mut network, _) = bare.into_cpu(shared.precision.unwrap_or(Precision::F32), cores(), &seen)?;
         for images in images.chunks(options.batch.get()) {
             dimension = keep(network.run(images)?)?;
         }
@@ -81,6 +78,17 @@ pub fn run(options: &RunOptions, shared: &Shared) -> Result<Outcome, Failure> {
         println!("{}: {} images, {dimension} values each", options.outputs.display(), images.len());
     }
     Ok(Outcome::Good)
+}
+
+fn raw_images(option: &str, path: &Path, bare: &Bare) -> Result<Vec<Pixels>, Failure> {
+    let (width, height) = (bare.input.width, bare.input.height);
+    let bytes = read(path, MAX_IMAGES)?;
+    let each = width as usize * height as usize * 3;
+    if bytes.is_empty() || bytes.len() % each != 0 {
+        let got = bytes.len();
+        return Err(format!("{option}: expected images of {width}x{height}, {each} bytes each, got {got} bytes").into());
+    }
+    Ok(bytes.chunks_exact(each).map(|rgb| Pixels::new(width, height, rgb.to_vec())).collect::<Result<_, _>>()?)
 }
 
 /// A file and its card become a bundle.

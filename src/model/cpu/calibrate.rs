@@ -29,11 +29,10 @@ pub fn ranges(
         .collect();
     let mut threads = Share::of_all(Threads::of_one(threads)?);
     let mut seen: BTreeMap<ValueId, (f32, f32)> = values.iter().map(|&value| (value, (0.0, 0.0))).collect();
-    threads.watch(&prepared, &images, |value, x| {
-        if let Some((low, high)) = seen.get_mut(&value) {
-            for &v in x {
-                (*low, *high) = (low.min(v), high.max(v));
-            }
+    threads.watch(&prepared, &images, |watched, x| {
+        if let Some((low, high)) = seen.get_mut(&watched.value) {
+            let ends = watched.ends(x);
+            (*low, *high) = (low.min(ends.0), high.max(ends.1));
         }
     });
     Ok(seen

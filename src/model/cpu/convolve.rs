@@ -8,6 +8,7 @@ use super::{
     factors::{Whole, convert, pack},
     kernels::{Chunk, Factors, Level, PANEL, TILE, Tile},
     layout::{LANES, Line, area, blocks, floats, floats_mut},
+    prologue::Prologue,
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
@@ -32,6 +33,8 @@ pub struct Dense {
     interleaved: bool,
     /// What is multiplied: the input is rounded first where that is no f32.
     factors: Factors,
+    /// Done while rounding.
+    prologue: Option<Prologue>,
     /// Of int8 alone.
     whole: Option<Whole>,
     /// Panel, chunk, step, line out.
@@ -61,7 +64,8 @@ pub struct Part<'a> {
 }
 
 impl Dense {
-    /// bf16 where pairs of channels are not cut; int8 with the input's range, where it is not interleaved.
+    /// bf16 where pairs of channels are not cut; int8 with the input's range, where it is not interleaved. A prologue where
+    /// neither is the case was folded.
     pub fn new(
         c: &Convolution,
         shape: Shape,
@@ -71,8 +75,9 @@ impl Dense {
         range: Option<&ActivationRange>,
     ) -> Self {
         let (weights, whole) = pack(c, shape, interleaved, factors, range);
-        let (window, padding) = (c.window, c.padding);
-        Self { shape, out, window, padding, interleaved, factors, whole, weights, epilogue: Epilogue::new(c) }
+        let (window, padding, prologue) = (c.window, c.padding, c.prologue.as_ref().map(Prologue::new));
+        debug_assert!(prologue.is_none() || (factors != Factors::F32 && !interleaved));
+        Self { shape, out, window, padding, interleaved, factors, prologue, whole, weights, epilogue: Epilogue::new(c) }
     }
 
     pub fn panels(&self) -> usize {
@@ -146,7 +151,8 @@ impl Dense {
             false => &part.x[..plane * blocks(self.shape.channels)],
         };
         let mut rounded = std::mem::take(&mut scratch.rounded);
-        convert(level, x, plane, wanted, self.whole.as_ref().map(|whole| whole.input), &mut rounded);
+        let bytes = self.whole.as_ref().map(|whole| whole.input);
+        convert(level, x, plane, wanted, self.prologue.as_ref(), bytes, &mut rounded);
         self.compute(level, scratch, Part { x: &rounded, ..part });
         scratch.rounded = rounded;
     }
@@ -340,6 +346,7 @@ mod tests {
         let class = |at: usize, size: usize| if at == 0 { 0 } else { 1 + usize::from(at + 1 == size) };
         let classes = |size: usize| (0..size).map(|at| class(at, size) as u8).collect();
         let convolution = Convolution {
+            prologue: None,
             weight: vec![0.0; channels * 9],
             bias: vec![f32::NAN; channels],
             border: Some(Border {

@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::{
     kernels::{Factors, Level, PANEL, Pass, Vector},
     layout::{LANES, Line, blocks, pair_of_bf16, per_channel},
+    prologue::{Prologue, affine},
 };
 use crate::model::{
     graph::Shape,
@@ -49,12 +50,21 @@ pub struct Whole {
 }
 
 /// Rounds an input of `plane` lines for each block of channels, of which those in `wanted` are needed: to bytes where it is
-/// said how, else to bf16. `y` gets as many lines for each two or four blocks.
-pub fn convert(level: Level, x: &[Line], plane: usize, wanted: Range<usize>, bytes: Option<Bytes>, y: &mut Vec<Line>) {
+/// said how, else to bf16, and after the prologue. `y` gets as many lines for each two or four blocks.
+pub fn convert(
+    level: Level,
+    x: &[Line],
+    plane: usize,
+    wanted: Range<usize>,
+    prologue: Option<&Prologue>,
+    bytes: Option<Bytes>,
+    y: &mut Vec<Line>,
+) {
     let each = if bytes.is_some() { 4 } else { 2 };
     let groups = x.len().div_ceil(each * plane);
     y.resize((groups * plane).max(y.len()), Line::ZERO);
-    for (x, y) in x.chunks(each * plane).zip(y.chunks_exact_mut(plane)) {
+    for (group, (x, y)) in x.chunks(each * plane).zip(y.chunks_exact_mut(plane)).enumerate() {
+        let first = group * each;
         let lines = |at: usize| x.get(at * plane..(at + 1) * plane).and_then(|lines| lines.get(wanted.clone()));
         let y = &mut y[wanted.clone()];
         let low = lines(0).unwrap_or(&[]);
@@ -63,15 +73,18 @@ pub fn convert(level: Level, x: &[Line], plane: usize, wanted: Range<usize>, byt
                 let count = x.len() / plane;
                 // Lines that are missing are not stored.
                 let lines = std::array::from_fn(|at| lines(at).unwrap_or(low));
-                level.run(Quantise { bytes, lines, count, y });
+                level.run(Quantise { bytes, prologue, first, lines, count, y });
             }
-            None => level.run(Round { low, high: lines(1).unwrap_or(&[]), y }),
+            None => level.run(Round { prologue, first, low, high: lines(1).unwrap_or(&[]), y }),
         }
     }
 }
 
 /// Two lines become one of bf16.
 struct Round<'a> {
+    prologue: Option<&'a Prologue>,
+    /// The block of `low`.
+    first: usize,
     low: &'a [Line],
     /// Where a line is missing, the half stays as it is.
     high: &'a [Line],
@@ -81,11 +94,20 @@ struct Round<'a> {
 impl Pass for Round<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        for (y, x) in self.y.iter_mut().zip(self.low) {
-            V::load(x).store_half(y, false);
-        }
-        for (y, x) in self.y.iter_mut().zip(self.high) {
-            V::load(x).store_half(y, true);
+        let Some(prologue) = self.prologue else {
+            for (y, x) in self.y.iter_mut().zip(self.low) {
+                V::load(x).store_half(y, false);
+            }
+            for (y, x) in self.y.iter_mut().zip(self.high) {
+                V::load(x).store_half(y, true);
+            }
+            return;
+        };
+        // Pairs of channels are not cut: both halves are there.
+        let (low, high) = (prologue.of::<V>(self.first), prologue.of::<V>(self.first + 1));
+        for (y, (a, b)) in self.y.iter_mut().zip(self.low.iter().zip(self.high)) {
+            affine(a, low).store_half(y, false);
+            affine(b, high).store_half(y, true);
         }
     }
 }
@@ -93,6 +115,9 @@ impl Pass for Round<'_> {
 /// Up to four lines become one of bytes.
 struct Quantise<'a> {
     bytes: Bytes,
+    prologue: Option<&'a Prologue>,
+    /// The block of the first of `lines`.
+    first: usize,
     lines: [&'a [Line]; 4],
     /// How many of them count.
     count: usize,
@@ -102,14 +127,22 @@ struct Quantise<'a> {
 impl Pass for Quantise<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { bytes: Bytes { inverse, zero, .. }, lines, count, y } = self;
+        let Self { bytes: Bytes { inverse, zero, .. }, prologue, first, lines, count, y } = self;
         let (most, zero) = (f32::from(255 - zero), i16::from(zero));
         let [a, b, c, d] = lines;
         let (a, b, c, d) = (&a[..y.len()], &b[..y.len()], &c[..y.len()], &d[..y.len()]);
         let inverse = V::splat(inverse);
+        // Prologue and step in one; lines that do not count take what the first takes.
+        let mut steps = [[inverse, V::splat(0.0)]; 4];
+        if let Some(prologue) = prologue {
+            for (at, step) in steps.iter_mut().enumerate() {
+                let [scale, shift] = prologue.of::<V>(if at < count { first + at } else { first });
+                *step = [scale.mul(inverse), shift.mul(inverse)];
+            }
+        }
         for (at, y) in y.iter_mut().enumerate() {
-            let (a, b) = (V::load(&a[at]).mul(inverse), V::load(&b[at]).mul(inverse));
-            let (c, d) = (V::load(&c[at]).mul(inverse), V::load(&d[at]).mul(inverse));
+            let (a, b) = (affine(&a[at], steps[0]), affine(&b[at], steps[1]));
+            let (c, d) = (affine(&c[at], steps[2]), affine(&d[at], steps[3]));
             V::store_bytes([a, b, c, d], count, most, zero, y);
         }
     }
@@ -233,14 +266,21 @@ mod tests {
             tests::noise,
         },
         graph::{Edges, Window},
-        plan::Activation,
+        plan::{Activation, Prologue},
     };
 
     /// The definition, with whole sums: image, channel, row, column.
     fn expected(c: &Convolution, shape: Shape, out: Shape, n: usize, x: &[f32], range: &ActivationRange) -> Vec<f32> {
         let step = (range.high - range.low) / 255.0;
         let zero = (-range.low / step).round_ties_even();
-        let byte = |v: f32| ((v * (1.0 / step)).round_ties_even() + zero).clamp(0.0, 255.0) as i64 - zero as i64;
+        let byte = |v: f32, channel: usize| {
+            let inverse = 1.0 / step;
+            let stepped = match &c.prologue {
+                None => v * inverse,
+                Some(Prologue { scale, shift, .. }) => v * (scale[channel] * inverse) + shift[channel] * inverse,
+            };
+            (stepped.round_ties_even() + zero).clamp(0.0, 255.0) as i64 - zero as i64
+        };
         let Window { height, width, stride } = c.window;
         let mut y = Vec::new();
         for at in 0..n * out.channels * area(out) {
@@ -255,7 +295,7 @@ mod tests {
                 if r < shape.height && col < shape.width {
                     let channel = image * shape.channels + place / width / height;
                     let v = x[(channel * shape.height + r) * shape.width + col];
-                    sum += byte(v) * i64::from(*w);
+                    sum += byte(v, place / width / height) * i64::from(*w);
                 }
             }
             let v = sum as f32 * (step * step_out) + c.bias[o];
@@ -274,6 +314,7 @@ mod tests {
             (kernel, stride) in (1usize..4, 1usize..3),
             (low, high) in (-1.0f32..0.0, 0.01f32..1.0),
             padded: bool,
+            normalised: bool,
             n in 1usize..3,
             seed: u64,
         ) {
@@ -282,7 +323,11 @@ mod tests {
             let size = |size: usize, padding: usize| (size + 2 * padding).checked_sub(kernel).map(|room| room / stride + 1);
             let (Some(rows), Some(columns)) = (size(height, padding.top), size(width, padding.left)) else { return Ok(()) };
             let (shape, out) = (Shape::new(channels, height, width), Shape::new(outs, rows, columns));
+            // A prologue's: the range is of what it gives, and zeros of the padding are put in after it.
+            let scale: Vec<f32> = noise(channels, seed ^ 3).into_iter().map(|v| 1.0 + v).collect();
+            let shift = noise(channels, seed ^ 4);
             let c = Convolution {
+                prologue: normalised.then(|| Prologue { value: 1, scale: scale.clone(), shift: shift.clone() }),
                 weight: noise(outs * channels * kernel * kernel, seed),
                 bias: noise(outs, seed ^ 1),
                 border: None,

@@ -36,6 +36,11 @@ impl Method {
             Self::Winograd { bf16: true, .. } => "bf16, Winograd",
         }
     }
+
+    /// Whether the input is rounded to something less than f32.
+    pub const fn rounds(self) -> bool {
+        !matches!(self, Self::Dense(Factors::F32) | Self::Winograd { bf16: false, .. })
+    }
 }
 
 /// The input is read as it comes: image, row, column, channel. Few channels would leave most of a line empty.

@@ -18,6 +18,7 @@ mod memory;
 mod method;
 mod network;
 mod ops;
+mod prologue;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -28,12 +29,13 @@ use std::{fmt, num::NonZeroUsize, sync::Arc};
 pub use self::{ceiling::ceiling, memory::Held};
 use self::{
     kernels::Level,
+    layout::Line,
     network::{Network, Workspace},
+    prologue::Watched,
     threads::{Share, Threads},
 };
 use super::{
     executor::{ExecuteError, Executor, InputSize, Role},
-    graph::ValueId,
     input::Input,
     plan::Plan,
     precision::Precision,
@@ -207,7 +209,13 @@ impl Prepared {
     }
 
     /// Runs `images` one after the other and shows the values whose ranges int8 needs.
-    fn watch(&self, work: &mut Workspace, threads: usize, images: &[&Pixels], mut watch: impl FnMut(ValueId, &[f32])) {
+    fn watch(
+        &self,
+        work: &mut Workspace,
+        threads: usize,
+        images: &[&Pixels],
+        mut watch: impl FnMut(&Watched, &[Line]),
+    ) {
         for image in images {
             self.network.run_watched(work, 1, threads, |x| self.normalise(&[image], x), &mut watch);
         }

@@ -9,10 +9,11 @@ use super::{
     depthwise::{Depthwise, Grouped},
     epilogue::slopes,
     kernels::{Factors, Level, Pass, TILE, Vector},
-    layout::{LANES, Line, area, blocks, floats, floats_mut, from_interleaved, lines, per_channel, to_planes},
+    layout::{LANES, Line, area, blocks, floats_mut, from_interleaved, lines, per_channel, to_planes},
     memory,
     method::{self, Method},
     ops::{self, Slide},
+    prologue::{Prologue, Watched},
     winograd::Winograd,
 };
 use crate::model::{
@@ -59,8 +60,8 @@ struct Placed {
     /// Slots of the operands and of the result.
     inputs: Vec<usize>,
     output: usize,
-    /// The value that it reads first, where int8 needs the range of it.
-    watched: Option<ValueId>,
+    /// What it convolves, where int8 needs the range of it.
+    watched: Option<Watched>,
 }
 
 pub struct Network {
@@ -104,18 +105,26 @@ impl Network {
         // Only values that fusing removed have no slot, and no step reads those.
         let place = |id: usize| slot_of[id].unwrap_or_default();
         let mut layers = Vec::with_capacity(steps.len());
-        for (step, method) in steps.into_iter().zip(methods) {
+        for (mut step, method) in steps.into_iter().zip(methods) {
             let (shape, out) = (shapes[step.inputs[0]], shapes[step.output]);
             let slide = |window, padding| Slide { shape, out, window, padding };
             let mut watched = None;
+            if let Action::Convolution(c) = &mut step.action {
+                watched = c.takes_bytes(shape).then(|| Watched {
+                    value: c.convolved(step.inputs[0]),
+                    prologue: c.prologue.as_ref().map(Prologue::new),
+                });
+                if (interleaved && step.inputs[0] == 0) || !method.is_some_and(Method::rounds) {
+                    c.fold_prologue(shape, out);
+                }
+            }
             let layer = match step.action {
                 Action::Convolution(c) if c.groups == 1 => {
                     let interleaved = interleaved && step.inputs[0] == 0;
-                    watched = c.takes_bytes(shape).then_some(step.inputs[0]);
                     match method.unwrap_or(Method::Dense(Factors::F32)) {
                         Method::Winograd { side, bf16 } => Layer::Winograd(Winograd::new(&c, shape, out, side, bf16)),
                         Method::Dense(factors) => {
-                            let range = range_of.get(&step.inputs[0]);
+                            let range = range_of.get(&c.convolved(step.inputs[0]));
                             Layer::Dense(Dense::new(&c, shape, out, interleaved, factors, range))
                         }
                     }
@@ -159,15 +168,15 @@ impl Network {
         self.run_watched(work, n, threads, fill, |_, _| {})
     }
 
-    /// As [`Self::run`]; `watch` sees each value whose range int8 needs, when it is read, with zeros in the place of
-    /// channels that are not there.
+    /// As [`Self::run`]; `watch` sees each value whose range int8 needs and the lines that it is made of, with zeros in the
+    /// place of channels that are not there.
     pub fn run_watched(
         &self,
         work: &mut Workspace,
         n: usize,
         threads: usize,
         fill: impl FnOnce(&mut [f32]),
-        mut watch: impl FnMut(ValueId, &[f32]),
+        mut watch: impl FnMut(&Watched, &[Line]),
     ) -> Vec<f32> {
         work.slots.resize_with(self.slots.len().max(work.slots.len()), Vec::new);
         work.scratch.resize_with(threads.max(work.scratch.len()), Scratch::default);
@@ -185,8 +194,8 @@ impl Network {
         for placed in &self.layers {
             let mut y = std::mem::take(&mut work.slots[placed.output]);
             let operand = |i: usize| placed.inputs.get(i).map_or(&[][..], |&slot| &work.slots[slot]);
-            if let Some(value) = placed.watched {
-                watch(value, floats(&operand(0)[..lines(placed.shape) * n]));
+            if let Some(watched) = &placed.watched {
+                watch(watched, &operand(0)[..lines(placed.shape) * n]);
             }
             let out = &mut y[..lines(placed.out) * n];
             placed.run(self.level, &mut work.scratch[..threads], [operand(0), operand(1)], n, out);

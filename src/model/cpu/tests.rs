@@ -154,9 +154,10 @@ proptest! {
             values.iter().map(|&value| ActivationRange { value, low: 0.0, high: 0.0 }).collect();
         let exact = Network::new(plan(), Level::best(), Precision::F32).unwrap();
         let mut work = Workspace::default();
-        let expected = exact.run_watched(&mut work, 3, 1, |x| x.copy_from_slice(&images.concat()), |value, x| {
-            let range = ranges.iter_mut().find(|range| range.value == value).unwrap();
-            x.iter().for_each(|v| (range.low, range.high) = (range.low.min(*v), range.high.max(*v)));
+        let expected = exact.run_watched(&mut work, 3, 1, |x| x.copy_from_slice(&images.concat()), |watched, x| {
+            let range = ranges.iter_mut().find(|range| range.value == watched.value).unwrap();
+            let (low, high) = watched.ends(x);
+            (range.low, range.high) = (range.low.min(low), range.high.max(high));
         });
         for level in Level::available() {
             let network = Network::new(plan().with_ranges(&ranges).unwrap(), level, Precision::Int8).unwrap();
@@ -174,6 +175,74 @@ proptest! {
             let largest = expected.iter().copied().chain(rounded).fold(0.1f32, |m, v| m.max(v.abs()));
             let worst = expected.iter().zip(&batched).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             prop_assert!(worst <= 0.1 * largest, "{worst} of {largest} in\n{graph}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Two convolutions with a batch norm between them, as in an ArcFace network's blocks: what the second reads has a mean of
+    /// so many standard deviations. Precisions that round keep what they have without it.
+    #[test]
+    fn a_mean_before_a_batch_norm_does_not_matter(
+        (channels, outs) in (prop_oneof![Just(32usize), Just(64), 16usize..70], 8usize..70),
+        (height, width, kernel, stride) in (4usize..12, 4usize..12, 1usize..4, 1usize..3),
+        mean in prop_oneof![Just(0.0f32), Just(3.0), Just(30.0)],
+        seed: u64,
+    ) {
+        let (input, window) = (Shape::new(3, height, width), Window::square(kernel, stride));
+        let mut weights = Weights::new();
+        let means: Vec<f32> = noise(channels, seed ^ 1).iter().map(|v| v.signum() * mean).collect();
+        // Of standard deviation 1 or so.
+        weights.insert("a", vec![channels, 3, 1, 1], noise(3 * channels, seed).iter().map(|w| 7.0 * w).collect()).unwrap();
+        weights.insert("m", vec![channels], means.clone()).unwrap();
+        weights.insert("s", vec![channels], vec![0.5; channels]).unwrap();
+        weights.insert("t", vec![channels], means.iter().map(|mean| 0.1 - 0.5 * mean).collect()).unwrap();
+        let count = outs * channels * kernel * kernel;
+        weights.insert("b", vec![outs, channels, kernel, kernel], noise(count, seed ^ 2)).unwrap();
+        let padding = Edges::all(kernel / 2);
+        let graph = Graph {
+            input,
+            nodes: vec![
+                Node {
+                    op: Op::Convolution {
+                        weight: "a".into(), bias: Some("m".into()), window: Window::square(1, 1), padding: Edges::NONE, groups: 1,
+                    },
+                    inputs: vec![0],
+                },
+                // Keeps the batch norm out of the convolution before it.
+                Node { op: Op::LeakyRelu { slope: 0.999 }, inputs: vec![1] },
+                Node { op: Op::Affine { scale: "s".into(), shift: "t".into() }, inputs: vec![2] },
+                Node { op: Op::Convolution { weight: "b".into(), bias: None, window, padding, groups: 1 }, inputs: vec![3] },
+            ],
+            output: 4,
+        };
+        let x = noise(3 * height * width, seed ^ 3);
+        let tensor = Tensor::from_slice(&x, (1, height, width, 3), &Device::Cpu).unwrap().permute((0, 3, 1, 2)).unwrap();
+        let expected = interpret(&graph, &weights, tensor.contiguous().unwrap()).unwrap();
+        let plan = || Plan::new(&graph, &weights).unwrap();
+        let exact = Network::new(plan(), Level::best(), Precision::F32).unwrap();
+        let mut ranges = vec![];
+        exact.run_watched(&mut Workspace::default(), 1, 1, |to| to.copy_from_slice(&x), |watched, x| {
+            let (low, high) = watched.ends(x);
+            ranges.push(ActivationRange { value: watched.value, low, high });
+        });
+        prop_assert!(ranges.iter().map(|range| range.value).eq([3]), "of what the batch norm gives: {ranges:?}");
+        prop_assert!(ranges[0].low >= -3.0 && ranges[0].high <= 3.0, "without the mean: {ranges:?}");
+        let size = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        for level in Level::available() {
+            for (precision, tolerance) in [(Precision::F32, 1e-4), (Precision::Bf16, 0.02), (Precision::Int8, 0.03)] {
+                if precision == Precision::Bf16 && !level.has_bf16() {
+                    continue;
+                }
+                let plan = if precision == Precision::Int8 { plan().with_ranges(&ranges).unwrap() } else { plan() };
+                let network = Network::new(plan, level, precision).unwrap();
+                let got = network.run(&mut Workspace::default(), 1, 1, |to| to.copy_from_slice(&x));
+                let apart: Vec<f32> = got.iter().zip(&expected).map(|(a, b)| a - b).collect();
+                let error = size(&apart) / size(&expected);
+                prop_assert!(error <= tolerance, "{error} in {precision:?} on {level:?}");
+            }
         }
     }
 }

@@ -6,10 +6,10 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use rayon::prelude::*;
 
-use super::{Prepared, Workspace, cores};
+use super::{Prepared, Workspace, cores, layout::Line, prologue::Watched};
 use crate::{
     domain::Pixels,
-    model::{executor::ExecuteError, graph::ValueId, set::OpenError},
+    model::{executor::ExecuteError, set::OpenError},
 };
 
 pub struct Threads(rayon::ThreadPool);
@@ -59,7 +59,7 @@ impl Share {
     }
 
     /// As [`Prepared::watch`]; images of another size were left out.
-    pub fn watch(&mut self, prepared: &Prepared, images: &[&Pixels], watch: impl FnMut(ValueId, &[f32]) + Send) {
+    pub fn watch(&mut self, prepared: &Prepared, images: &[&Pixels], watch: impl FnMut(&Watched, &[Line]) + Send) {
         let threads = self.work.len();
         if let [work, ..] = self.work.as_mut_slice() {
             self.threads.0.install(|| prepared.watch(work, threads, images, watch));

@@ -52,7 +52,10 @@ impl Action {
         match self {
             Self::Convolution(c) => {
                 let slopes = if let super::Activation::PRelu(slopes) = &c.activation { slopes.len() } else { 0 };
-                c.weight.len() + c.border.as_ref().map_or(c.bias.len(), |border| border.values.len()) + slopes
+                c.weight.len()
+                    + c.bias.len()
+                    + slopes
+                    + c.prologue.as_ref().map_or(0, |prologue| 2 * prologue.scale.len())
             }
             Self::Affine { scale, shift } => scale.len() + shift.len(),
             Self::Activate(super::Activation::PRelu(slopes)) | Self::Add(super::Activation::PRelu(slopes)) => {
@@ -71,8 +74,8 @@ impl std::fmt::Display for Action {
                 if c.groups > 1 {
                     write!(f, " in {} groups", c.groups)?;
                 }
-                if c.border.is_some() {
-                    f.write_str(", bias by place")?;
+                if c.prologue.is_some() {
+                    f.write_str(", affine first")?;
                 }
                 return Ok(());
             }

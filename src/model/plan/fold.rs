@@ -1,7 +1,7 @@
 //! Passes that take affine steps (batch norm, normalisation) into the convolutions around them. All are exact but for
 //! rounding.
 
-use super::{Action, Activation, Border, Convolution, Step, work::Work};
+use super::{Action, Activation, Convolution, Prologue, Step, work::Work};
 use crate::model::graph::{Edges, Shape, ValueId, Window};
 
 /// Sides of a kernel that stands for a fully connected layer, at most.
@@ -68,8 +68,8 @@ fn scale_outputs(c: &mut Convolution, scale: &[f32], shift: &[f32]) {
     }
 }
 
-/// An affine step goes into the convolutions after it, if they alone read what it gives; who else reads what it
-/// reads does not matter.
+/// An affine step becomes a prologue of the convolutions after it, if they alone read what it gives; who else reads what
+/// it reads does not matter.
 pub fn fold_forward(steps: Vec<Step>, shapes: &[Shape], output: ValueId) -> Vec<Step> {
     let mut work = Work::new(steps, shapes, output);
     for index in 0..work.steps.len() {
@@ -83,26 +83,14 @@ pub fn fold_forward(steps: Vec<Step>, shapes: &[Shape], output: ValueId) -> Vec<
         for reader in readers {
             let Some(step) = &mut work.steps[reader] else { continue };
             if let Action::Convolution(c) = &mut step.action {
-                // With the weights as they are: they multiply the shifted values.
-                Border::absorb(c, shift, shapes[affine.inputs[0]], shapes[step.output]);
-                scale_inputs(c, scale);
+                let prologue = Prologue { value: affine.output, scale: scale.clone(), shift: shift.clone() };
+                c.prologue = Some(prologue.then(c.prologue.take()));
             }
             step.inputs[0] = affine.inputs[0];
             step.parts.splice(0..0, affine.parts.iter().copied());
         }
     }
     work.finish()
-}
-
-fn scale_inputs(c: &mut Convolution, scale: &[f32]) {
-    let area = c.window.height * c.window.width;
-    let (group_in, group_out) = (scale.len() / c.groups, c.bias.len() / c.groups);
-    for (o, filter) in c.weight.chunks_exact_mut(group_in * area).enumerate() {
-        let scales = scale.iter().skip(o / group_out * group_in);
-        for (plane, scale) in filter.chunks_exact_mut(area).zip(scales) {
-            plane.iter_mut().for_each(|w| *w *= scale);
-        }
-    }
 }
 
 /// A fully connected layer of a flattened image is a convolution whose window is the whole image: its weights already lie in
@@ -121,6 +109,8 @@ pub fn flatten_into_convolution(steps: Vec<Step>, shapes: &[Shape], output: Valu
         for reader in readers {
             let Some(step) = &mut work.steps[reader] else { continue };
             if let Action::Convolution(c) = &mut step.action {
+                // One of flattened features is not one of channels.
+                c.fold_prologue(shapes[flatten.output], shapes[step.output]);
                 c.window = Window { height: image.height, width: image.width, stride: 1 };
             }
             step.inputs[0] = flatten.inputs[0];

@@ -65,6 +65,7 @@ impl Tensors<'_> {
         let weight = self.take(weight)?;
         let (residual, activation) = (false, Activation::Identity);
         Ok(Action::Convolution(Convolution {
+            prologue: None,
             weight,
             bias,
             border: None,

@@ -1,7 +1,7 @@
 //! From graphs to steps: a small typed program that any executor can run, and that can be printed.
 //!
 //! [`lower`] makes a step of every node; then each pass is a function from steps to steps: [`fold`] takes batch norm into
-//! the convolutions around it, [`fuse`] takes residual and activation into their epilogue, [`memory`] says when values
+//! the convolutions around it (into the weights of the one before it, as a prologue of the one after it), [`fuse`] takes residual and activation into their epilogue, [`memory`] says when values
 //! die and which can share memory. The steps hold their own weights and need no further check.
 
 mod border;
@@ -10,6 +10,7 @@ mod fold;
 mod fuse;
 mod lower;
 mod memory;
+mod prologue;
 mod ranges;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use super::{
 pub use border::Border;
 pub use describe::StepLine;
 pub use memory::Arena;
+pub use prologue::Prologue;
 pub use ranges::{ActivationRange, RangeError, union};
 
 /// What happens to each value last.
@@ -37,9 +39,10 @@ pub enum Activation {
     PRelu(Vec<f32>),
 }
 
-/// A convolution and all that follows it in the same pass: `activation(convolve(x) + bias [+ residual])`.
+/// A convolution, and what comes before and after it in the same pass: `activation(convolve(prologue(x)) + bias [+ residual])`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Convolution {
+    pub prologue: Option<Prologue>,
     /// Out x in/groups x height x width.
     pub weight: Vec<f32>,
     /// One for each channel out.
@@ -57,6 +60,7 @@ pub struct Convolution {
 /// What a step does; as the operations of [`super::graph::Op`], a fully connected layer being a convolution whose window is
 /// the whole image.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // most steps are convolutions, and there are few
 pub enum Action {
     Convolution(Convolution),
     Affine {

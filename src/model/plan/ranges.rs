@@ -83,11 +83,10 @@ impl Plan {
     pub fn byte_values(&self) -> Vec<ValueId> {
         let mut values = Vec::new();
         for step in &self.steps {
-            match (&step.action, step.inputs.first()) {
-                (Action::Convolution(c), Some(&id)) if c.takes_bytes(self.shapes[id]) && !values.contains(&id) => {
-                    values.push(id);
-                }
-                _ => {}
+            let (Action::Convolution(c), Some(&id)) = (&step.action, step.inputs.first()) else { continue };
+            let value = c.convolved(id);
+            if c.takes_bytes(self.shapes[id]) && !values.contains(&value) {
+                values.push(value);
             }
         }
         values

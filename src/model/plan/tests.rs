@@ -1,7 +1,7 @@
 //! What each pass does, on small graphs. That plans give what their graphs give: the executor's tests.
 
 use super::{
-    Action, Activation, ActivationRange, Arena, Convolution, Plan, RangeError, Step,
+    Action, Activation, ActivationRange, Arena, Convolution, Plan, Prologue, RangeError, Step,
     fold::{flatten_into_convolution, fold_back, fold_forward, merge_affines},
     fuse::{fuse_activation, fuse_residual},
     memory::free_early,
@@ -13,6 +13,7 @@ use crate::model::{
 
 fn convolution(weight: &[f32], bias: &[f32], side: usize) -> Action {
     Action::Convolution(Convolution {
+        prologue: None,
         weight: weight.into(),
         bias: bias.into(),
         border: None,
@@ -46,6 +47,12 @@ fn parts(steps: &[Step]) -> Vec<String> {
     steps.iter().map(|step| step.parts.concat()).collect()
 }
 
+fn with_prologue_folded(c: &Convolution) -> Convolution {
+    let mut c = c.clone();
+    c.fold_prologue(ONE, ONE);
+    c
+}
+
 fn first(steps: &[Step]) -> &Convolution {
     match &steps[0].action {
         Action::Convolution(c) => c,
@@ -76,11 +83,14 @@ fn an_affine_goes_into_the_convolution_before_it() {
 }
 
 #[test]
-fn an_affine_goes_into_the_convolution_after_it_and_leaves_a_border() {
+fn an_affine_becomes_a_prologue_of_the_convolution_after_it_and_leaves_a_border_when_folded() {
     let weight: Vec<f32> = (1..10).map(|v| v as f32).collect();
     let all = || steps(vec![(affine(&[2.0], &[10.0]), &[0]), (convolution(&weight, &[1.0], 3), &[1])]);
     let folded = fold_forward(all(), &[ONE; 3], 2);
-    let c = first(&folded);
+    let prologue = Prologue { value: 1, scale: vec![2.0], shift: vec![10.0] };
+    assert_eq!((first(&folded).prologue.as_ref(), first(&folded).weight.clone()), (Some(&prologue), weight.clone()));
+    assert_eq!((first(&folded).convolved(0), folded[0].inputs[0]), (1, 0));
+    let c = with_prologue_folded(first(&folded));
     assert_eq!(c.weight, weight.iter().map(|w| 2.0 * w).collect::<Vec<_>>());
     let border = c.border.as_ref().unwrap();
     assert_eq!(
@@ -92,10 +102,21 @@ fn an_affine_goes_into_the_convolution_after_it_and_leaves_a_border() {
     assert_eq!((folded[0].inputs[0], parts(&folded)), (0, vec!["ab".to_string()]));
     // Without padding the bias alone changes.
     let plain = steps(vec![(affine(&[2.0], &[10.0]), &[0]), (convolution(&[3.0], &[1.0], 1), &[1])]);
-    let folded = fold_forward(plain, &[ONE; 3], 2);
-    assert_eq!((first(&folded).border.is_none(), &first(&folded).bias[..]), (true, &[31.0][..]));
+    let c = with_prologue_folded(first(&fold_forward(plain, &[ONE; 3], 2)));
+    assert_eq!((c.border.is_none(), &c.bias[..]), (true, &[31.0][..]));
+    let unread = all();
+    // Of flattened features: it goes into the weights, which no window divides into channels yet.
+    let all = steps(vec![
+        (Action::Flatten, &[0]),
+        (affine(&[2.0; 9], &[1.0; 9]), &[1]),
+        (convolution(&[1.0; 9], &[0.5], 1), &[2]),
+    ]);
+    let shapes = [ONE, Shape::new(9, 1, 1), Shape::new(9, 1, 1), Shape::new(1, 1, 1)];
+    let folded = flatten_into_convolution(fold_forward(all, &shapes, 3), &shapes, 3);
+    let c = first(&folded);
+    assert_eq!((c.prologue.is_none(), &c.weight[..], &c.bias[..]), (true, &[2.0; 9][..], &[9.5][..]));
     // Not when somebody else reads the affine step's value.
-    assert_eq!(fold_forward(all(), &[ONE; 3], 1).len(), 2);
+    assert_eq!(fold_forward(unread, &[ONE; 3], 1).len(), 2);
 }
 
 #[test]
@@ -106,8 +127,29 @@ fn a_border_is_scaled_by_an_affine_after_it() {
         (affine(&[2.0], &[-1.0]), &[2]),
     ]);
     let folded = fold_back(fold_forward(all, &[ONE; 4], 3), &[ONE; 4], 3);
-    let border = first(&folded).border.as_ref().unwrap();
+    let border = with_prologue_folded(first(&folded)).border.unwrap();
     assert_eq!((border.values[0], border.values[4], folded.len()), (79.0, 179.0, 1));
+}
+
+#[test]
+fn a_prologue_before_a_prologue_is_one() {
+    // The first affine step is read by two: it goes into both once the second went into one.
+    let all = || {
+        let reader = |input: &'static [ValueId]| (convolution(&[3.0], &[0.0], 1), input);
+        steps(vec![
+            (affine(&[2.0], &[1.0]), &[0]),
+            (affine(&[5.0], &[7.0]), &[1]),
+            reader(&[2]),
+            reader(&[1]),
+            (Action::Add(Activation::Identity), &[3, 4]),
+        ])
+    };
+    let folded = fold_forward(fold_forward(all(), &[ONE; 6], 5), &[ONE; 6], 5);
+    assert_eq!(parts(&folded), ["abc", "ad", "e"]);
+    let prologue = Prologue { value: 2, scale: vec![10.0], shift: vec![12.0] };
+    assert_eq!(first(&folded).prologue, Some(prologue), "it gives what the later gave");
+    let flat = Plan { steps: folded, shapes: vec![Shape::new(16, 3, 3); 6], output: 5, ranges: vec![] };
+    assert_eq!(flat.byte_values(), [2, 1], "ranges are of what is convolved");
 }
 
 #[test]
@@ -118,7 +160,9 @@ fn a_layer_on_flattened_features_is_a_convolution_of_the_whole_image() {
     let all =
         steps(vec![(affine(&[2.0], &[1.0]), &[0]), (Action::Flatten, &[1]), (convolution(&weight, &[0.5], 1), &[2])]);
     let folded = fold_forward(flatten_into_convolution(all, &shapes, 3), &shapes, 3);
-    let c = first(&folded);
+    assert_eq!(first(&folded).prologue.as_ref().map(|prologue| prologue.value), Some(1));
+    let mut c = first(&folded).clone();
+    c.fold_prologue(ONE, shapes[3]);
     assert_eq!((c.window, c.padding), (Window { height: 3, width: 3, stride: 1 }, Edges::NONE));
     assert_eq!((&c.bias[..], c.border.is_none(), parts(&folded)), (&[36.5][..], true, vec!["abc".to_string()]));
 }

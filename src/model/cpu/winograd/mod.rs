@@ -15,6 +15,7 @@ use super::{
     epilogue::Epilogue,
     kernels::{Chunk, Factors, Level, PANEL, Pass, TILE, Tile, Vector},
     layout::{LANES, Line, area, blocks, pair_of_bf16},
+    prologue::{Prologue, affine},
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
@@ -32,6 +33,8 @@ pub struct Winograd {
     side: usize,
     /// Products of bf16, two channels in a step.
     bf16: bool,
+    /// Done before the transform.
+    prologue: Option<Prologue>,
     /// Panel, position, step, line out.
     weights: Vec<Line>,
     epilogue: Epilogue,
@@ -59,13 +62,14 @@ impl Winograd {
         cost_written_out(c, out, 4) as f64
     }
 
-    /// `bf16` for an even number of lines of channels.
+    /// `bf16` for an even number of lines of channels; without it a prologue was folded.
     pub fn new(c: &Convolution, shape: Shape, out: Shape, side: usize, bf16: bool) -> Self {
         let weights = match side {
             2 => pack::<Two, 4, 2>(c, shape.channels, bf16),
             _ => pack::<Four, 6, 4>(c, shape.channels, bf16),
         };
-        Self { shape, out, padding: c.padding, side, bf16, weights, epilogue: Epilogue::new(c) }
+        let prologue = c.prologue.as_ref().map(Prologue::new);
+        Self { shape, out, padding: c.padding, side, bf16, prologue, weights, epilogue: Epilogue::new(c) }
     }
 
     /// Lines of weights, and of scratch for each thread.
@@ -297,17 +301,38 @@ impl<S: Scheme<N, M>, const N: usize, const M: usize> Pass for Forward<'_, S, N,
                 let (line, half) = if layer.bf16 { (block / 2, Some(block % 2 == 1)) } else { (block, None) };
                 let to = &mut to[line * count + at..];
                 let step = blocks(layer.steps()) * count;
+                #[allow(clippy::manual_map)] // a closure would not be inlined
+                let prologue = match &layer.prologue {
+                    None => None,
+                    Some(prologue) => Some(prologue.of::<V>(block)),
+                };
                 if whole {
                     let from = &plane[top as usize * width + left as usize..];
                     let mut rows = [&[Line::ZERO; N]; N];
                     for (r, row) in rows.iter_mut().enumerate() {
                         *row = from[r * width..].first_chunk().unwrap_or(&[Line::ZERO; N]);
                     }
-                    transform::forward::<S, V, N, M>(rows, to, step, half);
+                    match prologue {
+                        None => transform::forward::<S, V, N, M>(rows, to, step, half),
+                        Some(of) => {
+                            for (to, from) in patch.as_flattened_mut().iter_mut().zip(rows.into_iter().flatten()) {
+                                affine(from, of).store(to);
+                            }
+                            transform::forward::<S, V, N, M>(patch.each_ref(), to, step, half);
+                        }
+                    }
                 } else {
                     for r in rows.clone() {
                         let start = (top + r as isize) as usize * width + (left + columns.start as isize) as usize;
-                        patch[r][columns.clone()].copy_from_slice(&plane[start..start + columns.len()]);
+                        let (to, from) = (&mut patch[r][columns.clone()], &plane[start..start + columns.len()]);
+                        match prologue {
+                            None => to.copy_from_slice(from),
+                            Some(of) => {
+                                for (to, from) in to.iter_mut().zip(from) {
+                                    affine(from, of).store(to);
+                                }
+                            }
+                        }
                     }
                     transform::forward::<S, V, N, M>(patch.each_ref(), to, step, half);
                 }
