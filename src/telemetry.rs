@@ -14,9 +14,9 @@ pub use log::{Log, LogFormat, log_to_stderr};
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Seconds by rpc, from receipt to answer.
+    /// Seconds by rpc, from the door to the answer, of what was let in.
     pub request_seconds: HistogramVec,
-    /// Answers by rpc and gRPC code.
+    /// Calls, and items of EnrolStreams, by rpc and by the gRPC code that they ended with; CANCELLED where the client had gone.
     pub answers_total: IntCounterVec,
     /// Seconds by stage: decode, align, detect, landmark, embed, compare, search, commit.
     pub stage_seconds: HistogramVec,
@@ -57,7 +57,7 @@ pub struct Metrics {
     pub lost_log_lines: IntGauge,
     /// 1 while health says SERVING.
     pub serving: IntGauge,
-    /// Canaries that ran, by outcome: good, wrong, late.
+    /// Canaries, by outcome: good, wrong, not_run, failed, hung.
     pub canaries_total: IntCounterVec,
 }
 

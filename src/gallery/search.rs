@@ -28,7 +28,7 @@ type Found = Result<(CandidateList, u64), SearchError>;
 pub(super) struct Searches {
     queue: Mutex<Queue>,
     /// Passes at a time.
-    most: usize,
+    max_passes: usize,
 }
 
 struct Queue {
@@ -55,8 +55,8 @@ impl Waits for Ask {
 }
 
 impl Searches {
-    pub(super) fn new(most: usize) -> Self {
-        Self { queue: Mutex::new(Queue { asks: InTurn::default(), passes: 0 }), most: most.max(1) }
+    pub(super) fn new(max_passes: usize) -> Self {
+        Self { queue: Mutex::new(Queue { asks: InTurn::default(), passes: 0 }), max_passes: max_passes.max(1) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -70,7 +70,7 @@ impl Searches {
         queue.sweep(Instant::now());
         queue.asks.push(ask);
         Metrics::get().search_queue_depth.inc();
-        if queue.passes >= self.most {
+        if queue.passes >= self.max_passes {
             return None; // a pass that runs will take it
         }
         queue.passes += 1;
@@ -83,7 +83,7 @@ impl Queue {
     fn sweep(&mut self, now: Instant) {
         let (mut late, mut gone) = (Vec::new(), Vec::new());
         self.asks.sweep(now, &mut late, &mut gone);
-        left(late.len() + gone.len());
+        note_left(late.len() + gone.len());
         gone.iter().for_each(|ask| Metrics::get().dropped("gone", "search", ask.turn.lane.as_str()));
         for ask in late {
             Metrics::get().dropped("late", "search", ask.turn.lane.as_str());
@@ -93,7 +93,7 @@ impl Queue {
 }
 
 /// So many wait no more; the gauge is of all galleries.
-fn left(asks: usize) {
+fn note_left(asks: usize) {
     Metrics::get().search_queue_depth.sub(i64::try_from(asks).unwrap_or(0));
 }
 
@@ -110,7 +110,7 @@ impl Pass {
         let (mut queue, now) = (self.searches.lock(), Instant::now());
         queue.sweep(now);
         let asks = queue.asks.take(PASS_PROBES, |_| true);
-        left(asks.len());
+        note_left(asks.len());
         if asks.is_empty() {
             queue.passes -= usize::from(self.held);
             self.held = false;

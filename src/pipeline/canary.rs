@@ -8,14 +8,16 @@ use crate::{
     model::{ExecuteError, Golden, ModelSet, Role},
 };
 
-/// A device that takes longer is not fit to serve.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// The house's own work takes turns with the clients'; a device that takes longer is not fit to serve.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a canary was not answered rightly.
 #[derive(Debug, thiserror::Error)]
 pub enum CanaryError {
     #[error("the canary was not run: {0}")]
     NotRun(#[from] DeviceError),
+    #[error("the device has not answered in {} s", waited.as_secs())]
+    Hung { waited: Duration },
     #[error("the {} network differs from the reference by {tolerances} tolerances", role.as_str())]
     Wrong { role: Role, tolerances: f32 },
     #[error("a golden face resembles another more than itself")]
@@ -36,9 +38,24 @@ impl Pipeline {
     /// pair of one face must be more alike than the pair of two.
     ///
     /// # Errors
-    /// [`CanaryError::NotRun`] says nothing of the answers; the others are wrong ones.
+    /// [`CanaryError::NotRun`] says nothing of the answers, [`CanaryError::Hung`] that there are none; the others are wrong ones.
     pub async fn run_canary(&self) -> Result<(), CanaryError> {
-        let turn = Turn::own(Lane::Verification, Instant::now() + DEADLINE);
+        self.run_canary_within(PATIENCE).await
+    }
+
+    /// The same, of a device that is to answer within `patience`.
+    ///
+    /// # Errors
+    /// As [`Self::run_canary`].
+    pub async fn run_canary_within(&self, patience: Duration) -> Result<(), CanaryError> {
+        // Work that waits too long is told so when an executor takes it. A second later none has.
+        let waited = patience + Duration::from_secs(1);
+        let ran = tokio::time::timeout(waited, self.run_golden(Instant::now() + patience)).await;
+        ran.unwrap_or(Err(CanaryError::Hung { waited }))
+    }
+
+    async fn run_golden(&self, deadline: Instant) -> Result<(), CanaryError> {
+        let turn = Turn::own(Lane::Verification, deadline);
         let mut templates = Vec::new();
         for golden in &self.golden {
             let output = self.device.run(golden.role, golden.image.clone(), &turn).await?;

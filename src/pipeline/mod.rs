@@ -131,6 +131,11 @@ impl Pipeline {
         &self.card.calibration
     }
 
+    /// Batches that run at a time.
+    pub fn executors(&self) -> usize {
+        self.device.executors()
+    }
+
     /// False once the device has failed.
     pub fn is_running(&self) -> bool {
         self.device.is_running()

@@ -45,7 +45,7 @@ impl Waits for Waiter {
         &self.turn
     }
     fn gone(&self) -> bool {
-        // Whose own clock was first has left because it was late.
+        // One that left after its deadline counts as late, not as gone.
         self.go.is_closed() && Instant::now() < self.turn.deadline
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tonic::{
-    Status,
+    Code, Status,
     body::Body,
     codegen::{BoxFuture, Bytes, Service, http},
     service::Routes,
@@ -24,14 +24,14 @@ use super::{
     conduct::Conduct,
     error::Error,
     metered::{Metered, take_in},
-    observe,
+    observe::{self, Call},
     place::{Place, StreamPlace},
     receive,
     runtimes::Priority,
 };
 use crate::{
     access::{Denied, Right},
-    domain::{Lane, Turn},
+    domain::{ClientId, Lane, Turn},
 };
 
 /// The paths that are guarded.
@@ -40,6 +40,9 @@ const ENROL_STREAM: &str = "/vultus.v1.GalleryService/EnrolStream";
 /// Those that are open to everyone: a question with an answer, and streams.
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 const OPEN_STREAMS: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
+
+/// How much later than its own work's end a request is broken off: what waits for its message has no other end.
+const BACKSTOP: Duration = Duration::from_millis(50);
 
 /// How long a health check may take, its message's arrival included.
 const CHECK_TIME: Duration = Duration::from_secs(2);
@@ -61,27 +64,45 @@ impl Door {
         if !path.starts_with(GUARDED) {
             return self.call_open(request);
         }
+        let (rpc, lane) = (observe::rpc_name(path), lane(path));
+        let client = match known(&self.core, &request) {
+            Ok(client) => client,
+            Err(error) => return self.turn_away(request, rpc, error),
+        };
         // There is room or none: also to find that out is work of the lane's priority.
-        let (door, priority) = (self.clone(), Priority::of(lane(path)));
-        self.core.runtimes.run(priority, async move { Ok(door.answer_guarded(request).await) })
+        let door = self.clone();
+        self.core
+            .runtimes
+            .run(Priority::of(lane), async move { Ok(door.answer_guarded(request, client, rpc, lane).await) })
     }
 
-    async fn answer_guarded(self, mut request: http::Request<Body>) -> http::Response<Body> {
-        let path = request.uri().path();
-        let (rpc, lane, streams) = (observe::rpc_name(path), lane(path), path == ENROL_STREAM);
-        let admitted = admit(&self.core, &request, lane, streams);
-        // Whom the policy does not know earns its connection no longer life.
-        if matches!(admitted, Ok(_) | Err(Error::NoRoom(_)))
-            && let Some(conduct) = request.extensions().get::<Conduct>()
-        {
+    /// Nobody that the policy knows is told so where its connection is served, whatever it asks for, and earns that no longer life.
+    fn turn_away(&self, request: http::Request<Body>, rpc: &'static str, error: Error) -> Answer {
+        if let Some(conduct) = request.extensions().get::<Conduct>() {
+            conduct.note_stranger();
+        }
+        take_in(request.into_body(), self.core.limits.stream_window_bytes as usize);
+        let refused = refuse(rpc, error);
+        Box::pin(async move { Ok(refused) })
+    }
+
+    async fn answer_guarded(
+        self,
+        mut request: http::Request<Body>,
+        client: ClientId,
+        rpc: &'static str,
+        lane: Lane,
+    ) -> http::Response<Body> {
+        let streams = request.uri().path() == ENROL_STREAM;
+        if let Some(conduct) = request.extensions().get::<Conduct>() {
             conduct.note_request(lane, streams);
         }
         let window = self.core.limits.stream_window_bytes as usize;
-        let (turn, place) = match admitted {
+        let (turn, place) = match admit(&self.core, request.headers(), &client, lane, streams) {
             Ok(admitted) => admitted,
             Err(error) => {
                 take_in(request.into_body(), window);
-                return observe::refuse(rpc, error).into_http();
+                return refuse(rpc, error);
             }
         };
         request.extensions_mut().insert(turn.clone());
@@ -92,16 +113,22 @@ impl Door {
             let (place, patience) = (Arc::clone(&place), self.core.limits.message_timeout);
             request = request.map(|body| Body::new(Metered::new(body, place, patience, window)));
         }
-        match tokio::time::timeout_at(turn.deadline.into(), self.pass_on(request)).await {
-            // The place is held until the answer is there.
-            Ok(Ok(answer)) if streams => {
-                // Whoever reads a stream's answers slowly keeps nobody out, but is owed them.
-                let owed = Arc::clone(&self.core.answer_streams);
-                place.answered_by(answer).map(|body| Body::new(Held { body, _held: owed }))
-            }
-            Ok(Ok(answer)) => place.answered_by(answer),
-            Err(_) => observe::refuse(rpc, Error::TimeUp).into_http(),
+        let call = (!streams).then(|| Call::begun(rpc));
+        let answer = tokio::time::timeout_at((turn.deadline + BACKSTOP).into(), self.pass_on(request)).await;
+        let Ok(answer) = answer.unwrap_or_else(|_| Ok(observe::refuse(rpc, Error::TimeUp).into_http()));
+        let code = observe::code_of(&answer);
+        place.answered(code);
+        match call {
+            Some(call) => call.answered(code),
+            None if code != Code::Ok => Call::refused(rpc).answered(code),
+            None => {}
         }
+        if !streams {
+            return answer;
+        }
+        // Whoever reads a stream's answers slowly keeps nobody out, but is owed them.
+        let owed = Arc::clone(&self.core.answer_streams);
+        answer.map(|body| Body::new(Held { body, _held: owed }))
     }
 
     fn pass_on(
@@ -114,6 +141,8 @@ impl Door {
     /// Health, reflection, and paths that there are none of.
     fn call_open(&self, request: http::Request<Body>) -> Answer {
         let path = request.uri().path();
+        let conduct = request.extensions().get::<Conduct>().cloned().unwrap_or_default();
+        conduct.note_open_call();
         if path == HEALTH_CHECK {
             let answer = tokio::time::timeout(CHECK_TIME, self.pass_on(request));
             return Box::pin(async move {
@@ -127,11 +156,9 @@ impl Door {
             let refused = Status::resource_exhausted("as many open streams as there may be; check instead").into_http();
             return Box::pin(async move { Ok(refused) });
         };
-        if let Some(conduct) = request.extensions().get::<Conduct>() {
-            conduct.note_open_stream();
-        }
+        let held = (permit, conduct.open_stream());
         let answer = self.pass_on(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _held: permit }))) })
+        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _held: held }))) })
     }
 }
 
@@ -161,17 +188,31 @@ impl<T: Unpin> http_body::Body for Held<T> {
     }
 }
 
-/// Whose turn the request is, and its place.
-fn admit(core: &Core, request: &http::Request<Body>, lane: Lane, streams: bool) -> Result<(Turn, Arc<Place>), Error> {
+/// A refusal at the door, counted.
+fn refuse(rpc: &'static str, error: Error) -> http::Response<Body> {
+    let refused = observe::refuse(rpc, error);
+    Call::refused(rpc).answered(refused.code());
+    refused.into_http()
+}
+
+/// Who calls.
+fn known(core: &Core, request: &http::Request<Body>) -> Result<ClientId, Error> {
     let client = receive::client(request.headers())?;
-    if !core.access.knows(&client) {
-        return Err(Denied::UnknownClient.into());
-    }
-    if streams && !core.access.holds(&client, Right::Enrol) {
+    if core.access.knows(&client) { Ok(client) } else { Err(Denied::UnknownClient.into()) }
+}
+
+/// Whose turn the request is, and its place.
+fn admit(
+    core: &Core,
+    headers: &http::HeaderMap,
+    client: &ClientId,
+    lane: Lane,
+    streams: bool,
+) -> Result<(Turn, Arc<Place>), Error> {
+    if streams && !core.access.holds(client, Right::Enrol) {
         return Err(Denied::Right(Right::Enrol).into());
     }
-    let deadline = receive::deadline(request.headers(), &core.limits);
-    let turn = Turn::of(&client, lane, deadline);
+    let turn = Turn::of(client, lane, receive::deadline(headers, &core.limits));
     let place = if streams { core.places.enter_stream(&turn) } else { core.places.enter(&turn) }?;
     Ok((turn, Arc::new(place)))
 }

@@ -5,10 +5,17 @@ use std::{pin::Pin, sync::Arc, time::Instant};
 use prost::Message;
 use tokio::sync::{Notify, Semaphore, mpsc, mpsc::error::SendTimeoutError};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 use tracing::{Instrument, Span};
 
-use super::{Service, error::Error, observe, pb, place::StreamPlace, receive, respond};
+use super::{
+    Service,
+    error::Error,
+    observe::{Call, observe},
+    pb,
+    place::StreamPlace,
+    receive, respond,
+};
 use crate::{
     access::Right,
     domain::{GalleryName, ReferenceId, SubjectId, Turn},
@@ -25,7 +32,7 @@ impl pb::gallery_service_server::GalleryService for Service {
 
     async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolResponse>, Status> {
         let turn = receive::turn(request.extensions());
-        self.answer("Enrol", async { self.enrol_face(&turn?, request.into_inner()).await }).await
+        self.answer("Enrol", turn, |turn| self.enrol_face(turn, request.into_inner())).await
     }
 
     async fn enrol_stream(
@@ -42,21 +49,23 @@ impl pb::gallery_service_server::GalleryService for Service {
     }
 
     async fn erase(&self, request: Request<pb::EraseRequest>) -> Result<Response<pb::EraseResponse>, Status> {
-        self.answer("Erase", self.erase_references(request)).await
+        let turn = receive::turn(request.extensions());
+        self.answer("Erase", turn, |turn| self.erase_references(turn, request.into_inner())).await
     }
 
     async fn describe_gallery(
         &self,
         request: Request<pb::DescribeGalleryRequest>,
     ) -> Result<Response<pb::DescribeGalleryResponse>, Status> {
-        self.answer("DescribeGallery", self.describe(request)).await
+        let turn = receive::turn(request.extensions());
+        self.answer("DescribeGallery", turn, |turn| self.describe(turn, request.into_inner())).await
     }
 }
 
 impl Service {
-    async fn enrol_face(&self, turn: &Turn, request: pb::EnrolRequest) -> Result<pb::EnrolResponse, Error> {
+    async fn enrol_face(&self, turn: Turn, request: pb::EnrolRequest) -> Result<pb::EnrolResponse, Error> {
         let started = Instant::now();
-        let (pass, context) = self.enter(receive::client_of(turn)?, request.context, &[Right::Enrol])?;
+        let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Enrol])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let subject = receive::id("subject_id", SubjectId::new(&request.subject_id))?;
         let id = match request.reference_id.as_str() {
@@ -81,7 +90,7 @@ impl Service {
             });
         }
         let image = receive::face("image", request.image)?;
-        let (template, mut timings) = pipeline.extract_reference(image, turn).await?;
+        let (template, mut timings) = pipeline.extract_reference(image, &turn).await?;
         // Only a face that became a template makes a gallery.
         let gallery = pass.gallery_for_enrolment(&name, pipeline.model(), template.dimension()).await??;
         let committing = Instant::now();
@@ -146,7 +155,10 @@ impl Service {
             let (service, place, statuses, unread) =
                 (self.clone(), place.clone(), statuses.clone(), Arc::clone(&unread));
             tokio::spawn(async move {
-                let status = service.enrol_item(&turn, place, request).await;
+                let status = tokio::select! {
+                    status = service.enrol_item(turn, place, request) => status,
+                    () = statuses.closed() => return, // nobody waits for it
+                };
                 // Others may work while this client has yet to read its answer.
                 drop(worked_on);
                 let patience = service.0.limits.max_deadline;
@@ -168,18 +180,20 @@ impl Service {
     /// `place` is the stream's: the item's bytes are held there until it is answered.
     async fn enrol_item(
         &self,
-        turn: &Turn,
+        turn: Turn,
         place: Option<StreamPlace>,
         request: pb::EnrolStreamRequest,
     ) -> pb::EnrolStreamResponse {
         use pb::enrol_stream_response::Result as Outcome;
-        let bytes = request.encoded_len();
+        let (bytes, deadline, call) = (request.encoded_len(), turn.deadline, Call::begun("EnrolStream"));
         let work = async {
             let _held = place.as_ref().map(|place| place.hold(bytes)).transpose()?;
             let enrolment = request.enrolment.ok_or(Error::field("enrolment", "an EnrolRequest"))?;
             self.enrol_face(turn, enrolment).await
         };
-        let outcome = match observe::observe("EnrolStream", work).await {
+        let outcome = observe("EnrolStream", deadline, work).await;
+        call.answered(outcome.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        let outcome = match outcome {
             Ok(enrolled) => Outcome::Enrolled(enrolled),
             Err(status) => Outcome::Refused(tonic_types::Status {
                 code: status.code() as i32,
@@ -190,9 +204,7 @@ impl Service {
         pb::EnrolStreamResponse { item: request.item, result: Some(outcome) }
     }
 
-    async fn erase_references(&self, request: Request<pb::EraseRequest>) -> Result<pb::EraseResponse, Error> {
-        let turn = receive::turn(request.extensions())?;
-        let request = request.into_inner();
+    async fn erase_references(&self, turn: Turn, request: pb::EraseRequest) -> Result<pb::EraseResponse, Error> {
         let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Erase])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let selector = match request.selector {
@@ -222,10 +234,9 @@ impl Service {
 
     async fn describe(
         &self,
-        request: Request<pb::DescribeGalleryRequest>,
+        turn: Turn,
+        request: pb::DescribeGalleryRequest,
     ) -> Result<pb::DescribeGalleryResponse, Error> {
-        let turn = receive::turn(request.extensions())?;
-        let request = request.into_inner();
         let rights = [Right::Admin, Right::Enrol, Right::Verify];
         let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &rights)?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;

@@ -1,5 +1,5 @@
 //! Health is earned, and lost: SERVING once every network has agreed with the reference executor on golden faces, and until a canary
-//! is answered wrongly, the device or the store has failed, or the server is told to stop.
+//! is answered wrongly or not at all, the device or the store has failed, or the server is told to stop.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,10 +7,16 @@ use tokio::{sync::watch, time::Instant};
 use tonic_health::server::HealthReporter;
 
 use super::Core;
-use crate::{pipeline::CanaryError, telemetry::Metrics};
+use crate::{
+    pipeline::{CanaryError, DeviceError},
+    telemetry::Metrics,
+};
 
 /// How often device and store are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many canaries in a row that found no room, or waited too long, are no matter of load any more.
+const NOT_RUN: u32 = 3;
 
 /// Until the server is told to stop, or serves no more.
 pub async fn watch(core: Arc<Core>, reporter: HealthReporter, mut stopped: watch::Receiver<bool>) {
@@ -23,7 +29,7 @@ pub async fn watch(core: Arc<Core>, reporter: HealthReporter, mut stopped: watch
         match tested {
             Ok(()) => break,
             // Those who did not wait for SERVING may have filled the queue.
-            Err(CanaryError::NotRun(error)) if core.pipeline.is_running() => {
+            Err(CanaryError::NotRun(error @ (DeviceError::Full { .. } | DeviceError::Late))) => {
                 tracing::warn!(%error, "the self-test did not run; trying again");
                 tokio::time::sleep(INTERVAL).await;
             }
@@ -35,6 +41,7 @@ pub async fn watch(core: Arc<Core>, reporter: HealthReporter, mut stopped: watch
     }
     tracing::info!("self-test passed; serving");
     report(&reporter, true).await;
+    let mut not_run = 0;
     let mut next_canary = Instant::now() + core.limits.canary_interval;
     loop {
         tokio::select! {
@@ -58,21 +65,30 @@ pub async fn watch(core: Arc<Core>, reporter: HealthReporter, mut stopped: watch
             canary = core.pipeline.run_canary() => canary,
             _ = stopped.wait_for(|stop| *stop) => break,
         };
+        let outcome = outcome(&canary);
+        Metrics::get().canaries_total.with_label_values(&[outcome]).inc();
+        not_run = if outcome == "not_run" { not_run + 1 } else { 0 };
         match canary {
-            Ok(()) => Metrics::get().canaries_total.with_label_values(&["good"]).inc(),
-            // No room for it is a matter of load, and told by other metrics.
-            Err(CanaryError::NotRun(error)) => {
-                Metrics::get().canaries_total.with_label_values(&["not_run"]).inc();
-                tracing::warn!(%error, "a canary did not run");
-            }
-            Err(error @ (CanaryError::Wrong { .. } | CanaryError::Pair)) => {
-                Metrics::get().canaries_total.with_label_values(&["wrong"]).inc();
-                tracing::error!(%error, "a canary was answered wrongly; not serving");
+            Ok(()) => {}
+            Err(error) if outcome == "not_run" && not_run < NOT_RUN => tracing::warn!(%error, "a canary did not run"),
+            Err(error) => {
+                tracing::error!(%error, "the device is not fit to serve; not serving");
                 break;
             }
         }
     }
     report(&reporter, false).await;
+}
+
+/// The word for it in metrics.
+fn outcome(canary: &Result<(), CanaryError>) -> &'static str {
+    match canary {
+        Ok(()) => "good",
+        Err(CanaryError::NotRun(DeviceError::Full { .. } | DeviceError::Late)) => "not_run",
+        Err(CanaryError::NotRun(DeviceError::Failed(_) | DeviceError::Stopped)) => "failed",
+        Err(CanaryError::Hung { .. }) => "hung",
+        Err(CanaryError::Wrong { .. } | CanaryError::Pair) => "wrong",
+    }
 }
 
 async fn report(reporter: &HealthReporter, serving: bool) {
@@ -81,4 +97,27 @@ async fn report(reporter: &HealthReporter, serving: bool) {
         reporter.set_service_status(service, status).await;
     }
     Metrics::get().serving.set(i64::from(serving));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_load_excuses_a_canary() {
+        let (wrong, hung) = (CanaryError::Pair, CanaryError::Hung { waited: INTERVAL });
+        let outcomes = [
+            Ok(()),
+            Err(DeviceError::Full { limit: 1 }.into()),
+            Err(DeviceError::Late.into()),
+            Err(DeviceError::Failed(String::new()).into()),
+            Err(DeviceError::Stopped.into()),
+            Err(hung),
+            Err(wrong),
+        ];
+        assert_eq!(
+            outcomes.each_ref().map(outcome),
+            ["good", "not_run", "not_run", "failed", "failed", "hung", "wrong"]
+        );
+    }
 }

@@ -38,7 +38,7 @@ impl Patience {
         Self {
             handshake: limits.handshake_timeout,
             first_request: limits.first_request_timeout,
-            // Told to go at its age; tonic's own grace breaks off instead of telling first.
+            // The transport tells it to go at its age.
             whole: limits.connection_age + limits.connection_age_grace,
         }
     }

@@ -18,6 +18,8 @@ pub struct Capacity {
     pub by_lane: [usize; Lane::ALL.len()],
     /// Requests of one client.
     pub by_client: usize,
+    /// Requests that a lane works on at a time, at least: so many never wait for their turn.
+    pub at_once: usize,
     /// Bytes of requests.
     pub bytes: usize,
     /// Bytes of one client's requests.
@@ -82,8 +84,8 @@ pub enum End {
     Unarrived,
     /// Refused, or left.
     Unanswered,
-    /// Its work was done then.
-    Answered(Instant),
+    /// Its work was done.
+    Answered,
 }
 
 /// What is held now.
@@ -159,7 +161,7 @@ impl Ledger {
     }
 
     /// Whose place `client` may have in a lane that is full: the oldest, among those whose message is awaited, of the client that has
-    /// most of these. Nobody's, where the client would then have as many without their message: its own burst drives nobody out.
+    /// most of these. Nobody's, if the client would then have as many such requests as the other: a burst drives nobody out.
     fn gives_way(&self, lane: Lane, client: &ClientId) -> Option<(ClientId, Ticket)> {
         let at = lane as usize;
         let (other, held) = self.clients.iter().max_by_key(|(_, held)| held.awaited[at].len())?;
@@ -192,7 +194,7 @@ impl Ledger {
         }
         held.awaited[at].remove(&ticket.number);
         self.working[at] += 1;
-        if self.working[at] == 1 {
+        if self.working[at] == self.capacity.at_once {
             self.pace[at].begin(now);
         }
         Ok(())
@@ -231,7 +233,7 @@ impl Ledger {
         // before nobody.
         let others = self.clients.iter().filter(|(other, _)| *other != client);
         let until_own = own + others.map(|(_, held)| held.working(lane).min(own + 1)).sum::<usize>();
-        own == 0 || now + self.pace[at].time_for(until_own) <= deadline
+        own == 0 || until_own < self.capacity.at_once || now + self.pace[at].time_for(until_own, now) <= deadline
     }
 
     /// Holds more bytes for a request that has a place.
@@ -257,8 +259,8 @@ impl Ledger {
         self.forget(client);
     }
 
-    /// Gives back all bytes that were held for a request, and its place, if it still has one.
-    pub fn leave(&mut self, ticket: Ticket, client: &ClientId, bytes: usize, end: End) {
+    /// Gives back all bytes that were held for a request that ended `now`, and its place, if it still has one.
+    pub fn leave(&mut self, ticket: Ticket, client: &ClientId, bytes: usize, end: End, now: Instant) {
         let at = ticket.lane as usize;
         if end == End::Unarrived {
             self.vacate(ticket, client);
@@ -268,13 +270,13 @@ impl Ledger {
         if let Some(held) = self.clients.get_mut(client) {
             held.streams.remove(&ticket.number);
         }
-        if let End::Answered(now) = end {
+        if end == End::Answered {
             self.pace[at].answered(now);
         }
-        self.working[at] = self.working[at].saturating_sub(1);
-        if self.working[at] == 0 {
-            self.pace[at].end();
+        if self.working[at] == self.capacity.at_once {
+            self.pace[at].end(now);
         }
+        self.working[at] = self.working[at].saturating_sub(1);
         self.release(client, bytes);
     }
 

@@ -105,12 +105,18 @@ impl Default for Limits {
 impl Limits {
     /// What the door counts for the lanes of a priority. The two have room of their own: neither takes the other's, and no thread of
     /// the one waits for a lock of the other's.
-    pub(super) fn capacity(&self, priority: Priority) -> Capacity {
+    pub(super) fn capacity(&self, priority: Priority, at_once: usize) -> Capacity {
         let quarter = (self.bytes_in_flight / 4).max(self.message_bytes);
         let (by_lane, bytes) = match priority {
             Priority::Usual => ([self.verifications_in_flight, 0, 0], self.bytes_in_flight.saturating_sub(quarter)),
             Priority::WhenIdle => ([0, self.identifications_in_flight, self.back_office_in_flight], quarter),
         };
-        Capacity { by_lane, by_client: self.client_in_flight, bytes, client_bytes: self.client_bytes_in_flight }
+        Capacity {
+            by_lane,
+            by_client: self.client_in_flight,
+            at_once,
+            bytes,
+            client_bytes: self.client_bytes_in_flight,
+        }
     }
 }

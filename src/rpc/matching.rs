@@ -7,31 +7,32 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{Service, error::Error, pb, receive, respond};
 use crate::{
     access::Right,
-    domain::{Decision, GalleryName, SubjectId},
+    domain::{Decision, GalleryName, SubjectId, Turn},
     pipeline::{Bearer, Claim, Claimant, Search, Timings, Verified},
 };
 
 #[async_trait]
 impl pb::match_service_server::MatchService for Service {
     async fn verify(&self, request: Request<pb::VerifyRequest>) -> Result<Response<pb::VerifyResponse>, Status> {
-        self.answer("Verify", self.verify_face(request)).await
+        let turn = receive::turn(request.extensions());
+        self.answer("Verify", turn, |turn| self.verify_face(turn, request.into_inner())).await
     }
 
     async fn identify(&self, request: Request<pb::IdentifyRequest>) -> Result<Response<pb::IdentifyResponse>, Status> {
-        self.answer("Identify", self.identify_receipt(request)).await
+        let turn = receive::turn(request.extensions());
+        self.answer("Identify", turn, |turn| self.identify_receipt(turn, request.into_inner())).await
     }
 
     async fn assess(&self, request: Request<pb::AssessRequest>) -> Result<Response<pb::AssessResponse>, Status> {
-        self.answer("Assess", self.assess_face(request)).await
+        let turn = receive::turn(request.extensions());
+        self.answer("Assess", turn, |turn| self.assess_face(turn, request.into_inner())).await
     }
 }
 
 impl Service {
-    async fn verify_face(&self, request: Request<pb::VerifyRequest>) -> Result<pb::VerifyResponse, Error> {
+    async fn verify_face(&self, turn: Turn, request: pb::VerifyRequest) -> Result<pb::VerifyResponse, Error> {
         let started = Instant::now();
-        let turn = receive::turn(request.extensions())?;
         let client = receive::client_of(&turn)?;
-        let request = request.into_inner();
         let (pass, context) = self.enter(client, request.context, &[Right::Verify])?;
         let max_fmr = receive::max_fmr(request.max_fmr)?;
         let verified = match request.claim {
@@ -89,11 +90,9 @@ impl Service {
         }
     }
 
-    async fn identify_receipt(&self, request: Request<pb::IdentifyRequest>) -> Result<pb::IdentifyResponse, Error> {
+    async fn identify_receipt(&self, turn: Turn, request: pb::IdentifyRequest) -> Result<pb::IdentifyResponse, Error> {
         let started = Instant::now();
-        let turn = receive::turn(request.extensions())?;
         let client = receive::client_of(&turn)?;
-        let request = request.into_inner();
         let (pass, context) = self.enter(client, request.context, &[Right::Identify])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let receipt = receive::receipt(&request.receipt)?;
@@ -119,11 +118,9 @@ impl Service {
         })
     }
 
-    async fn assess_face(&self, request: Request<pb::AssessRequest>) -> Result<pb::AssessResponse, Error> {
+    async fn assess_face(&self, turn: Turn, request: pb::AssessRequest) -> Result<pb::AssessResponse, Error> {
         let started = Instant::now();
-        let turn = receive::turn(request.extensions())?;
         let client = receive::client_of(&turn)?;
-        let request = request.into_inner();
         let (_, context) = self.enter(client, request.context, &[Right::Verify])?;
         let image = receive::face("image", request.image)?;
         let (assessment, timings): (_, Timings) = self.0.pipeline.assess(image, &turn).await?;

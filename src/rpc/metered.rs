@@ -20,8 +20,8 @@ pub struct Metered {
     patience: Duration,
     /// Set when there is nothing to read for the first time: most messages are there at once.
     wait: Option<Wait>,
-    /// Bytes that are taken in of a message that is broken off.
-    most: usize,
+    /// Bytes that may be on their way, and are taken in of a message that is broken off.
+    window: usize,
 }
 
 struct Wait {
@@ -30,13 +30,13 @@ struct Wait {
 }
 
 impl Metered {
-    pub fn new(body: Body, place: Arc<Place>, patience: Duration, most: usize) -> Self {
-        Self { body, place, patience, wait: None, most }
+    pub fn new(body: Body, place: Arc<Place>, patience: Duration, window: usize) -> Self {
+        Self { body, place, patience, wait: None, window }
     }
 
     /// There is no room: what is on its way is taken in all the same.
     fn break_off(&mut self, error: Error) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        take_in(std::mem::take(&mut self.body), self.most);
+        take_in(std::mem::take(&mut self.body), self.window);
         self.wait = None;
         Poll::Ready(Some(Err(error.into_status())))
     }
@@ -92,12 +92,12 @@ impl http_body::Body for Metered {
 /// How long a refused message may take to arrive.
 const TAKE_IN_TIME: Duration = Duration::from_secs(1);
 
-/// Takes in a refused message of `most` bytes, and keeps nothing of it. Dropped unread, its stream would be reset while the message is
+/// Takes in up to `window` bytes of a refused message, and keeps nothing of it. Dropped unread, its stream would be reset while the message is
 /// on its way, and a connection on which that happens a few hundred times is ended as a hostile one, with all that is answered on it.
-pub fn take_in(mut body: Body, most: usize) {
+pub fn take_in(mut body: Body, window: usize) {
     let taking = async move {
         let mut taken = 0;
-        while taken <= most
+        while taken <= window
             && let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
         {
             taken += frame.data_ref().map_or(0, Bytes::len);

@@ -73,12 +73,13 @@ impl Core {
     /// # Errors
     /// Where there is none, or when the system gives no threads.
     pub fn new(access: Access, pipeline: Pipeline, alternative_route: String, limits: Limits) -> io::Result<Self> {
+        let at_once = pipeline.executors();
         for lane in Lane::ALL {
-            let limit = limits.capacity(Priority::of(lane)).by_lane[lane as usize];
+            let limit = limits.capacity(Priority::of(lane), at_once).by_lane[lane as usize];
             Metrics::get().requests_limit.with_label_values(&[lane.as_str()]).set(gauge(limit));
         }
         Metrics::get().request_bytes_limit.set(gauge(limits.bytes_in_flight));
-        let places = Places::new(&limits);
+        let places = Places::new(&limits, at_once);
         let stream_items = Arc::new(Semaphore::new(limits.enrol_stream_window));
         let open_streams = Arc::new(Semaphore::new(limits.open_streams));
         let (runtimes, stopping) = (Runtimes::start()?, watch::Sender::new(false));

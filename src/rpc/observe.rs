@@ -1,14 +1,14 @@
-//! What every call is wrapped in: admission, a span with the transaction's id, metrics, and the way from error to status.
+//! What every call is wrapped in: admission, a deadline, a span with the transaction's id, metrics, and the way from error to status.
 
 use std::{future::Future, time::Instant};
 
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, body::Body, codegen::http};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use super::{Service, error::Error, pb, receive};
 use crate::{
     access::{Denied, Pass, Right},
-    domain::{ClientId, RequestContext},
+    domain::{ClientId, RequestContext, Turn},
     telemetry::Metrics,
 };
 
@@ -31,32 +31,35 @@ impl Service {
         Ok((pass, context))
     }
 
-    /// Answers one call of `rpc`, which the door has let in.
-    pub(super) async fn answer<T>(
+    /// Answers one call of `rpc`, which the door has let in and counts.
+    pub(super) async fn answer<T, W>(
         &self,
         rpc: &'static str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<Response<T>, Status> {
-        observe(rpc, work).await.map(Response::new)
-    }
-}
-
-/// Runs `work` in a span of its own; counts and times it.
-pub async fn observe<T>(rpc: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
-    let span = info_span!("call", rpc, transaction_id = Empty, client = Empty, purpose = Empty, site = Empty);
-    let started = Instant::now();
-    let result = work.instrument(span.clone()).await;
-    Metrics::get().request_seconds.with_label_values(&[rpc]).observe(started.elapsed().as_secs_f64());
-    match result {
-        Ok(answer) => {
-            count_answer(rpc, Code::Ok);
-            Ok(answer)
+        turn: Result<Turn, Error>,
+        work: impl FnOnce(Turn) -> W,
+    ) -> Result<Response<T>, Status>
+    where
+        W: Future<Output = Result<T, Error>>,
+    {
+        match turn {
+            Ok(turn) => observe(rpc, turn.deadline, work(turn)).await.map(Response::new),
+            Err(error) => Err(refuse(rpc, error)),
         }
-        Err(error) => Err(span.in_scope(|| refuse(rpc, error))),
     }
 }
 
-/// The status of a failed call, logged and counted.
+/// Runs `work` until the deadline, in a span of its own, in which its failure is logged.
+pub async fn observe<T>(
+    rpc: &'static str,
+    deadline: Instant,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Status> {
+    let span = info_span!("call", rpc, transaction_id = Empty, client = Empty, purpose = Empty, site = Empty);
+    let result = tokio::time::timeout_at(deadline.into(), work.instrument(span.clone())).await;
+    result.unwrap_or(Err(Error::TimeUp)).map_err(|error| span.in_scope(|| refuse(rpc, error)))
+}
+
+/// The status of a failed call, logged, and counted by its reason.
 pub fn refuse(rpc: &'static str, error: Error) -> Status {
     Metrics::get().failures_total.with_label_values(&[rpc, error.reason()]).inc();
     // The door refuses thousands a second under overload, and strangers could fill the log: the counters tell it better.
@@ -66,13 +69,47 @@ pub fn refuse(rpc: &'static str, error: Error) -> Status {
         }
         _ => tracing::info!(reason = error.reason(), detail = %error, "failed"),
     }
-    let status = error.into_status();
-    count_answer(rpc, status.code());
-    status
+    error.into_status()
 }
 
-fn count_answer(rpc: &'static str, code: Code) {
-    Metrics::get().answers_total.with_label_values(&[rpc, code_name(code)]).inc();
+/// A call that is to be counted once, by the code that it ends with.
+#[derive(Debug)]
+pub struct Call {
+    rpc: &'static str,
+    /// `None` where its time says nothing of answers.
+    timed_since: Option<Instant>,
+    code: Code,
+}
+
+impl Call {
+    /// One that is worked on: timed until it is answered.
+    pub fn begun(rpc: &'static str) -> Self {
+        Self { rpc, timed_since: Some(Instant::now()), code: Code::Cancelled }
+    }
+
+    /// One that is refused at the door.
+    pub fn refused(rpc: &'static str) -> Self {
+        Self { rpc, timed_since: None, code: Code::Cancelled }
+    }
+
+    /// Without this its client has gone before the answer.
+    pub fn answered(mut self, code: Code) {
+        self.code = code;
+        if let Some(since) = self.timed_since {
+            Metrics::get().request_seconds.with_label_values(&[self.rpc]).observe(since.elapsed().as_secs_f64());
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        Metrics::get().answers_total.with_label_values(&[self.rpc, code_name(self.code)]).inc();
+    }
+}
+
+/// The status that stands in an answer's headers; that of an answer with a message follows it, and is OK.
+pub fn code_of(answer: &http::Response<Body>) -> Code {
+    answer.headers().get(Status::GRPC_STATUS).map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
 
 /// The method that a path names; one word for all that is none, so that labels stay few.

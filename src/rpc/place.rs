@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use tonic::{Status, body::Body, codegen::http};
+use tonic::Code;
 
 use super::{
     Limits,
@@ -27,8 +27,9 @@ use crate::{
 pub struct Places(Arc<[Mutex<Ledger>; 2]>);
 
 impl Places {
-    pub fn new(limits: &Limits) -> Self {
-        Self(Arc::new(Priority::ALL.map(|priority| Mutex::new(Ledger::new(limits.capacity(priority))))))
+    /// Of lanes that work on `at_once` requests at a time, at least.
+    pub fn new(limits: &Limits, at_once: usize) -> Self {
+        Self(Arc::new(Priority::ALL.map(|priority| Mutex::new(Ledger::new(limits.capacity(priority, at_once))))))
     }
 
     /// Requests being answered.
@@ -86,11 +87,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// Passes the answer on; notes whether it is one.
-    pub fn answered_by(&self, answer: http::Response<Body>) -> http::Response<Body> {
-        // A status among the headers is an error: that of an answer follows its message.
-        self.answered.store(!answer.headers().contains_key(Status::GRPC_STATUS), Ordering::Relaxed);
-        answer
+    /// With this code: anything but OK says nothing of how fast the server is.
+    pub fn answered(&self, code: Code) {
+        self.answered.store(code == Code::Ok, Ordering::Relaxed);
     }
 
     /// The message is waited for: until it is there, the place may go to another.
@@ -154,9 +153,9 @@ impl Drop for Place {
         let end = match (self.arrived.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed)) {
             (false, _) => End::Unarrived,
             (true, false) => End::Unanswered,
-            (true, true) => End::Answered(Instant::now()),
+            (true, true) => End::Answered,
         };
-        self.places.lock(self.ticket.lane).leave(self.ticket, &self.client, bytes, end);
+        self.places.lock(self.ticket.lane).leave(self.ticket, &self.client, bytes, end, Instant::now());
         Metrics::get().request_bytes.sub(super::gauge(bytes));
         Metrics::get().requests_in_flight.with_label_values(&[self.ticket.lane.as_str()]).dec();
     }

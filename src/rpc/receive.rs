@@ -42,7 +42,8 @@ pub fn deadline(headers: &HeaderMap, limits: &Limits) -> Instant {
 /// gRPC's TimeoutValue TimeoutUnit: at most eight digits and a unit.
 fn timeout(text: &str) -> Option<Duration> {
     let (value, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let value: u64 = value.parse().ok().filter(|_| value.len() <= 8)?;
+    let is_number = value.len() <= 8 && value.bytes().all(|byte| byte.is_ascii_digit()); // parse() takes a sign, too
+    let value: u64 = value.parse().ok().filter(|_| is_number)?;
     match unit {
         "H" => Some(Duration::from_secs(value * 3600)),
         "M" => Some(Duration::from_secs(value * 60)),
@@ -178,6 +179,20 @@ mod tests {
         assert_eq!(with(|c| c.consent_reference.clear()), "context.consent_reference");
         assert_eq!(with(|c| c.transaction_id = "a b".into()), "context.transaction_id");
         assert_eq!(with(|c| c.site = "x".repeat(65)), "context.site");
+    }
+
+    #[test]
+    fn a_caller_is_worked_for_within_the_limits() {
+        let limits = Limits::default();
+        let left = |asked: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            asked.into_iter().for_each(|asked| drop(headers.insert("grpc-timeout", asked.parse().unwrap())));
+            deadline(&headers, &limits).saturating_duration_since(Instant::now()).as_secs_f64().ceil()
+        };
+        assert_eq!(left(None), limits.default_deadline.as_secs_f64());
+        assert_eq!(left(Some("+5S")), limits.default_deadline.as_secs_f64(), "no number of gRPC's");
+        assert_eq!(left(Some("5S")), 5.0);
+        assert_eq!(left(Some("99999999H")), limits.max_deadline.as_secs_f64());
     }
 
     #[test]

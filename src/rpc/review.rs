@@ -3,19 +3,21 @@
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Service, error::Error, pb, receive, respond};
-use crate::{access::Right, domain::CaseId};
+use crate::{
+    access::Right,
+    domain::{CaseId, Turn},
+};
 
 #[async_trait]
 impl pb::review_service_server::ReviewService for Service {
     async fn get_case(&self, request: Request<pb::GetCaseRequest>) -> Result<Response<pb::GetCaseResponse>, Status> {
-        self.answer("GetCase", self.show_case(request)).await
+        let turn = receive::turn(request.extensions());
+        self.answer("GetCase", turn, |turn| self.show_case(turn, request.into_inner())).await
     }
 }
 
 impl Service {
-    async fn show_case(&self, request: Request<pb::GetCaseRequest>) -> Result<pb::GetCaseResponse, Error> {
-        let turn = receive::turn(request.extensions())?;
-        let request = request.into_inner();
+    async fn show_case(&self, turn: Turn, request: pb::GetCaseRequest) -> Result<pb::GetCaseResponse, Error> {
         let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Review])?;
         let id = receive::id("case_id", CaseId::parse(&request.case_id))?;
         let case = pass.case(id).await?.ok_or(Error::Unknown("there is no case of this id"))?;

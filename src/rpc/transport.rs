@@ -77,7 +77,7 @@ impl Transport {
         let served = Served {
             http2: Box::pin(self.http2.serve_connection(TokioIo::new(connection), answering)),
             wanted_at: conduct.priority(),
-            old: Box::pin(tokio::time::sleep(self.connection_age)),
+            age: Box::pin(tokio::time::sleep(self.connection_age)),
             stopping: self.stopping.clone(),
             told_to_go: false,
             _alive: alive,
@@ -101,7 +101,7 @@ struct Served {
     http2: Pin<Box<http2::Connection<TokioIo<Connection>, Answering, TokioExecutor>>>,
     wanted_at: watch::Receiver<Priority>,
     /// Done at the age at which it is told to go.
-    old: Pin<Box<Sleep>>,
+    age: Pin<Box<Sleep>>,
     stopping: watch::Receiver<bool>,
     told_to_go: bool,
     /// Held by all that are not gone.
@@ -123,7 +123,7 @@ impl Served {
                 wanted = self.wanted_at.wait_for(|wanted| *wanted != here) => {
                     return wanted.ok().map(|wanted| *wanted); // the sender lives in the connection
                 }
-                () = self.old.as_mut(), if !self.told_to_go => {}
+                () = self.age.as_mut(), if !self.told_to_go => {}
                 _ = self.stopping.wait_for(|stop| *stop), if !self.told_to_go => {}
             }
             self.http2.as_mut().graceful_shutdown();

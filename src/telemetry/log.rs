@@ -78,7 +78,8 @@ fn lines_when_idle() -> (NonBlocking, WorkerGuard) {
 /// Starts logging to stderr, from threads of its own, at the level of the environment variable `VULTUS_LOG` (default `info`). A
 /// second call does nothing.
 pub fn log_to_stderr(format: LogFormat) -> Log {
-    let filter = EnvFilter::try_from_env("VULTUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // HTTP/2's own warnings are about what strangers send, who could fill the log with them.
+    let filter = EnvFilter::try_from_env("VULTUS_LOG").unwrap_or_else(|_| EnvFilter::new("info,h2=error"));
     let ((usual, guard), (when_idle, idle_guard)) = (lines(), lines_when_idle());
     let lost = [usual.error_counter(), when_idle.error_counter()];
     let lines = tracing_subscriber::fmt::layer()

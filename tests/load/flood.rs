@@ -9,6 +9,9 @@ use crate::{
 /// More than the lane of identifications holds.
 const CALLERS: &str = "96";
 
+/// So many rounds must show that verification does not notice.
+const ROUNDS_THAT_TELL: u32 = 3;
+
 /// `VULTUS_FLOOD_S` seconds with it, as many without, `VULTUS_FLOOD_ROUNDS` times in turn.
 #[test]
 fn a_flood_of_identifications_costs_verification_no_answer() {
@@ -46,5 +49,8 @@ fn a_flood_of_identifications_costs_verification_no_answer() {
         p99.sort_by(f64::total_cmp);
         p99[p99.len() / 2]
     };
-    println!("p99 with the flood over p99 without, medians of {rounds}: {:.3}", of(1) / of(0));
+    let moved = of(1) / of(0);
+    println!("p99 with the flood over p99 without, medians of {rounds}: {moved:.3}");
+    // A percentile of few calls in one round is chance.
+    assert!(rounds < ROUNDS_THAT_TELL || moved <= 1.1, "the flood moved verification's p99: {moved:.3}");
 }

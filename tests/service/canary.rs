@@ -24,10 +24,11 @@ use vultus::{
 
 use crate::server::models;
 
-/// The real device, until it is told to give each image its neighbour's answer.
+/// The real device, until it is told to give each image its neighbour's answer, or none for a while.
 struct Swaps {
     inner: Box<dyn Executor>,
     wrong: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
 }
 
 impl Executor for Swaps {
@@ -40,6 +41,9 @@ impl Executor for Swaps {
     }
 
     fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        while self.hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let mut outputs = self.inner.run(role, images)?;
         if self.wrong.load(Ordering::SeqCst) {
             outputs.iter_mut().for_each(|values| values.rotate_right(1));
@@ -48,11 +52,11 @@ impl Executor for Swaps {
     }
 }
 
-fn pipeline(config: &Config) -> (Pipeline, Arc<AtomicBool>) {
+fn pipeline(config: &Config) -> (Pipeline, Arc<AtomicBool>, Arc<AtomicBool>) {
     let set = ModelSet::open(&models(), "default").unwrap();
-    let wrong = Arc::new(AtomicBool::new(false));
+    let [wrong, hangs] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let inner = set.executor(DeviceChoice::Cpu, NonZeroUsize::MIN).unwrap();
-    let executor: Box<dyn Executor> = Box::new(Swaps { inner, wrong: Arc::clone(&wrong) });
+    let executor: Box<dyn Executor> = Box::new(Swaps { inner, wrong: Arc::clone(&wrong), hangs: Arc::clone(&hangs) });
     let settings = Settings {
         decode: config.decode,
         batch: config.batch,
@@ -61,23 +65,34 @@ fn pipeline(config: &Config) -> (Pipeline, Arc<AtomicBool>) {
         pixel_bytes: config.pixel_bytes,
     };
     let pipeline = Pipeline::start(&set, vec![executor], settings, RootKey::from_bytes([7; 32])).unwrap();
-    (pipeline.with_golden(&set).unwrap(), wrong)
+    (pipeline.with_golden(&set).unwrap(), wrong, hangs)
 }
 
 #[tokio::test]
 async fn golden_faces_tell_a_right_device_from_a_wrong_one() {
-    let (pipeline, wrong) = pipeline(&Config::load(None).unwrap());
+    let (pipeline, wrong, _) = pipeline(&Config::load(None).unwrap());
     pipeline.run_canary().await.unwrap();
     wrong.store(true, Ordering::SeqCst);
     let error = pipeline.run_canary().await.unwrap_err();
     assert!(matches!(error, CanaryError::Wrong { tolerances, .. } if tolerances > 1.0), "{error}");
 }
 
+#[tokio::test]
+async fn a_device_that_hangs_is_found_out() {
+    let (pipeline, _, hangs) = pipeline(&Config::load(None).unwrap());
+    hangs.store(true, Ordering::SeqCst);
+    let hung = tokio::time::timeout(Duration::from_secs(20), pipeline.run_canary_within(Duration::from_millis(100)));
+    let error = hung.await.expect("nobody waits for ever").unwrap_err();
+    hangs.store(false, Ordering::SeqCst);
+    assert!(matches!(error, CanaryError::Hung { .. }), "{error}");
+    pipeline.run_canary().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_answer_turns_health_off() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config::parse("[limits]\ncanary_interval_s = 1").unwrap();
-    let (pipeline, wrong) = pipeline(&config);
+    let (pipeline, wrong, _) = pipeline(&config);
     let root = RootKey::from_bytes([7; 32]);
     let galleries = Arc::new(Galleries::open(dir.path(), &root, config.galleries.clone()).unwrap());
     let access = Access::new(config.clients.clone(), Arc::clone(&galleries));

@@ -10,7 +10,10 @@ use vultus::rpc::pb::{
 
 use crate::{
     faces::PEOPLE,
-    http2::{END_HEADERS, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, Wire, frame, setting},
+    http2::{
+        DATA, END_HEADERS, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, Wire, frame,
+        grpc_headers, grpc_message, setting,
+    },
     requests::{describe, encoded, enrol, of, refusal, verify},
     server::{CONFIG, Server},
 };
@@ -59,6 +62,26 @@ fn a_connection_that_never_asks_is_closed() {
     let after_greeting = started.elapsed();
     assert!(after_greeting >= Duration::from_millis(1490), "{after_greeting:?}");
     assert!(after_greeting < Duration::from_secs(10), "{after_greeting:?}");
+}
+
+/// It answers pings, as any client does that means to stay.
+#[test]
+fn a_stream_that_is_let_go_at_once_buys_a_stranger_no_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = with_limits(&dir, "first_request_timeout_ms = 1500\nkeepalive_ms = 300");
+    let mut wire = Wire::greeted(&server.address);
+    let started = Instant::now();
+    wire.send(&frame(HEADERS, END_HEADERS, 1, &grpc_headers("/grpc.health.v1.Health/Watch", "")));
+    wire.send(&frame(DATA, 1, 1, &grpc_message(0, &[])));
+    assert!(wire.next_of(DATA).is_some(), "it is told of health");
+    wire.send(&frame(RST_STREAM, 0, 1, &8u32.to_be_bytes()));
+    while let Some(said) = wire.next() {
+        if said.kind == PING && said.flags == 0 {
+            wire.send(&frame(PING, 1, 0, &said.payload));
+        }
+    }
+    let lived = started.elapsed();
+    assert!((Duration::from_millis(1400)..Duration::from_secs(10)).contains(&lived), "{lived:?}");
 }
 
 #[test]
@@ -116,7 +139,8 @@ async fn headers_beyond_the_limit_are_refused() {
     let mut matching = server.matching().await;
     let mut request: Request<_> = of("shop", verify(GALLERY, "nobody", PEOPLE[0].probe.clone()));
     request.metadata_mut().insert("long", "x".repeat(8000).parse().unwrap());
-    assert!(matching.verify(request).await.is_err());
+    let refused = matching.verify(request).await.unwrap_err();
+    assert!(refused.message().contains("431"), "Request Header Fields Too Large: {refused:?}");
     let request = of("shop", verify(GALLERY, "nobody", PEOPLE[0].probe.clone()));
     assert!(matching.verify(request).await.is_ok(), "the connection serves on");
 }

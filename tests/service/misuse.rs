@@ -164,6 +164,23 @@ async fn answers_that_nobody_reads_stop_no_other_stream_and_no_end() {
     assert!(log.contains("stopped; the grace was over"), "{log}");
 }
 
+/// With an unread stream to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let _unread = unread_stream(&server);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.tell_to_stop();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let again = Instant::now();
+    server.tell_to_stop();
+    let ended = tokio::task::spawn_blocking(move || server.end()).await.unwrap();
+    assert!(ended.code() == Some(130) && again.elapsed() < Duration::from_secs(2), "{ended}, {:?}", again.elapsed());
+    let log = std::fs::read_to_string(dir.path().join("server.log")).unwrap();
+    assert!(log.contains("told to stop again; stopping at once"), "{log}");
+}
+
 /// Ends a server with an unread stream, of which something becomes only after the server has given up waiting for room in it.
 async fn ends_as_answered(later: impl FnOnce(Wire) + Send + 'static) {
     const LATER: Duration = Duration::from_secs(20);

@@ -120,9 +120,18 @@ impl Server {
     }
 
     /// As Kubernetes does; returns how the process ended.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub fn terminate(self) -> ExitStatus {
+        self.tell_to_stop();
+        self.end()
+    }
+
+    pub fn tell_to_stop(&self) {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
+    }
+
+    /// Waits for it.
+    pub fn end(mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 }

@@ -156,6 +156,11 @@ impl Device {
         self.sizes[role as usize]
     }
 
+    /// One at least.
+    pub fn executors(&self) -> usize {
+        self.threads.len()
+    }
+
     /// True until the device has failed or was stopped.
     pub fn is_running(&self) -> bool {
         self.shared.lock().state.is_some()

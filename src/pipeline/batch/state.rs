@@ -9,7 +9,8 @@ use crate::{
 
 use super::BatchLimits;
 
-/// So long after a verification came, its next images are expected: other lanes' run one at a time, for a batch that runs is waited for.
+/// A verification has images for one network after the other. For so long after it came its next ones are expected, which would have
+/// to wait for a batch that runs: other lanes' batches are of one image meanwhile.
 const COMPANY: Duration = Duration::from_secs(1);
 
 /// What the state needs to know of a job.

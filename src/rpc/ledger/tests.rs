@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::*;
 use Lane::{Enrolment as E, Identification as I, Verification as V};
 
-const CAPACITY: Capacity = Capacity { by_lane: [4, 4, 1], by_client: 3, bytes: 100, client_bytes: 60 };
+const CAPACITY: Capacity = Capacity { by_lane: [4, 4, 1], by_client: 3, at_once: 1, bytes: 100, client_bytes: 60 };
 
 fn client(name: &str) -> ClientId {
     ClientId::new(name).unwrap()
@@ -33,7 +33,7 @@ impl Ledger {
     /// The oldest of a client's whose message is not there.
     fn leaves(&mut self, lane: Lane, client: &ClientId, bytes: usize) {
         let number = *self.clients[client].unarrived[lane as usize].first().unwrap();
-        self.leave(Ticket { lane, number }, client, bytes, End::Unarrived);
+        self.leave(Ticket { lane, number }, client, bytes, End::Unarrived, Instant::now());
     }
 
     /// Whether there is room for one who has until then.
@@ -51,7 +51,7 @@ fn a_lane_and_a_client_have_their_limits() {
     ledger.works(V, &a).unwrap();
     ledger.works(E, &a).unwrap();
     assert_eq!(ledger.works(V, &a), Err(NoRoom::Client));
-    ledger.leave(first, &a, 0, End::Unanswered);
+    ledger.leave(first, &a, 0, End::Unanswered, Instant::now());
     ledger.works(V, &a).unwrap();
     assert_eq!(ledger.by_lane, [2, 1, 1]);
 }
@@ -74,7 +74,7 @@ fn streams_leave_half_of_their_lane_to_calls() {
         let ticket = ledger.enters(E, client)?;
         let opened = ledger.opened(ticket, client, Instant::now());
         // As its place does, that is let go.
-        opened.inspect_err(|_| ledger.leave(ticket, client, 0, End::Unarrived)).map(|()| ticket)
+        opened.inspect_err(|_| ledger.leave(ticket, client, 0, End::Unarrived, Instant::now())).map(|()| ticket)
     };
     let first = opens(&a).unwrap();
     opens(&a).unwrap();
@@ -82,7 +82,7 @@ fn streams_leave_half_of_their_lane_to_calls() {
     opens(&b).unwrap();
     opens(&b).unwrap();
     assert_eq!(opens(&c), Err(NoRoom::Streams));
-    ledger.leave(first, &a, 0, End::Answered(Instant::now()));
+    ledger.leave(first, &a, 0, End::Answered, Instant::now());
     let again = ledger.enters(E, &c).unwrap();
     ledger.opened(again, &c, Instant::now()).unwrap();
     for _ in 0..4 {
@@ -103,10 +103,44 @@ fn a_message_that_never_comes_says_nothing_of_the_pace() {
         let now = start + i * second;
         let ticket = ledger.enter(V, &shop, now, now + second).unwrap();
         ledger.arrived(ticket, &shop, now).unwrap();
-        ledger.leave(ticket, &shop, 0, End::Answered(now + second / 100));
+        ledger.leave(ticket, &shop, 0, End::Answered, now + second / 100);
     }
     let now = start + 20 * second;
     (0..16).for_each(|i| assert_eq!(ledger.is_let_in(V, &shop, now, now + second), Ok(()), "{i}"));
+}
+
+#[test]
+fn a_slow_hour_is_forgotten() {
+    let capacity = Capacity { by_lane: [100; 3], by_client: 100, at_once: 2, ..CAPACITY };
+    let (mut ledger, slow, shop, start) = (Ledger::new(capacity), client("slow"), client("shop"), Instant::now());
+    let second = Duration::from_secs(1);
+    let come = |ledger: &mut Ledger, client: &ClientId, now, patience| {
+        let ticket = ledger.enter(V, client, now, now + patience)?;
+        ledger.arrived(ticket, client, now).map(|()| ticket)
+    };
+    let mut waiting: VecDeque<_> = (0..3).map(|_| come(&mut ledger, &slow, start, 60 * second).unwrap()).collect();
+    for i in 1..=20 {
+        ledger.leave(waiting.pop_front().unwrap(), &slow, 0, End::Answered, start + i * second);
+        waiting.push_back(come(&mut ledger, &slow, start + i * second, 60 * second).unwrap());
+    }
+    let mut now = start + 20 * second;
+    assert_eq!(come(&mut ledger, &shop, now, second / 5).map(|_| ()), Ok(()), "one may always try");
+    assert_eq!(come(&mut ledger, &shop, now, second / 5), Err(NoRoom::Time), "a second each");
+    waiting.into_iter().for_each(|ticket| ledger.leave(ticket, &slow, 0, End::Answered, now));
+    let first = Ticket { lane: V, number: 23 };
+    ledger.leave(first, &shop, 0, End::Answered, now);
+    // Three at a time, 10 ms each, at once after it.
+    let mut refused = Vec::new();
+    for _ in 0..100 {
+        let came: Vec<_> = (0..3).map(|_| come(&mut ledger, &shop, now, second / 5)).collect();
+        refused.push(came.iter().filter(|came| came.is_err()).count());
+        for ticket in came.into_iter().flatten() {
+            now += second / 100;
+            ledger.leave(ticket, &shop, 0, End::Answered, now);
+        }
+        now += second / 20;
+    }
+    assert_eq!((refused[0], &refused[60..]), (1, &[0; 40][..]), "two at once need no turn; then the door has seen it");
 }
 
 #[test]
@@ -139,7 +173,7 @@ fn who_would_wait_beyond_the_deadline_is_refused_at_once() {
     let mut waiting: VecDeque<_> = (0..100).map(|_| come(&mut ledger, start)).collect();
     for i in 1..=100 {
         let now = start + Duration::from_millis(10 * i);
-        ledger.leave(waiting.pop_front().unwrap(), &flood, 0, End::Answered(now));
+        ledger.leave(waiting.pop_front().unwrap(), &flood, 0, End::Answered, now);
         waiting.push_back(come(&mut ledger, now));
     }
     let now = start + second;
@@ -195,11 +229,11 @@ fn who_lost_its_place_has_nothing_to_give_back_but_bytes() {
     ledger.hold(&a, 50).unwrap();
     let own = ledger.works(V, &shop).unwrap();
     assert_eq!(ledger.arrived(first, &a, now), Err(NoRoom::Unarrived));
-    ledger.leave(first, &a, 50, End::Unarrived);
+    ledger.leave(first, &a, 50, End::Unarrived, Instant::now());
     assert_eq!((ledger.requests_of(V), ledger.bytes()), (4, 0));
-    ledger.leave(second, &a, 0, End::Unarrived);
-    ledger.leave(own, &shop, 0, End::Unanswered);
-    others.into_iter().for_each(|ticket| ledger.leave(ticket, &kiosk, 0, End::Unanswered));
+    ledger.leave(second, &a, 0, End::Unarrived, Instant::now());
+    ledger.leave(own, &shop, 0, End::Unanswered, Instant::now());
+    others.into_iter().for_each(|ticket| ledger.leave(ticket, &kiosk, 0, End::Unanswered, Instant::now()));
     assert_eq!((ledger.by_lane, ledger.clients.len()), ([0; 3], 0));
 }
 
