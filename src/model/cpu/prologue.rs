@@ -30,6 +30,15 @@ pub fn affine<V: Vector>(x: &Line, [scale, shift]: [V; 2]) -> V {
     V::load(x).mul(scale).add(shift)
 }
 
+/// Of all lines; without a prologue as they are.
+#[inline(always)]
+pub fn affine_all<V: Vector>(x: &[Line], prologue: Option<[V; 2]>, y: &mut [Line]) {
+    let Some(of) = prologue else { return y.copy_from_slice(x) };
+    for (y, x) in y.iter_mut().zip(x) {
+        affine(x, of).store(y);
+    }
+}
+
 /// A value whose range int8 needs, and how it is made of what is read.
 pub struct Watched {
     pub value: ValueId,

@@ -15,7 +15,7 @@ use super::{
     epilogue::Epilogue,
     kernels::{Chunk, Factors, Level, PANEL, Pass, TILE, Tile, Vector},
     layout::{LANES, Line, area, blocks, pair_of_bf16},
-    prologue::{Prologue, affine},
+    prologue::{Prologue, affine, affine_all},
 };
 use crate::model::{
     graph::{Edges, Shape, Window},
@@ -325,14 +325,7 @@ impl<S: Scheme<N, M>, const N: usize, const M: usize> Pass for Forward<'_, S, N,
                     for r in rows.clone() {
                         let start = (top + r as isize) as usize * width + (left + columns.start as isize) as usize;
                         let (to, from) = (&mut patch[r][columns.clone()], &plane[start..start + columns.len()]);
-                        match prologue {
-                            None => to.copy_from_slice(from),
-                            Some(of) => {
-                                for (to, from) in to.iter_mut().zip(from) {
-                                    affine(from, of).store(to);
-                                }
-                            }
-                        }
+                        affine_all(from, prologue, to);
                     }
                     transform::forward::<S, V, N, M>(patch.each_ref(), to, step, half);
                 }
