@@ -76,7 +76,6 @@ impl Dense {
     ) -> Self {
         let (weights, whole) = pack(c, shape, interleaved, factors, range);
         let (window, padding, prologue) = (c.window, c.padding, c.prologue.as_ref().map(Prologue::new));
-        debug_assert!(prologue.is_none() || (factors != Factors::F32 && !interleaved));
         Self { shape, out, window, padding, interleaved, factors, prologue, whole, weights, epilogue: Epilogue::new(c) }
     }
 
