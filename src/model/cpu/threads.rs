@@ -1,6 +1,6 @@
 //! Who computes. An executor that has all threads cuts its batches into a part for each. Executors that share them
 //! compute on their callers' threads, each its own batch: none waits for another, however the system divides the cores.
-//! While many rest, one shares its images among some of their threads, too.
+//! While all others rest, one shares its images among some of their threads, too.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -66,9 +66,7 @@ impl Share {
         }
     }
 
-    /// Half of the `resting` executors lend their threads; the others stay for who comes meanwhile. So two cores share
-    /// nothing: they gained a tenth of the time while nothing else went on, and with other work waited for each other
-    /// at every layer.
+    /// `resting` executors may lend their threads, see [`lent`].
     pub fn run(
         &mut self,
         prepared: &Prepared,
@@ -82,7 +80,8 @@ impl Share {
             }
         }
         let parts = self.work.len();
-        let threads = (parts + resting / 2).min(self.threads.count());
+        let count = self.threads.count();
+        let threads = (parts + lent(resting, count)).min(count);
         let cut = parts > 1 && (images.len() >= 2 * parts || images.len().is_multiple_of(parts));
         let outputs: Vec<Vec<f32>> = match self.work.as_mut_slice() {
             // Threads with images of their own do not wait for each other; few images are shared by all.
@@ -100,5 +99,24 @@ impl Share {
             Some(index) => Err(ExecuteError::NotFinite { index }),
             None => Ok(outputs),
         }
+    }
+}
+
+/// Threads that one of so many executors is lent: where all others rest, half of them; the rest stay for who comes
+/// meanwhile. Who shares an image waits for each other at every layer, the longer the more goes on beside it. So two
+/// cores share nothing, and neither do eight of which two are busy: half of those that rested had made a lone
+/// verification as fast, and the median of half the load a quarter slower.
+fn lent(resting: usize, executors: usize) -> usize {
+    if resting + 1 < executors { 0 } else { resting / 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_alone_is_helped() {
+        let lent = |executors| (0..executors).map(|resting| lent(resting, executors)).collect::<Vec<_>>();
+        assert_eq!((lent(1), lent(2), lent(8)), (vec![0], vec![0, 0], vec![0, 0, 0, 0, 0, 0, 0, 3]));
     }
 }

@@ -139,7 +139,7 @@ impl Device {
     pub fn start(executors: Vec<Box<dyn Executor>>, limits: BatchLimits) -> io::Result<Self> {
         let first = executors.first().ok_or_else(|| io::Error::other("expected an executor, got none"))?;
         let sizes = Role::ALL.map(|role| first.input_size(role));
-        let queue = Mutex::new(Queue { state: Some(State::new(limits)), idle: 0 });
+        let queue = Mutex::new(Queue { state: Some(State::new(limits, executors.len())), idle: 0 });
         let shared = Arc::new(Shared { queue, changed: Condvar::new() });
         let mut device = Self { shared, sizes, limits, threads: Vec::new() };
         for (index, executor) in executors.into_iter().enumerate() {

@@ -13,6 +13,9 @@ use super::BatchLimits;
 /// to wait for a batch that runs: other lanes' batches are of one image meanwhile.
 const COMPANY: Duration = Duration::from_secs(1);
 
+/// Batches in a row that may go before the first one, at most.
+const DEFERRALS: u32 = 6;
+
 /// What the state needs to know of a job.
 pub trait Entry: Waits {
     fn role(&self) -> Role;
@@ -22,7 +25,10 @@ pub trait Entry: Waits {
 pub struct State<J> {
     lanes: [InTurn<J>; Lane::ALL.len()],
     limits: BatchLimits,
+    executors: usize,
     batches: u32,
+    /// Batches of each lane in a row that went before the first one.
+    deferred: [u32; Lane::ALL.len()],
     /// When the last verification that was here came.
     verification: Option<Instant>,
 }
@@ -39,8 +45,9 @@ pub struct Taken<J> {
 }
 
 impl<J: Entry> State<J> {
-    pub fn new(limits: BatchLimits) -> Self {
-        Self { lanes: std::array::from_fn(|_| InTurn::default()), limits, batches: 0, verification: None }
+    pub fn new(limits: BatchLimits, executors: usize) -> Self {
+        let lanes = std::array::from_fn(|_| InTurn::default());
+        Self { lanes, limits, executors, batches: 0, deferred: Default::default(), verification: None }
     }
 
     /// Jobs that wait, all lanes together.
@@ -75,29 +82,55 @@ impl<J: Entry> State<J> {
         taken
     }
 
-    /// The next batch: jobs of one role, that of the first in turn. Lanes in their order, clients of a lane in turn, a client's
-    /// oldest request first. Places that the first lane leaves go to the lanes after it.
+    /// The next batch: jobs of one role. Lanes in their order; in a lane [`Self::next_role`], clients in turn, a client's oldest
+    /// request first. Places that the first lane leaves go to the lanes after it.
     ///
     /// No more than the executor gains by running together, and than its part where `takers` executors are free, it included. One alone
     /// of the other lanes, while verifications come.
     pub fn take(&mut self, now: Instant, takers: usize, gains_up_to: impl Fn(Role) -> usize) -> Taken<J> {
         let mut taken = self.sweep(now);
         let first = self.first_lane();
-        let mut order: Vec<&mut InTurn<J>> = self.lanes.iter_mut().collect();
+        let mut order: [usize; Lane::ALL.len()] = std::array::from_fn(|lane| lane);
         order[..=first].rotate_right(1);
-        let Some(next) = order.iter().find_map(|lane| lane.first()) else { return taken };
-        let (role, is_urgent) = (next.role(), next.turn().lane == Lane::Verification);
+        let Some(next) = order.into_iter().find(|&lane| !self.lanes[lane].is_empty()) else { return taken };
+        let is_urgent = next == Lane::Verification as usize;
         let alone = !is_urgent && self.verification.is_some_and(|came| now < came + COMPANY);
-        let waiting: usize = order.iter().map(|lane| lane.iter().filter(|job| job.role() == role).count()).sum();
-        let part = waiting.div_ceil(takers.max(1));
-        let most = if alone { 1 } else { self.limits.batch_images.min(gains_up_to(role)).min(part).max(1) };
+        let limit = if alone { 1 } else { self.limits.batch_images };
+        let most = |role| gains_up_to(role).min(limit).max(1);
+        let role = self.next_role(next, most);
+        let waiting: usize = self.lanes.iter().map(|lane| count(lane, role)).sum();
+        let most = most(role).min(waiting.div_ceil(takers.max(1)));
         for lane in order {
             let room = most - taken.batch.len();
-            taken.batch.extend(lane.take(room, |job| job.role() == role));
+            taken.batch.extend(self.lanes[lane].take(room, |job| job.role() == role));
         }
         self.batches = self.batches.wrapping_add(1);
         taken.resting = takers.saturating_sub(1 + self.len());
         taken
+    }
+
+    /// What a lane's next batch is of. What is begun comes before what is new, the oldest first: so that it ends soon.
+    ///
+    /// Where it would run alone and gain by company, a batch goes before it whose requests may join it: the more wait to begin, the
+    /// more of them are waited for.
+    fn next_role(&mut self, lane: usize, most: impl Fn(Role) -> usize) -> Role {
+        let (jobs, deferred) = (&self.lanes[lane], &mut self.deferred[lane]);
+        let new = count(jobs, Role::Detect);
+        let company = 1 + new.div_ceil(self.executors.max(1));
+        let is_full = |role: &Role| count(jobs, *role) >= most(*role).min(company);
+        let oldest = |role| jobs.iter().filter(|job| job.role() == role).map(|job| job.turn().arrived).min();
+        let begun = [Role::Embed, Role::Landmark].map(|role| (oldest(role), role));
+        let mut begun: Vec<_> = begun.into_iter().filter_map(|(oldest, role)| Some((oldest?, role))).collect();
+        begun.sort_by_key(|(oldest, _)| *oldest);
+        let mut begun = begun.into_iter().map(|(_, role)| role);
+        let Some(first) = begun.next() else { return Role::Detect };
+        if is_full(&first) || *deferred >= DEFERRALS {
+            *deferred = 0;
+            return first;
+        }
+        // It is not full, so there is something new.
+        *deferred += 1;
+        begun.find(is_full).unwrap_or(Role::Detect)
     }
 
     /// All that waits, when there will be no more batches.
@@ -117,6 +150,11 @@ impl<J: Entry> State<J> {
         let candidates = (0..lower).map(|i| (preferred - 1 + i) % lower + 1);
         candidates.into_iter().find(|&lane| !self.lanes[lane].is_empty()).unwrap_or(0)
     }
+}
+
+/// How many wait for a network.
+fn count<J: Entry>(jobs: &InTurn<J>, role: Role) -> usize {
+    jobs.iter().filter(|job| job.role() == role).count()
 }
 
 #[cfg(test)]
@@ -162,7 +200,7 @@ mod tests {
     }
 
     fn state(limits: BatchLimits, jobs: impl IntoIterator<Item = Fake>) -> State<Fake> {
-        let mut state = State::new(limits);
+        let mut state = State::new(limits, 1);
         for job in jobs {
             state.push(job).unwrap();
         }
@@ -178,7 +216,7 @@ mod tests {
     }
 
     use Lane::{Enrolment as E, Identification as I, Verification as V};
-    use Role::{Detect, Embed};
+    use Role::{Detect, Embed, Landmark};
 
     #[test]
     fn a_batch_is_of_one_role_and_no_longer_than_the_limit() {
@@ -200,16 +238,67 @@ mod tests {
             (ids(&taken.batch), taken.resting)
         };
         assert_eq!(take(2, 8), (vec![1, 3, 4], 0), "of five");
-        assert_eq!(take(4, 8), (vec![2], 1), "two wait, for three others");
-        assert_eq!(take(1, 1), (vec![5], 0));
-        assert_eq!(take(9, 0), (vec![6], 8), "never none");
+        assert_eq!(take(4, 8), (vec![5], 1), "two wait, for three others");
+        assert_eq!(take(1, 1), (vec![6], 0));
+        assert_eq!(take(9, 0), (vec![2], 8), "never none");
     }
 
     #[test]
     fn a_request_keeps_its_place_from_network_to_network() {
         let mut state = state(LIMITS, [fake(2, Detect, V, "a"), fake(3, Detect, V, "a"), fake(1, Embed, V, "a")]);
-        assert_eq!(next(&mut state), [1], "the oldest request's embedding comes before younger ones' detection");
-        assert_eq!(next(&mut state), [2, 3]);
+        let mut alone = || ids(&state.take(Instant::now(), 1, |_| 1).batch);
+        assert_eq!(alone(), [1], "the oldest request's embedding comes before younger ones' detection");
+        assert_eq!((alone(), alone()), (vec![2], vec![3]));
+    }
+
+    #[test]
+    fn what_is_begun_ends_before_another_clients_turn() {
+        let mut state = state(LIMITS, [fake(1, Detect, V, "a"), fake(2, Landmark, V, "b"), fake(0, Embed, V, "c")]);
+        let mut alone = || ids(&state.take(Instant::now(), 1, |_| 1).batch);
+        assert_eq!([alone(), alone(), alone()], [[0], [2], [1]]);
+    }
+
+    /// Where embedding gains by three, and detection by none.
+    fn gains(role: Role) -> usize {
+        if role == Embed { 3 } else { 1 }
+    }
+
+    #[test]
+    fn a_begun_one_waits_for_company_while_others_wait_to_begin() {
+        let mut state = state(LIMITS, [fake(1, Embed, V, "a"), fake(2, Detect, V, "a"), fake(3, Detect, V, "b")]);
+        let take = |state: &mut State<Fake>| ids(&state.take(Instant::now(), 1, gains).batch);
+        assert_eq!(take(&mut state), [2], "the detection that may bring company");
+        state.push(fake(2, Embed, V, "a")).unwrap();
+        assert_eq!(take(&mut state), [1, 2], "company of two is enough where one waits to begin");
+        assert_eq!(take(&mut state), [3]);
+        state.push(fake(3, Embed, V, "b")).unwrap();
+        assert_eq!(take(&mut state), [3], "nobody waits to begin");
+    }
+
+    #[test]
+    fn the_more_wait_to_begin_the_more_company_is_waited_for() {
+        for (new, executors, company) in [(0, 1, 1), (1, 1, 2), (2, 1, 3), (6, 1, 3), (2, 2, 2), (3, 2, 3)] {
+            let limits = BatchLimits { queue_depth: 99, ..LIMITS };
+            for begun in 1..=3 {
+                let mut state = State::new(limits, executors);
+                (0..begun).for_each(|id| state.push(fake(id, Embed, V, "a")).unwrap());
+                (0..new).for_each(|id| state.push(fake(50 + id, Detect, V, "b")).unwrap());
+                let batch = state.take(Instant::now(), 1, gains).batch;
+                let expected = if begun >= company { Embed } else { Detect };
+                assert_eq!(batch[0].role, expected, "{begun} begun, {new} new, {executors} executors");
+            }
+        }
+    }
+
+    #[test]
+    fn company_is_not_waited_for_without_end() {
+        let mut state = state(LIMITS, [fake(0, Embed, V, "a")]);
+        for id in 1..=DEFERRALS {
+            state.push(fake(id, Detect, V, "b")).unwrap();
+            assert_eq!(ids(&state.take(Instant::now(), 1, gains).batch), [id]);
+        }
+        state.push(fake(99, Detect, V, "b")).unwrap();
+        assert_eq!(ids(&state.take(Instant::now(), 1, gains).batch), [0]);
     }
 
     #[test]
