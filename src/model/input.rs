@@ -1,5 +1,6 @@
 //! From 8-bit pixels to what a network takes, as its card says.
 
+use pulp::{Arch, Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 
 /// What the network takes: `(value - mean) * scale` of each 8-bit channel.
@@ -35,19 +36,36 @@ impl Input {
 
     /// The same for all pixels of an image, R G B each, into as many values.
     pub fn normalise_all(&self, rgb8: &[u8], x: &mut [f32]) {
+        if self.colour == Colour::Rgb {
+            return Arch::new().dispatch(Normalisation { input: self, rgb8, x });
+        }
+        for (to, &rgb) in x.as_chunks_mut::<3>().0.iter_mut().zip(rgb8.as_chunks::<3>().0) {
+            *to = self.normalise(rgb);
+        }
+    }
+}
+
+/// Pixels whose channels come in the network's order, with the vectors of the processor.
+struct Normalisation<'a> {
+    input: &'a Input,
+    rgb8: &'a [u8],
+    x: &'a mut [f32],
+}
+
+impl WithSimd for Normalisation<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
         /// Values at a time: whole vectors, and whole pixels.
         const RUN: usize = 48;
-        if self.colour == Colour::Rgb {
-            let mean: [f32; RUN] = std::array::from_fn(|i| self.mean[i % 3]);
-            let (from, to) = (rgb8.as_chunks::<RUN>().0, x.as_chunks_mut::<RUN>().0);
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = std::array::from_fn(|i| (f32::from(from[i]) - mean[i]) * self.scale);
+        let Self { input: Input { mean, scale, .. }, rgb8, x } = self;
+        let mut means = [0.0; RUN];
+        means.as_chunks_mut::<3>().0.fill(*mean);
+        for (to, from) in x.chunks_mut(RUN).zip(rgb8.chunks(RUN)) {
+            for ((to, from), mean) in to.iter_mut().zip(from).zip(&means) {
+                *to = (f32::from(*from) - mean) * scale;
             }
-        }
-        let done = if self.colour == Colour::Rgb { rgb8.len() / RUN * RUN } else { 0 };
-        let (from, to) = (rgb8.get(done..).unwrap_or_default(), x.get_mut(done..).unwrap_or_default());
-        for (to, &rgb) in to.as_chunks_mut::<3>().0.iter_mut().zip(from.as_chunks::<3>().0) {
-            *to = self.normalise(rgb);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A part of an image, scaled, in one pass over its rows: no copy of the part is made.
 
+use pulp::{Arch, Simd, WithSimd};
 use zeroize::Zeroize;
 
 use super::{Pixels, Region, raster::rounded};
@@ -75,7 +76,7 @@ impl Frame<'_> {
         } else if self.width >= 2 * out.width && self.height >= 2 * out.height {
             self.average_to(&mut out);
         } else {
-            self.interpolate_to(&mut out);
+            Arch::new().dispatch(Interpolation { frame: self, out: &mut out });
         }
         out
     }
@@ -97,28 +98,6 @@ impl Frame<'_> {
         for (y, line) in out.rgb8.chunks_exact_mut(self.width as usize * 3).enumerate() {
             self.picture(line).iter_mut().zip(self.row(y)).for_each(|(to, from)| *to = *from);
         }
-    }
-
-    fn interpolate_to(&self, out: &mut Pixels) {
-        let columns = samples(self.width, out.width);
-        let black = vec![0; self.columns.count * 3];
-        let row = |y: usize| Some(self.row(y)).filter(|row| !row.is_empty()).unwrap_or(&black);
-        // Between two rows of the frame; outside the picture it stays black.
-        let mut between = vec![0.0f32; self.width as usize * 3];
-        let lines = out.rgb8.chunks_exact_mut(out.width as usize * 3);
-        for (line, (top, bottom, fy)) in lines.zip(samples(self.height, out.height)) {
-            for ((value, top), bottom) in self.picture(&mut between).iter_mut().zip(row(top)).zip(row(bottom)) {
-                let (top, bottom) = (f32::from(*top), f32::from(*bottom));
-                *value = top + (bottom - top) * fy;
-            }
-            let (between, _) = between.as_chunks::<3>();
-            for (pixel, (left, right, fx)) in line.as_chunks_mut::<3>().0.iter_mut().zip(&columns) {
-                if let (Some(left), Some(right)) = (between.get(*left), between.get(*right)) {
-                    *pixel = std::array::from_fn(|c| rounded(left[c] + (right[c] - left[c]) * fx));
-                }
-            }
-        }
-        between.zeroize();
     }
 
     fn average_to(&self, out: &mut Pixels) {
@@ -149,6 +128,53 @@ impl Frame<'_> {
             }
         }
         sums.zeroize();
+    }
+}
+
+/// A frame to be scaled bilinearly, with the vectors of the processor: what it does per row is a loop over values without branches.
+struct Interpolation<'a> {
+    frame: &'a Frame<'a>,
+    out: &'a mut Pixels,
+}
+
+impl WithSimd for Interpolation<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { frame, out } = self;
+        let columns = samples(frame.width, out.width);
+        let black = vec![0; frame.columns.count * 3];
+        let row = |y: usize| Some(frame.row(y)).filter(|row| !row.is_empty()).unwrap_or(&black);
+        // Between two rows of the frame, and one value more, so that four can be taken at every pixel; outside the picture it stays black.
+        let mut between = vec![0.0f32; frame.width as usize * 3 + 1];
+        // Of the result, with a fourth value that is of no use.
+        let mut values = vec![[0.0f32; 4]; columns.len()];
+        let mut bytes = vec![[0u8; 4]; columns.len()];
+        let lines = out.rgb8.chunks_exact_mut(out.width as usize * 3);
+        for (line, (top, bottom, fy)) in lines.zip(samples(frame.height, out.height)) {
+            for ((value, top), bottom) in frame.picture(&mut between).iter_mut().zip(row(top)).zip(row(bottom)) {
+                let (top, bottom) = (f32::from(*top), f32::from(*bottom));
+                *value = top + (bottom - top) * fy;
+            }
+            let four = |column: usize| between.get(column * 3..)?.first_chunk::<4>();
+            for (value, (left, right, fx)) in values.iter_mut().zip(&columns) {
+                if let (Some(left), Some(right)) = (four(*left), four(*right)) {
+                    for ((value, left), right) in value.iter_mut().zip(left).zip(right) {
+                        *value = left + (right - left) * fx;
+                    }
+                }
+            }
+            for (byte, value) in bytes.as_flattened_mut().iter_mut().zip(values.as_flattened()) {
+                *byte = rounded(*value);
+            }
+            for (pixel, [r, g, b, _]) in line.as_chunks_mut::<3>().0.iter_mut().zip(&bytes) {
+                *pixel = [*r, *g, *b];
+            }
+        }
+        between.zeroize();
+        values.as_flattened_mut().zeroize();
+        bytes.as_flattened_mut().zeroize();
     }
 }
 
