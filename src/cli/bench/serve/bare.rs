@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde::Serialize;
 
 use super::{
+    batches::Batches,
     cores::ServerCores,
     drive::Sender,
     peak::{self, median},
@@ -32,13 +33,15 @@ pub struct Bare {
     pub ratio: f64,
     pub bare_rounds: Vec<f64>,
     pub server_rounds: Vec<f64>,
+    /// Images of the saturated server's batches in the mean, by network; where its metrics are known.
+    pub images_in_a_batch: BTreeMap<String, f64>,
     /// While the server was saturated; means of the rounds.
     #[serde(flatten)]
     pub used: Used,
 }
 
-/// Of the bare loop: where it is at its best, whatever the server's batches are.
-const BATCH: usize = 32;
+/// Images of a batch of the bare loop, for each core: where it is at its best, whatever the server's batches are.
+const EACH: usize = 16;
 
 /// Measures the bare loop and the server, which `callers` saturate, in turn. A request is taken for one face: a probe against an
 /// enrolled subject.
@@ -52,9 +55,11 @@ pub async fn compare<S: Sender>(
     shared: &Shared,
 ) -> Result<Bare, Failure> {
     let (set, device) = (shared.model_set()?, shared.device_choice()?);
-    let mut bare = cores.run(|| set.executor(device, cores.count()).map(|executor| on_faces(executor, people)))??;
+    let mut bare = cores.run(|| {
+        set.executor(device, cores.count()).map(|executor| on_faces(executor, people, EACH * cores.count().get()))
+    })??;
     let (mut bares, mut alone, mut servers) = (Vec::new(), BTreeMap::<_, Vec<f64>>::new(), Vec::new());
-    let mut used = Vec::new();
+    let (mut used, mut batches) = (Vec::new(), Batches::default());
     for _ in 0..rounds {
         let (ran, faces_per_s, each) = tokio::task::spawn_blocking(move || {
             let faces = bare.faces_per_s(&Role::ALL, WINDOW)?;
@@ -68,7 +73,9 @@ pub async fn compare<S: Sender>(
         bare = ran;
         bares.push(faces_per_s);
         each.into_iter().for_each(|(role, rate)| alone.entry(role).or_default().push(rate));
+        let before = target.batches().await?;
         let served = peak::at(sender, target, callers, 1, WINDOW).await?;
+        batches.add(&before, &target.batches().await?);
         servers.push(served.answers_per_s);
         used.push(served.used);
     }
@@ -80,20 +87,21 @@ pub async fn compare<S: Sender>(
         ratio: server_faces_per_s / bare_faces_per_s,
         bare_rounds: bares,
         server_rounds: servers,
+        images_in_a_batch: batches.means(),
         used: Used::mean(&used),
     })
 }
 
 /// The loop over the faces that the server is sent, framed as its stages frame them. How fast a network is may depend on what it
 /// sees: noise is none of it.
-fn on_faces(executor: Box<dyn Executor>, people: &[Person]) -> BareLoop {
+fn on_faces(executor: Box<dyn Executor>, people: &[Person], batch: usize) -> BareLoop {
     let images = Role::ALL.map(|role| {
         let InputSize { width, height } = executor.input_size(role);
         let framed = |person: &Person| match role {
             Role::Detect => View::new(&person.reference, Framing::Crop, width).pixels,
             Role::Landmark | Role::Embed => person.reference.resized(width, height),
         };
-        people.iter().cycle().take(BATCH).map(framed).collect()
+        people.iter().cycle().take(batch).map(framed).collect()
     });
     BareLoop::new(executor, images)
 }

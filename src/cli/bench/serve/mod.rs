@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod bare;
+mod batches;
 mod codec;
 mod cores;
 mod drive;

@@ -84,10 +84,10 @@ fn peak(peak: &Peak) -> String {
     line
 }
 
-fn bare(bare: &Bare) -> [String; 2] {
+fn bare(bare: &Bare) -> Vec<String> {
     let alone: Vec<String> =
         bare.bare_by_network.iter().map(|(network, rate)| format!("{network} {rate:.1}")).collect();
-    [
+    let mut lines = vec![
         format!(
             "bare networks {:.1} faces/s (alone: {}), the saturated server {:.1}: {:.3} of the bare loop",
             bare.bare_faces_per_s,
@@ -96,5 +96,11 @@ fn bare(bare: &Bare) -> [String; 2] {
             bare.ratio
         ),
         format!("  medians of {} rounds in turn; at the server's, {}", bare.bare_rounds.len(), bare.used.text()),
-    ]
+    ];
+    let batches = &bare.images_in_a_batch;
+    if !batches.is_empty() {
+        let means: Vec<String> = batches.iter().map(|(network, images)| format!("{network} {images:.1}")).collect();
+        lines.push(format!("  images in one of the server's batches: {}", means.join(", ")));
+    }
+    lines
 }

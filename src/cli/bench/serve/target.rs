@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::{cores::ServerCores, flood, usage::Snapshot};
+use super::{batches::Batches, cores::ServerCores, flood, usage::Snapshot};
 use crate::cli::{Failure, Shared, scratch::Scratch};
 
 /// The gallery of a server that is started here.
@@ -28,6 +28,8 @@ pub struct Target {
     pub address: String,
     /// The process that answers, where it is known.
     pid: Option<u32>,
+    /// `host:port`, of one that was started here.
+    metrics: Option<String>,
     /// Ends with this.
     _own: Option<Own>,
 }
@@ -59,7 +61,7 @@ fn config(clients: usize) -> String {
 impl Target {
     /// One that runs already.
     pub fn running(address: String, pid: Option<u32>) -> Self {
-        Self { address, pid, _own: None }
+        Self { address, pid, metrics: None, _own: None }
     }
 
     /// Starts this program's `command` (`serve`, or the null model) as a server over `home`, which goes afterwards.
@@ -93,7 +95,9 @@ impl Target {
             own.end();
             return Err(format!("the server did not start:\n{}", fs::read_to_string(&log).unwrap_or_default()).into());
         };
-        let target = Self { address: address.into(), pid: Some(own.child.id()), _own: Some(own) };
+        let metrics = said.as_ref().and_then(|said| said["metrics"].as_str());
+        let metrics = metrics.map(|url| url.trim_start_matches("http://").trim_end_matches("/metrics").to_owned());
+        let target = Self { address: address.into(), pid: Some(own.child.id()), metrics, _own: Some(own) };
         target.wait_until_serving().await?;
         Ok(target)
     }
@@ -119,6 +123,14 @@ impl Target {
 
     pub fn pid(&self) -> Option<u32> {
         self.pid
+    }
+
+    /// What it has run so far; nothing where its metrics are not known.
+    pub async fn batches(&self) -> Result<Batches, Failure> {
+        match &self.metrics {
+            Some(address) => Ok(Batches::read(address).await.map_err(|e| format!("metrics of {address}: {e}"))?),
+            None => Ok(Batches::default()),
+        }
     }
 
     /// What it and everyone else have used so far.
