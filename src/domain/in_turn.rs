@@ -34,6 +34,11 @@ impl<J: Waits> InTurn<J> {
         self.0.iter().flat_map(|(_, jobs)| jobs)
     }
 
+    /// Each client's, in turn; the oldest first.
+    pub fn by_client(&self) -> impl Iterator<Item = &VecDeque<J>> {
+        self.0.iter().map(|(_, jobs)| jobs)
+    }
+
     /// A request that comes back for its next stage stands before younger ones of its client.
     pub fn push(&mut self, job: J) {
         let Turn { client, arrived, .. } = job.turn();

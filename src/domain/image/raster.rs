@@ -177,12 +177,12 @@ fn blend([nw, ne, sw, se]: [f32; 4], fx: f32, fy: f32) -> u8 {
     rounded(top + (bottom - top) * fy)
 }
 
-/// The nearest whole number, halves up, of 0 to 255: as `(value + 0.5) as u8`, which no compiler makes vectors of.
+/// The nearest whole number, halves up, and at least 0, at most 255: as `(value + 0.5) as u8`, which no compiler makes vectors of.
 #[inline(always)]
 pub(super) fn rounded(value: f32) -> u8 {
     /// Above it a float is a whole number: adding it rounds, and leaves that number in the lowest bits.
     const WHOLE: f32 = 8_388_608.0;
-    let value = value + 0.5;
+    let value = value.clamp(0.0, 255.0) + 0.5;
     let near = (value + WHOLE) - WHOLE;
     let below = if near > value { near - 1.0 } else { near };
     (below + WHOLE).to_bits() as u8
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn values_are_rounded_as_their_definition_says() {
         let steps = (0..=255 * 512).map(|i| i as f32 / 512.0);
-        for value in steps.flat_map(|v: f32| [v, v.next_up(), v.next_down().max(0.0)]).filter(|v| *v <= 255.0) {
+        for value in steps.flat_map(|v: f32| [v, v.next_up(), v.next_down(), -v, 2.0 * v]) {
             assert_eq!(rounded(value), (value + 0.5) as u8, "{value}");
         }
     }

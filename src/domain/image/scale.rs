@@ -33,7 +33,7 @@ impl Span {
         let (start, length, whole) = (i64::from(start), i64::from(length), i64::from(whole));
         let from = start.clamp(0, whole);
         let end = (start + length).clamp(from, whole);
-        Self { from: from as usize, count: (end - from) as usize, to: (from - start) as usize }
+        Self { from: from as usize, count: (end - from) as usize, to: (from - start).max(0) as usize }
     }
 }
 
@@ -219,6 +219,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_channel_is_scaled_as_if_it_were_alone(
+            (width, height, seed) in (1u32..24, 1u32..24, any::<u32>()),
+            (x, y, across, down) in (-30i32..30, -30i32..30, 0u32..40, 0u32..40),
+            (to_width, to_height) in (0u32..30, 0u32..30),
+        ) {
+            let value = |i: u32| (i.wrapping_mul(0x9e37_79b1) ^ seed).wrapping_mul(0x85eb_ca6b).to_be_bytes()[0];
+            let region = Region { x, y, width: across, height: down };
+            let scaled = |image: Pixels| image.frame(region).resized(to_width, to_height);
+            let all = scaled(Pixels::new(width, height, (0..width * height * 3).map(value).collect()).unwrap());
+            for channel in 0..3 {
+                let alone = scaled(grey(width, height, |x, y| value((y * width + x) * 3 + channel)));
+                let of_all: Vec<u8> = all.rgb8().chunks(3).map(|p| p[channel as usize]).collect();
+                prop_assert_eq!(of_all, shown(&alone));
+            }
+        }
+
         /// A frame is scaled as a copy of it would be, wherever it lies, and each pixel as its definition says.
         #[test]
         fn a_frame_is_scaled_as_its_copy(

@@ -1,6 +1,9 @@
 //! The brain of the queue: what waits, what the next batch is, who has left and who is late. No threads, no clock.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use crate::{
     domain::{InTurn, Lane, Turn, Waits},
@@ -13,8 +16,8 @@ use super::BatchLimits;
 /// to wait for a batch that runs: other lanes' batches are of one image meanwhile.
 const COMPANY: Duration = Duration::from_secs(1);
 
-/// Batches in a row that may go before the first one, at most.
-const DEFERRALS: u32 = 6;
+/// Batches that may go before what is begun and waits for company, at most.
+const DEFERRALS: usize = 6;
 
 /// What the state needs to know of a job.
 pub trait Entry: Waits {
@@ -27,8 +30,8 @@ pub struct State<J> {
     limits: BatchLimits,
     executors: usize,
     batches: u32,
-    /// Batches of each lane in a row that went before the first one.
-    deferred: [u32; Lane::ALL.len()],
+    /// Of each lane and role: batches in a row that went before what is begun.
+    deferred: [[usize; Role::ALL.len()]; Lane::ALL.len()],
     /// When the last verification that was here came.
     verification: Option<Instant>,
 }
@@ -82,7 +85,7 @@ impl<J: Entry> State<J> {
         taken
     }
 
-    /// The next batch: jobs of one role. Lanes in their order; in a lane [`Self::next_role`], clients in turn, a client's oldest
+    /// The next batch: jobs of one role. Lanes in their order; in a lane that of [`Self::next_role`], clients in turn, a client's oldest
     /// request first. Places that the first lane leaves go to the lanes after it.
     ///
     /// No more than the executor gains by running together, and than its part where `takers` executors are free, it included. One alone
@@ -96,10 +99,10 @@ impl<J: Entry> State<J> {
         let is_urgent = next == Lane::Verification as usize;
         let alone = !is_urgent && self.verification.is_some_and(|came| now < came + COMPANY);
         let limit = if alone { 1 } else { self.limits.batch_images };
-        let most = |role| gains_up_to(role).min(limit).max(1);
-        let role = self.next_role(next, most);
-        let waiting: usize = self.lanes.iter().map(|lane| count(lane, role)).sum();
-        let most = most(role).min(waiting.div_ceil(takers.max(1)));
+        let waiting = Role::ALL.map(|role| self.lanes.iter().map(|lane| count(lane, role)).sum::<usize>());
+        let most = Role::ALL.map(|role| gains_up_to(role).min(limit).max(1));
+        let role = self.next_role(next, waiting, most);
+        let most = most[role as usize].min(waiting[role as usize].div_ceil(takers.max(1)));
         for lane in order {
             let room = most - taken.batch.len();
             taken.batch.extend(self.lanes[lane].take(room, |job| job.role() == role));
@@ -109,28 +112,30 @@ impl<J: Entry> State<J> {
         taken
     }
 
-    /// What a lane's next batch is of. What is begun comes before what is new, the oldest first: so that it ends soon.
+    /// What a lane's next batch is of. What is begun comes first, so that it ends soon, of clients who begin nothing else; then clients
+    /// in turn, each with what it has begun before what is new: who has many waiting does not go before others with all of them.
     ///
-    /// Where it would run alone and gain by company, a batch goes before it whose requests may join it: the more wait to begin, the
-    /// more of them are waited for.
-    fn next_role(&mut self, lane: usize, most: impl Fn(Role) -> usize) -> Role {
+    /// What is begun, would run alone and gains by company, up to `most`, is passed over: the more wait to begin, the more company is
+    /// worth waiting for. A client that has others to begin gains by them itself, and is passed over [`DEFERRALS`] times; any other at
+    /// most as often as there are clients who begin, but one: who meets a single other client does not wait for that one's sake.
+    fn next_role(&mut self, lane: usize, waiting: [usize; 3], most: [usize; 3]) -> Role {
         let (jobs, deferred) = (&self.lanes[lane], &mut self.deferred[lane]);
-        let new = count(jobs, Role::Detect);
-        let company = 1 + new.div_ceil(self.executors.max(1));
-        let is_full = |role: &Role| count(jobs, *role) >= most(*role).min(company);
-        let oldest = |role| jobs.iter().filter(|job| job.role() == role).map(|job| job.turn().arrived).min();
-        let begun = [Role::Embed, Role::Landmark].map(|role| (oldest(role), role));
-        let mut begun: Vec<_> = begun.into_iter().filter_map(|(oldest, role)| Some((oldest?, role))).collect();
-        begun.sort_by_key(|(oldest, _)| *oldest);
-        let mut begun = begun.into_iter().map(|(_, role)| role);
-        let Some(first) = begun.next() else { return Role::Detect };
-        if is_full(&first) || *deferred >= DEFERRALS {
-            *deferred = 0;
-            return first;
+        let company = 1 + count(jobs, Role::Detect).div_ceil(self.executors.max(1));
+        let begins = |of: &&VecDeque<J>| of.iter().any(|job| job.role() == Role::Detect);
+        let (beginning, ending): (Vec<_>, Vec<_>) = jobs.by_client().partition(begins);
+        let others = beginning.len().saturating_sub(1).min(DEFERRALS);
+        let clients = ending.into_iter().map(|of| (of, others)).chain(beginning.into_iter().map(|of| (of, DEFERRALS)));
+        let mut in_turn = clients.flat_map(|(of, patience)| roles(of).map(move |role| (role, patience)));
+        let is_ready = |(role, patience): &(Role, usize)| {
+            let (waiting, most, deferred) = (waiting[*role as usize], most[*role as usize], deferred[*role as usize]);
+            *role == Role::Detect || waiting >= most.min(company) || deferred >= *patience
+        };
+        let next = in_turn.find(is_ready).map_or(Role::Detect, |(role, _)| role);
+        for role in Role::ALL {
+            let passed_over = role != next && role != Role::Detect && count(jobs, role) > 0;
+            deferred[role as usize] = if passed_over { deferred[role as usize] + 1 } else { 0 };
         }
-        // It is not full, so there is something new.
-        *deferred += 1;
-        begun.find(is_full).unwrap_or(Role::Detect)
+        next
     }
 
     /// All that waits, when there will be no more batches.
@@ -150,6 +155,18 @@ impl<J: Entry> State<J> {
         let candidates = (0..lower).map(|i| (preferred - 1 + i) % lower + 1);
         candidates.into_iter().find(|&lane| !self.lanes[lane].is_empty()).unwrap_or(0)
     }
+}
+
+/// What a client's jobs are of: what is begun, the oldest first, then what is new.
+fn roles<J: Entry>(jobs: &VecDeque<J>) -> impl Iterator<Item = Role> {
+    let mut roles: Vec<Role> = Vec::with_capacity(Role::ALL.len());
+    for role in jobs.iter().map(J::role) {
+        if !roles.contains(&role) {
+            roles.push(role);
+        }
+    }
+    roles.sort_by_key(|role| *role == Role::Detect);
+    roles.into_iter()
 }
 
 /// How many wait for a network.
@@ -255,7 +272,7 @@ mod tests {
     fn what_is_begun_ends_before_another_clients_turn() {
         let mut state = state(LIMITS, [fake(1, Detect, V, "a"), fake(2, Landmark, V, "b"), fake(0, Embed, V, "c")]);
         let mut alone = || ids(&state.take(Instant::now(), 1, |_| 1).batch);
-        assert_eq!([alone(), alone(), alone()], [[0], [2], [1]]);
+        assert_eq!([alone(), alone(), alone()], [[2], [0], [1]]);
     }
 
     /// Where embedding gains by three, and detection by none.
@@ -282,7 +299,7 @@ mod tests {
             for begun in 1..=3 {
                 let mut state = State::new(limits, executors);
                 (0..begun).for_each(|id| state.push(fake(id, Embed, V, "a")).unwrap());
-                (0..new).for_each(|id| state.push(fake(50 + id, Detect, V, "b")).unwrap());
+                (0..new).for_each(|id| state.push(fake(50 + id, Detect, V, "a")).unwrap());
                 let batch = state.take(Instant::now(), 1, gains).batch;
                 let expected = if begun >= company { Embed } else { Detect };
                 assert_eq!(batch[0].role, expected, "{begun} begun, {new} new, {executors} executors");
@@ -293,12 +310,47 @@ mod tests {
     #[test]
     fn company_is_not_waited_for_without_end() {
         let mut state = state(LIMITS, [fake(0, Embed, V, "a")]);
-        for id in 1..=DEFERRALS {
-            state.push(fake(id, Detect, V, "b")).unwrap();
+        for id in 1..=DEFERRALS as u32 {
+            state.push(fake(id, Detect, V, "a")).unwrap();
             assert_eq!(ids(&state.take(Instant::now(), 1, gains).batch), [id]);
         }
-        state.push(fake(99, Detect, V, "b")).unwrap();
+        state.push(fake(99, Detect, V, "a")).unwrap();
         assert_eq!(ids(&state.take(Instant::now(), 1, gains).batch), [0]);
+    }
+
+    /// How many batches go before a lone embedding of `shop`, while clients without end begin requests that `becomes` the next job.
+    fn batches_before_a_lone_one(clients: &[&str], becomes: impl Fn(Role) -> Option<Role>) -> usize {
+        let mut state = State::new(BatchLimits { queue_depth: 999, batch_images: 32, yield_every: 0 }, 1);
+        for id in 0..400 {
+            state.push(fake(id, Detect, V, clients[id as usize % clients.len()])).unwrap();
+        }
+        state.push(fake(500, Embed, V, "shop")).unwrap();
+        for before in 0.. {
+            let gains = |role| [1, 2, 5][role as usize];
+            let batch = state.take(Instant::now(), 1, gains).batch;
+            if batch.iter().any(|job| job.id == 500) {
+                return before;
+            }
+            for job in batch {
+                if let Some(role) = becomes(job.role) {
+                    state.push(Fake { role, ..job }).unwrap();
+                }
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn nobody_waits_for_the_sake_of_one_who_floods() {
+        let assess = |role| (role == Detect).then_some(Landmark);
+        let verify = |role| [Some(Landmark), Some(Embed), None][role as usize];
+        let many: Vec<String> = (0..20).map(|i| format!("flood-{i}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for becomes in [&|_| None as Option<Role>, &assess as &dyn Fn(Role) -> Option<Role>, &verify] {
+            assert_eq!(batches_before_a_lone_one(&["flood"], becomes), 0);
+            assert!(batches_before_a_lone_one(&many[..2], becomes) <= 1);
+            assert!(batches_before_a_lone_one(&many, becomes) <= DEFERRALS);
+        }
     }
 
     #[test]
@@ -338,8 +390,8 @@ mod tests {
         state.push(fake(51, Detect, V, "shop")).unwrap();
         // The flood's own turn comes first, then the shop's, whatever the network it is at.
         assert_eq!(next(&mut state), [2, 3, 4]);
+        assert_eq!(next(&mut state), [5], "begun, and no company of its own to wait for");
         assert_eq!(next(&mut state), [51]);
-        assert_eq!(next(&mut state), [5]);
     }
 
     #[test]
