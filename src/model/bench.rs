@@ -4,6 +4,7 @@ use std::{
     fs,
     num::NonZeroUsize,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -140,17 +141,17 @@ impl BenchEmbed {
     }
 }
 
-/// Networks and nothing else: one batch after the other, without queue, decoding or alignment.
+/// Networks and nothing else: each executor runs one batch after the other, without queue, decoding or alignment.
 pub struct BareLoop {
-    executor: Box<dyn Executor>,
+    executors: Vec<Box<dyn Executor>>,
     /// A batch for each role, in [`Role::ALL`]'s order.
     images: [Vec<Pixels>; Role::ALL.len()],
 }
 
 impl BareLoop {
     /// `images` are a batch for each role, in [`Role::ALL`]'s order, each of its network's size.
-    pub fn new(executor: Box<dyn Executor>, images: [Vec<Pixels>; Role::ALL.len()]) -> Self {
-        Self { executor, images }
+    pub fn new(executors: Vec<Box<dyn Executor>>, images: [Vec<Pixels>; Role::ALL.len()]) -> Self {
+        Self { executors, images }
     }
 
     fn of(executor: Box<dyn Executor>, batch: NonZeroUsize) -> Self {
@@ -158,23 +159,38 @@ impl BareLoop {
             let size = executor.input_size(role);
             (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).collect()
         });
-        Self::new(executor, images)
+        Self::new(vec![executor], images)
     }
 
-    /// Faces a second, each through the networks of all `roles`, for at least `duration` after a batch that warms up.
+    /// Faces a second of all executors together, each face through the networks of all `roles`, for at least `duration` after a batch
+    /// that warms up. An executor has a thread of its own, and waits for no other.
     pub fn faces_per_s(&mut self, roles: &[Role], duration: Duration) -> Result<f64, ExecuteError> {
-        per_s(duration, || self.batch(roles))
+        let images = &self.images;
+        thread::scope(|scope| {
+            let measure = |executor: &mut Box<dyn Executor>| {
+                executor.settle();
+                per_s(duration, || batch(executor.as_mut(), roles, images))
+            };
+            let threads: Vec<_> =
+                self.executors.iter_mut().map(|executor| scope.spawn(move || measure(executor))).collect();
+            let panicked = || Err(ExecuteError::Device("a thread of the measurement panicked".into()));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).sum()
+        })
     }
+}
 
-    /// The number of faces.
-    fn batch(&mut self, roles: &[Role]) -> Result<usize, ExecuteError> {
-        let mut faces = 0;
-        for role in roles {
-            let images: Vec<&Pixels> = self.images[*role as usize].iter().collect();
-            faces = self.executor.run(*role, &images)?.len();
-        }
-        Ok(faces)
+/// The number of faces that went through the networks of all `roles`.
+fn batch(
+    executor: &mut dyn Executor,
+    roles: &[Role],
+    images: &[Vec<Pixels>; Role::ALL.len()],
+) -> Result<usize, ExecuteError> {
+    let mut faces = 0;
+    for role in roles {
+        let images: Vec<&Pixels> = images[*role as usize].iter().collect();
+        faces = executor.run(*role, &images)?.len();
     }
+    Ok(faces)
 }
 
 impl std::fmt::Debug for BareLoop {

@@ -40,8 +40,8 @@ pub struct Bare {
     pub used: Used,
 }
 
-/// Images of a batch of the bare loop, for each core: where it is at its best, whatever the server's batches are.
-const EACH: usize = 16;
+/// Images of a batch of the bare loop: where it is at its best, whatever the server's batches are.
+const BATCH: usize = 16;
 
 /// Measures the bare loop and the server, which `callers` saturate, in turn. A request is taken for one face: a probe against an
 /// enrolled subject.
@@ -55,9 +55,7 @@ pub async fn compare<S: Sender>(
     shared: &Shared,
 ) -> Result<Bare, Failure> {
     let (set, device) = (shared.model_set()?, shared.device_choice()?);
-    let mut bare = cores.run(|| {
-        set.executor(device, cores.count()).map(|executor| on_faces(executor, people, EACH * cores.count().get()))
-    })??;
+    let mut bare = cores.run(|| Ok::<_, Failure>(on_faces(set.executors(device, cores.count())?, people)))??;
     let (mut bares, mut alone, mut servers) = (Vec::new(), BTreeMap::<_, Vec<f64>>::new(), Vec::new());
     let (mut used, mut batches) = (Vec::new(), Batches::default());
     for _ in 0..rounds {
@@ -92,16 +90,17 @@ pub async fn compare<S: Sender>(
     })
 }
 
-/// The loop over the faces that the server is sent, framed as its stages frame them. How fast a network is may depend on what it
-/// sees: noise is none of it.
-fn on_faces(executor: Box<dyn Executor>, people: &[Person], batch: usize) -> BareLoop {
+/// The loop over the faces that the server is sent, framed as its stages frame them, of as many executors as the server has. How fast
+/// a network is may depend on what it sees: noise is none of it.
+fn on_faces(executors: Vec<Box<dyn Executor>>, people: &[Person]) -> BareLoop {
+    let sizes = executors.first().map(|executor| Role::ALL.map(|role| executor.input_size(role)));
     let images = Role::ALL.map(|role| {
-        let InputSize { width, height } = executor.input_size(role);
+        let Some(InputSize { width, height }) = sizes.map(|sizes| sizes[role as usize]) else { return Vec::new() };
         let framed = |person: &Person| match role {
             Role::Detect => View::new(&person.reference, Framing::Crop, width).pixels,
             Role::Landmark | Role::Embed => person.reference.resized(width, height),
         };
-        people.iter().cycle().take(batch).map(framed).collect()
+        people.iter().cycle().take(BATCH).map(framed).collect()
     });
-    BareLoop::new(executor, images)
+    BareLoop::new(executors, images)
 }
