@@ -215,7 +215,7 @@ impl Gallery {
         writer: mpsc::WeakSender<Op>,
         settings: &Settings,
     ) -> Self {
-        let uid: String = row.uid.iter().map(|b| format!("{b:02x}")).collect();
+        let uid = hex::encode(row.uid);
         Self {
             key: row.key,
             uid: row.uid,

@@ -80,7 +80,7 @@ impl Bundle {
             return Err(BundleError::Output { expected: contract.output.dimension, got });
         }
         let digest = digest(&contract, &graph, &weights);
-        let got = hex(&digest);
+        let got = hex::encode(digest);
         match contract.digest.take() {
             Some(expected) if expected != got => return Err(BundleError::Digest { expected, got }),
             _ => contract.digest = Some(got),
@@ -158,7 +158,7 @@ impl Bundle {
 
     /// Whether a class was measured on this very bundle, and is as it was then.
     pub fn measured(&self, class: &PrecisionClass) -> bool {
-        class.is_of(&hex(&self.digest))
+        class.is_of(&hex::encode(self.digest))
     }
 
     pub fn contract(&self) -> &Contract {
@@ -241,11 +241,6 @@ fn digest(contract: &Contract, graph: &Graph, weights: &Weights) -> [u8; 32] {
 
 fn to_le(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-/// Hexadecimal, lower case.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A regular file's bytes, of at most `limit`.

@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 
 use super::{
-    bundle::{Bundle, hex},
+    bundle::Bundle,
     candle,
     contract::PrecisionClass,
     cpu::{CpuNetwork, calibrate},
@@ -92,7 +92,7 @@ pub fn measure(
     let held_out = if precision == Precision::Int8 { "; each third held against the ranges of the others" } else { "" };
     let (images, source) = (images.len() as u64, format!("{}{held_out}", faces.source));
     let class = PrecisionClass { precision, floor, agreement: Some(agreement), images, source, ranges, measured: None };
-    Ok(class.measured_on(&hex(bundle.digest())))
+    Ok(class.measured_on(&hex::encode(bundle.digest())))
 }
 
 struct Network<'a> {

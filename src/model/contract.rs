@@ -166,7 +166,7 @@ impl PrecisionClass {
         let all = ("vultus class v1", digest, self.precision, self.agreement, self.images, &self.ranges);
         // Plain data: serialising it cannot fail.
         let hash = Sha256::digest(serde_json::to_vec(&all).unwrap_or_default());
-        hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&hash[..8])
     }
 
     /// Whether it was measured and reaches its floor.

@@ -5,7 +5,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::{
-    bundle::{self, Bundle, BundleError, hex},
+    bundle::{self, Bundle, BundleError},
     contract::{Contract, ContractError},
     onnx::{self, OnnxError},
     plan::Plan,
@@ -72,17 +72,17 @@ pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
     } else {
         return Err(ImportError::Kind);
     };
-    let (expected, got) = (&card.source.sha256, hex(&sha256));
+    let (expected, got) = (&card.source.sha256, hex::encode(&sha256));
     if *expected != got {
         return Err(ImportError::Source { expected: expected.clone(), got });
     }
     let bundle = Bundle::new(card, graph, weights)?;
     Plan::new(bundle.graph(), bundle.weights()).map_err(BundleError::from)?;
     if external && !named {
-        return Err(ImportError::External { got: hex(bundle.digest()) });
+        return Err(ImportError::External { got: hex::encode(bundle.digest()) });
     }
     if let Some(face) = &bundle.contract().face {
-        face.calibrated_for(&hex(bundle.digest())).map_err(BundleError::from)?;
+        face.calibrated_for(&hex::encode(bundle.digest())).map_err(BundleError::from)?;
     }
     Ok(bundle)
 }

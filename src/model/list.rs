@@ -61,7 +61,7 @@ pub fn check(models_dir: &Path, name: &str) -> Listed {
             listed.role = Some(contract.role);
             listed.version.clone_from(&contract.version);
             listed.licence.clone_from(&contract.licence.spdx);
-            listed.digest = super::bundle::hex(bundle.digest());
+            listed.digest = hex::encode(bundle.digest());
             listed.parameters = bundle.weights().iter().map(|(_, w)| w.values().len()).sum();
             listed.source = format!("{} {}", contract.source.package, contract.source.file);
         }

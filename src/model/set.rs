@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::Path};
 use sha2::{Digest, Sha256};
 
 use super::{
-    bundle::{Bundle, BundleError, hex},
+    bundle::{Bundle, BundleError},
     contract::{Contract, ContractError, FaceContract, Metric, Terms, is_name},
     cpu::CpuExecutor,
     detector,
@@ -115,7 +115,7 @@ impl ModelSet {
         let contract = face.contract();
         let missing = ContractError::Value("face: expected for the role embed, and for no other");
         let promise: &FaceContract = contract.face.as_ref().ok_or(missing)?;
-        promise.calibrated_for(&hex(face.digest()))?;
+        promise.calibrated_for(&hex::encode(face.digest()))?;
         let card = Card {
             name: contract.name.clone(),
             version: contract.version.clone(),

@@ -1,6 +1,7 @@
 //! The gRPC surface: assembly and limits, messages in, answers out, one table from error to status.
 
 mod admission;
+mod codec;
 mod conduct;
 mod error;
 mod gallery;

@@ -22,11 +22,13 @@ impl Service {
         rights: &[Right],
     ) -> Result<(Pass, RequestContext), Error> {
         let context = receive::context(context)?;
-        let span = Span::current();
-        span.record("client", client.as_str());
-        span.record("transaction_id", context.transaction_id.as_str());
-        span.record("purpose", context.purpose.as_str());
-        span.record("site", context.site.as_str());
+        tracing::record_all!(
+            Span::current(),
+            client = client.as_str(),
+            transaction_id = context.transaction_id.as_str(),
+            purpose = context.purpose.as_str(),
+            site = context.site.as_str(),
+        );
         let pass = self.0.access.authorise(client, rights, &context)?;
         Ok((pass, context))
     }

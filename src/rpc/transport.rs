@@ -3,12 +3,19 @@
 //! A connection that brings nothing but bulk (searches, enrolments, the back office) is served by the threads that run when a core is
 //! idle: reading, framing, refusing and answering thousands of requests a second is work, too. Its first verification brings it back.
 
-use std::{convert::Infallible, pin::Pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     sync::{mpsc, watch},
+    task::yield_now,
     time::Sleep,
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -79,6 +86,7 @@ impl Transport {
             wanted_at: conduct.priority(),
             age: Box::pin(tokio::time::sleep(self.connection_age)),
             stopping: self.stopping.clone(),
+            in_turn: InTurn::default(),
             told_to_go: false,
             _alive: alive,
         };
@@ -99,6 +107,7 @@ fn serve_at(priority: Priority, mut served: Served, runtimes: Runtimes) {
 /// A connection that is served.
 struct Served {
     http2: Pin<Box<http2::Connection<TokioIo<Connection>, Answering, TokioExecutor>>>,
+    in_turn: InTurn,
     wanted_at: watch::Receiver<Priority>,
     /// Done at the age at which it is told to go.
     age: Pin<Box<Sleep>>,
@@ -114,7 +123,7 @@ impl Served {
         loop {
             tokio::select! {
                 biased;
-                ended = &mut self.http2 => {
+                ended = poll_fn(|context| self.in_turn.poll(self.http2.as_mut(), context)) => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a connection failed");
                     }
@@ -129,6 +138,24 @@ impl Served {
             self.http2.as_mut().graceful_shutdown();
             self.told_to_go = true;
         }
+    }
+}
+
+/// Lets all that is ready run between a connection's wake and its work: what is answered by then leaves in one write. Alone, it is
+/// woken for each answer at once, and writes each.
+#[derive(Debug, Default)]
+struct InTurn {
+    has_waited: bool,
+}
+
+impl InTurn {
+    fn poll<F: Future>(&mut self, connection: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.has_waited = !self.has_waited;
+        if self.has_waited {
+            let _ = pin!(yield_now()).poll(context); // pending, and wakes it in its turn
+            return Poll::Pending;
+        }
+        connection.poll(context)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Logs: lines on stderr, written by threads of their own.
 
 use std::{
-    io::{self, BufWriter, IsTerminal},
+    io::{self, BufWriter, IsTerminal, Write},
     sync::OnceLock,
     thread,
+    time::Duration,
 };
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -25,6 +26,9 @@ const WAITING_LINES: usize = 16_384;
 
 /// Lines that are written at once, where many wait, bytes.
 const LINES_AT_ONCE: usize = 64 << 10;
+
+/// How long lines wait for more: a writer that is woken for each of them costs a request more than its line does.
+const GATHERED_FOR: Duration = Duration::from_millis(5);
 
 /// Writes what waits when it is dropped.
 #[must_use = "lines that wait are written when it is dropped"]
@@ -62,7 +66,25 @@ fn lines() -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING_LINES)
         .thread_name("log")
-        .finish(BufWriter::with_capacity(LINES_AT_ONCE, io::stderr()))
+        .finish(Gathering(BufWriter::with_capacity(LINES_AT_ONCE, io::stderr())))
+}
+
+/// Lets lines gather after each write. Its thread flushes when no line waits, and sleeps where lines do not wake it.
+struct Gathering<W: Write>(BufWriter<W>);
+
+impl<W: Write> Write for Gathering<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.0.buffer().is_empty() {
+            return self.0.flush();
+        }
+        let flushed = self.0.flush();
+        thread::sleep(GATHERED_FOR);
+        flushed
+    }
 }
 
 /// The same, with a thread that runs when a core is idle.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     domain::{Lane, Template, compare},
-    model::{Role, bundle::hex},
+    model::Role,
     pipeline::{FaceInput, ImageInput, Pipeline},
     seal::RootKey,
 };
@@ -78,7 +78,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let pairs = Pairs::open(&options.pairs).map_err(|e| format!("{}: {e}", options.pairs.display()))?;
     // Whatever the licence: how often weights are right is research.
     let models = shared.model_set()?;
-    let of = hex(models.bundle(Role::Embed).digest());
+    let of = hex::encode(models.bundle(Role::Embed).digest());
     let pipeline = shared.started(&models, &RootKey::random()?, &input::config(input::MANY_FILES)?)?;
     let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
     let model = pipeline.model().to_string();

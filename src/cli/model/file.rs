@@ -15,7 +15,7 @@ use crate::{
     model::{
         Bundle, BundleError, Contract, Precision,
         bare::Bare,
-        bundle::{hex, read},
+        bundle::read,
         contract::MAX_CARD,
         import::{self, ImportError},
     },
@@ -114,7 +114,7 @@ pub fn import_with_card(file: &Path, card: &Path, shared: &Shared) -> Result<Out
 }
 
 fn report(bundle: &Bundle, folder: &Path, shared: &Shared) {
-    let (contract, digest) = (bundle.contract(), hex(bundle.digest()));
+    let (contract, digest) = (bundle.contract(), hex::encode(bundle.digest()));
     if shared.json {
         println!("{}", json!({ "written": [&contract.name], "digest": digest }));
     } else {

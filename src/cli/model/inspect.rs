@@ -9,7 +9,6 @@ use super::super::{Failure, Outcome, Shared};
 use crate::model::{
     Bundle, Precision,
     bare::Bare,
-    bundle::hex,
     contract::is_name,
     held, methods,
     plan::{Arena, Plan, StepLine},
@@ -86,7 +85,7 @@ pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
 fn of_file(file: &Path) -> Result<(String, Plan), Failure> {
     let Bare { graph, weights, sha256, .. } = Bare::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let plan = Plan::of(&graph, weights)?;
-    Ok((format!("{}, SHA-256 {}, takes {}", file.display(), hex(&sha256), graph.input), plan))
+    Ok((format!("{}, SHA-256 {}, takes {}", file.display(), hex::encode(&sha256), graph.input), plan))
 }
 
 fn of_bundle(shared: &Shared) -> Result<(String, Plan), Failure> {
@@ -98,7 +97,7 @@ fn of_bundle(shared: &Shared) -> Result<(String, Plan), Failure> {
     }
     let bundle = Bundle::open(&dir.join(name))?;
     let (contract, input) = (bundle.contract(), bundle.graph().input);
-    let head = format!("{} {}, digest {}, takes {input}", contract.name, contract.version, hex(bundle.digest()));
+    let head = format!("{} {}, digest {}, takes {input}", contract.name, contract.version, hex::encode(bundle.digest()));
     Ok((head, Plan::new(bundle.graph(), bundle.weights())?))
 }
 
