@@ -176,3 +176,41 @@ impl hyper::service::Service<http::Request<Incoming>> for Answering {
         self.door.answer(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_that_are_there_together_leave_together() {
+        const ANSWERS: u32 = 4;
+        let (waiting, written) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let (wake, mut woken) = mpsc::unbounded_channel::<()>();
+        let connection = tokio::spawn({
+            let (waiting, written) = (Arc::clone(&waiting), Arc::clone(&written));
+            async move {
+                let mut in_turn = InTurn::default();
+                let mut writing = pin!(poll_fn(|context| {
+                    while woken.poll_recv(context).is_ready() {}
+                    let together = std::mem::take(&mut *waiting.lock().unwrap());
+                    let mut written = written.lock().unwrap();
+                    written.extend((together > 0).then_some(together));
+                    if written.iter().sum::<u32>() == ANSWERS { Poll::Ready(()) } else { Poll::Pending }
+                }));
+                poll_fn(|context| in_turn.poll(writing.as_mut(), context)).await;
+            }
+        });
+        tokio::task::yield_now().await;
+        for _ in 0..ANSWERS {
+            let (waiting, wake) = (Arc::clone(&waiting), wake.clone());
+            tokio::spawn(async move {
+                *waiting.lock().unwrap() += 1;
+                wake.send(()).unwrap();
+            });
+        }
+        connection.await.unwrap();
+        assert_eq!(*written.lock().unwrap(), [ANSWERS]);
+    }
+}

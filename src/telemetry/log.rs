@@ -119,3 +119,38 @@ pub fn log_to_stderr(format: LogFormat) -> Log {
     }
     Log { _guards: started.is_ok().then_some([guard, idle_guard]) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What was written, a piece for each write.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push(bytes.into());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_leave_together_in_order_and_all_of_them() {
+        let writes = Writes::default();
+        let gathering = Gathering(BufWriter::with_capacity(LINES_AT_ONCE, writes.clone()));
+        let (mut lines, guard) = NonBlockingBuilder::default().finish(gathering);
+        let expected: String = (0..1000).map(|line| format!("line {line}\n")).collect();
+        expected.split_inclusive('\n').for_each(|line| lines.write_all(line.as_bytes()).unwrap());
+        drop(guard);
+        let writes = writes.0.lock().unwrap();
+        assert_eq!(String::from_utf8(writes.concat()).unwrap(), expected);
+        assert!(writes.len() < 500, "{} writes of 1000 lines", writes.len());
+    }
+}

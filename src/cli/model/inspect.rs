@@ -97,7 +97,8 @@ fn of_bundle(shared: &Shared) -> Result<(String, Plan), Failure> {
     }
     let bundle = Bundle::open(&dir.join(name))?;
     let (contract, input) = (bundle.contract(), bundle.graph().input);
-    let head = format!("{} {}, digest {}, takes {input}", contract.name, contract.version, hex::encode(bundle.digest()));
+    let head =
+        format!("{} {}, digest {}, takes {input}", contract.name, contract.version, hex::encode(bundle.digest()));
     Ok((head, Plan::new(bundle.graph(), bundle.weights())?))
 }
 

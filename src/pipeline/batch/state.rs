@@ -121,7 +121,7 @@ impl<J: Entry> State<J> {
     /// What is begun, would run alone and gains by company, up to `most`, is passed over: the more wait to begin, the more company is
     /// worth waiting for. A client that has others to begin gains by them itself, and is passed over [`DEFERRALS`] times; any other at
     /// most as often as there are clients who begin, but one: who meets a single other client does not wait for that one's sake.
-    fn next_role(&mut self, lane: usize, waiting: [usize; 3], most: [usize; 3]) -> Role {
+    fn next_role(&mut self, lane: usize, waiting: [usize; Role::ALL.len()], most: [usize; Role::ALL.len()]) -> Role {
         let (jobs, deferred) = (&self.lanes[lane], &mut self.deferred[lane]);
         let company = 1 + count(jobs, Role::Detect).div_ceil(self.executors.max(1));
         let begins = |of: &&VecDeque<J>| of.iter().any(|job| job.role() == Role::Detect);
