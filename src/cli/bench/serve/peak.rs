@@ -1,4 +1,4 @@
-//! The most that a server answers: callers in a closed loop, more and more of them, until more of them bring no more.
+//! The most that a server answers: callers in a closed loop, as many as bring more than fewer do.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -17,7 +17,9 @@ const CALLERS: [usize; 5] = [8, 16, 32, 64, 128];
 /// Until a level is at its pace, and how long it is tried then.
 const RAMP: Duration = Duration::from_secs(1);
 const TRY: Duration = Duration::from_secs(2);
-/// Windows at the best level, whose median counts.
+/// Times that all levels are tried, one after the other: a machine's slow second is not to choose among them.
+const PASSES: usize = 2;
+/// Windows at the level that is found, whose median counts.
 const WINDOWS: usize = 3;
 /// More callers have to bring so much more.
 const WORTH: f64 = 1.02;
@@ -42,16 +44,23 @@ pub struct Peak {
 /// # Errors
 /// When nothing is answered.
 pub async fn find<S: Sender>(sender: &Arc<S>, target: &Target, callers: Option<NonZeroUsize>) -> Result<Peak, Failure> {
-    let (mut best, mut best_rate) = (callers.map_or(0, NonZeroUsize::get), 0.0);
-    for level in CALLERS.into_iter().filter(|_| callers.is_none()) {
-        let (_, answers) = Closed { callers: level, ramp: RAMP, windows: 1, window: TRY }.run(sender).await?;
-        let rate = answers.iter().sum::<u64>() as f64;
-        if rate < best_rate * WORTH {
-            break;
-        }
-        (best, best_rate) = (level, rate);
+    if let Some(callers) = callers {
+        return at(sender, target, callers.get(), WINDOWS, TRY).await;
     }
-    at(sender, target, best.max(1), WINDOWS, TRY).await
+    let mut answered = CALLERS.map(|level| (level, 0));
+    for _ in 0..PASSES {
+        for (level, best) in &mut answered {
+            let (_, answers) = Closed { callers: *level, ramp: RAMP, windows: 1, window: TRY }.run(sender).await?;
+            *best = answers.into_iter().sum::<u64>().max(*best);
+        }
+    }
+    at(sender, target, fewest(&answered), WINDOWS, TRY).await
+}
+
+/// The fewest callers than whom no more are worth their number.
+fn fewest(answered: &[(usize, u64)]) -> usize {
+    let most = answered.iter().map(|(_, answers)| *answers).max().unwrap_or_default() as f64;
+    answered.iter().find(|(_, answers)| *answers as f64 * WORTH >= most).map_or(1, |(level, _)| *level)
 }
 
 /// Windows at a known level.
@@ -100,6 +109,12 @@ pub fn median(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_callers_as_are_worth_it() {
+        assert_eq!(fewest(&[(8, 100), (16, 101), (32, 140), (64, 142), (128, 130)]), 32);
+        assert_eq!(fewest(&[(8, 0), (16, 0)]), 8, "a server that answers nobody");
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {
