@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
-        .codec_path("crate::rpc::codec::Sized")
+        .codec_path("crate::rpc::codec::Buffered")
         .skip_debug(IMAGE_BEARERS)
         .compile_fds(descriptors)?;
     // Tensors are then slices of the file that was read, not copies.

@@ -7,7 +7,11 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     pin::{Pin, pin},
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -86,7 +90,7 @@ impl Transport {
             wanted_at: conduct.priority(),
             age: Box::pin(tokio::time::sleep(self.connection_age)),
             stopping: self.stopping.clone(),
-            in_turn: InTurn::default(),
+            after_others: AfterOthers::default(),
             told_to_go: false,
             _alive: alive,
         };
@@ -107,7 +111,7 @@ fn serve_at(priority: Priority, mut served: Served, runtimes: Runtimes) {
 /// A connection that is served.
 struct Served {
     http2: Pin<Box<http2::Connection<TokioIo<Connection>, Answering, TokioExecutor>>>,
-    in_turn: InTurn,
+    after_others: AfterOthers,
     wanted_at: watch::Receiver<Priority>,
     /// Done at the age at which it is told to go.
     age: Pin<Box<Sleep>>,
@@ -123,7 +127,7 @@ impl Served {
         loop {
             tokio::select! {
                 biased;
-                ended = poll_fn(|context| self.in_turn.poll(self.http2.as_mut(), context)) => {
+                ended = poll_fn(|context| self.after_others.poll(self.http2.as_mut(), context)) => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a connection failed");
                     }
@@ -141,21 +145,49 @@ impl Served {
     }
 }
 
-/// Lets all that is ready run between a connection's wake and its work: what is answered by then leaves in one write. Alone, it is
-/// woken for each answer at once, and writes each.
+/// Lets all that is ready run between a connection's wake and its work: what is answered by then leaves in one write. Otherwise it would
+/// be woken for the first answer at once, and write each.
 #[derive(Debug, Default)]
-struct InTurn {
-    has_waited: bool,
+struct AfterOthers(Option<Arc<Turn>>);
+
+/// Comes after what is ready.
+#[derive(Debug)]
+struct Turn {
+    has_come: AtomicBool,
+    of: Waker,
 }
 
-impl InTurn {
+impl Turn {
+    /// One that will come to the task which `context` wakes. It relies on tokio, which wakes a task that yields after those that are
+    /// ready, and wakes it surely.
+    fn of(context: &Context<'_>) -> Arc<Self> {
+        let turn = Arc::new(Self { has_come: AtomicBool::new(false), of: context.waker().clone() });
+        let waker = Waker::from(Arc::clone(&turn));
+        let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker)); // pending: it wakes the turn, here or not
+        turn
+    }
+
+    /// Whether it is still to come, to this task: a connection that has moved on is another's.
+    fn is_ahead(&self, context: &Context<'_>) -> bool {
+        !self.has_come.load(Ordering::Acquire) && self.of.will_wake(context.waker())
+    }
+}
+
+impl Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        self.has_come.store(true, Ordering::Release);
+        self.of.wake_by_ref();
+    }
+}
+
+impl AfterOthers {
     fn poll<F: Future>(&mut self, connection: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.has_waited = !self.has_waited;
-        if self.has_waited {
-            let _ = pin!(yield_now()).poll(context); // pending, and wakes it in its turn
-            return Poll::Pending;
+        match self.0.take() {
+            Some(turn) if turn.has_come.load(Ordering::Acquire) => return connection.poll(context),
+            Some(turn) if turn.is_ahead(context) => self.0 = Some(turn), // something else has woken it
+            _ => self.0 = Some(Turn::of(context)),
         }
-        connection.poll(context)
+        Poll::Pending
     }
 }
 
@@ -179,38 +211,54 @@ impl hyper::service::Service<http::Request<Incoming>> for Answering {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
 
-    #[tokio::test]
-    async fn answers_that_are_there_together_leave_together() {
-        const ANSWERS: u32 = 4;
-        let (waiting, written) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
-        let (wake, mut woken) = mpsc::unbounded_channel::<()>();
-        let connection = tokio::spawn({
-            let (waiting, written) = (Arc::clone(&waiting), Arc::clone(&written));
-            async move {
-                let mut in_turn = InTurn::default();
-                let mut writing = pin!(poll_fn(|context| {
-                    while woken.poll_recv(context).is_ready() {}
-                    let together = std::mem::take(&mut *waiting.lock().unwrap());
-                    let mut written = written.lock().unwrap();
-                    written.extend((together > 0).then_some(together));
-                    if written.iter().sum::<u32>() == ANSWERS { Poll::Ready(()) } else { Poll::Pending }
-                }));
-                poll_fn(|context| in_turn.poll(writing.as_mut(), context)).await;
-            }
+    const ANSWERS: usize = 16;
+
+    /// How many answers leave in each write of a connection, of [`ANSWERS`] that are ready at the same time. On a runtime whose single
+    /// thread runs next what was woken last, as those of a server do.
+    async fn written(mut after_others: Option<AfterOthers>) -> Vec<usize> {
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        let connection = tokio::spawn(async move {
+            let mut written = Vec::new();
+            let mut writing = pin!(poll_fn(|context| {
+                let together = std::iter::from_fn(|| match answers.poll_recv(context) {
+                    Poll::Ready(answer) => answer,
+                    Poll::Pending => None,
+                });
+                written.extend(Some(together.count()).filter(|count| *count > 0));
+                if written.iter().sum::<usize>() == ANSWERS { Poll::Ready(()) } else { Poll::Pending }
+            }));
+            poll_fn(|context| match &mut after_others {
+                Some(after_others) => after_others.poll(writing.as_mut(), context),
+                None => writing.as_mut().poll(context),
+            })
+            .await;
+            written
         });
-        tokio::task::yield_now().await;
         for _ in 0..ANSWERS {
-            let (waiting, wake) = (Arc::clone(&waiting), wake.clone());
-            tokio::spawn(async move {
-                *waiting.lock().unwrap() += 1;
-                wake.send(()).unwrap();
-            });
+            yield_now().await; // until the connection waits for answers
         }
-        connection.await.unwrap();
-        assert_eq!(*written.lock().unwrap(), [ANSWERS]);
+        for _ in 0..ANSWERS {
+            let answer = answer.clone();
+            tokio::spawn(async move { answer.send(()).unwrap() });
+        }
+        connection.await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn answers_that_are_ready_together_leave_together() {
+        let both = tokio::spawn(async { (written(None).await, written(Some(AfterOthers::default())).await) });
+        let (at_once, after_others) = both.await.unwrap();
+        assert!(at_once.len() > ANSWERS / 2, "{at_once:?}");
+        assert_eq!(after_others, [ANSWERS]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_moves_on_waits_anew() {
+        let mut after_others = AfterOthers::default();
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(after_others.poll(pin!(std::future::ready(())), &mut nobody).is_pending());
+        poll_fn(|context| after_others.poll(pin!(std::future::ready(())), context)).await;
     }
 }

@@ -18,7 +18,7 @@ use vultus::rpc::pb::{self, Decision, match_service_client::MatchServiceClient};
 use crate::{
     MACHINE,
     faces::PEOPLE,
-    requests::{enrol, of, verify},
+    requests::{enrol, never_sent, of, verify},
     server::Server,
     set,
 };
@@ -71,11 +71,8 @@ async fn started(data: &Path) -> Server {
     server
 }
 
-/// UNAVAILABLE; or never sent, as its connection was going: that is this client's own "operation was canceled", with the
-/// transport's error behind it, where other clients say UNAVAILABLE.
 fn is_unavailable(status: &Status) -> bool {
-    let never_sent = status.code() == Code::Cancelled && std::error::Error::source(status).is_some();
-    status.code() == Code::Unavailable || never_sent
+    status.code() == Code::Unavailable || never_sent(status)
 }
 
 /// One call, tried again at the other instance where one is unavailable.

@@ -1,4 +1,5 @@
-//! Each answer is its own, to the last bit: many connections, mixed requests, poisoned ones among them, batches of strangers.
+//! Each answer is its own, to the last bit: many connections that come and go, mixed requests, poisoned ones among them, batches of
+//! strangers.
 
 use std::sync::{
     Arc,
@@ -10,8 +11,8 @@ use vultus::rpc::pb::{self, Decision, match_service_client::MatchServiceClient};
 
 use crate::{
     faces::PEOPLE,
-    requests::{assess, describe, encoded, enrol, identify, of, raw, verify},
-    server::Server,
+    requests::{assess, describe, encoded, enrol, identify, of, raw, sent, verify},
+    server::{CONFIG, Server},
 };
 
 const GALLERY: &str = "subscribers";
@@ -22,8 +23,19 @@ fn requests() -> usize {
     std::env::var("VULTUS_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
 }
 
+/// One that never left is made again.
+macro_rules! call {
+    ($client:ident.$rpc:ident($request:ident)) => {
+        sent(|| {
+            let (mut client, request) = ($client.clone(), of("shop", $request.clone()));
+            async move { client.$rpc(request).await }
+        })
+        .await
+    };
+}
+
 /// Something that is no face, of a kind that `n` chooses; the answer must say so.
-async fn poison(matching: &mut MatchServiceClient<Channel>, n: usize) {
+async fn poison(matching: &MatchServiceClient<Channel>, n: usize) {
     let noise = |count: usize| (0..count).map(|i| (i * n * 31 + i / 7) as u8).collect::<Vec<_>>();
     let image = match n / 9 % 6 {
         0 => encoded(vec![n as u8; 50]),
@@ -43,8 +55,9 @@ async fn poison(matching: &mut MatchServiceClient<Channel>, n: usize) {
             pb::FaceImage { landmarks: Some(landmarks), ..face }
         }),
     };
-    match matching.verify(of("shop", verify(GALLERY, "s0", image))).await {
-        Ok(answer) => assert_eq!(answer.into_inner().decision(), Decision::Undetermined),
+    let request = verify(GALLERY, "s0", image);
+    match call!(matching.verify(request)) {
+        Ok(answer) => assert_eq!(answer.decision(), Decision::Undetermined),
         Err(status) => assert_eq!(status.code(), Code::InvalidArgument, "{status:?}"),
     }
 }
@@ -53,7 +66,8 @@ async fn poison(matching: &mut MatchServiceClient<Channel>, n: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_mixed_requests_are_each_answered_with_their_own() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
+    // Connections are told to go in the midst of it, again and again.
+    let server = Server::start_with(dir.path(), &format!("{CONFIG}\n[limits]\nconnection_age_s = 10"));
     let mut gallery = server.gallery().await;
     for (i, person) in PEOPLE.iter().enumerate() {
         gallery.enrol(of("shop", enrol(GALLERY, &format!("s{i}"), person.reference.clone()))).await.unwrap();
@@ -61,11 +75,11 @@ async fn ten_thousand_mixed_requests_are_each_answered_with_their_own() {
     // What each pair of probe and subject is answered when it is asked alone.
     let people = PEOPLE.len();
     let mut alone = vec![0.0; people * people];
-    let mut matching = server.matching().await;
+    let matching = server.matching().await;
     for probe in 0..people {
         for subject in 0..people {
             let request = verify(GALLERY, &format!("s{subject}"), PEOPLE[probe].probe.clone());
-            let answer = matching.verify(of("shop", request)).await.unwrap().into_inner();
+            let answer = call!(matching.verify(request)).unwrap();
             assert_eq!(answer.decision() == Decision::Match, probe == subject, "{probe} {subject}");
             alone[probe * people + subject] = answer.score.unwrap();
         }
@@ -74,7 +88,7 @@ async fn ten_thousand_mixed_requests_are_each_answered_with_their_own() {
     let verified = Arc::new(AtomicUsize::new(0));
     let mut connections = Vec::new();
     for connection in 0..CONNECTIONS {
-        let (mut matching, mut gallery) = (server.matching().await, server.gallery().await);
+        let (matching, gallery) = (server.matching().await, server.gallery().await);
         let (alone, verified) = (Arc::clone(&alone), Arc::clone(&verified));
         connections.push(tokio::spawn(async move {
             for call in 0..each {
@@ -88,29 +102,29 @@ async fn ten_thousand_mixed_requests_are_each_answered_with_their_own() {
                     0..3 => {
                         let mut request = verify(GALLERY, &format!("s{subject}"), PEOPLE[probe].probe.clone());
                         request.context = own(request.context);
-                        let answer = matching.verify(of("shop", request)).await.unwrap().into_inner();
+                        let answer = call!(matching.verify(request)).unwrap();
                         assert_eq!(answer.transaction_id, transaction);
                         let (score, expected) = (answer.score.unwrap(), alone[probe * people + subject]);
                         assert!(score == expected, "{probe} {subject}: {score} instead of {expected}");
                         if n % 9 == 0 && answer.decision() == Decision::Match {
                             let mut request = identify(GALLERY, answer.receipt);
                             request.context = own(request.context);
-                            let answer = matching.identify(of("shop", request)).await.unwrap().into_inner();
+                            let answer = call!(matching.identify(request)).unwrap();
                             assert_eq!(answer.transaction_id, transaction);
                         }
                         verified.fetch_add(1, Ordering::Relaxed);
                     }
-                    3 => poison(&mut matching, n).await,
+                    3 => poison(&matching, n).await,
                     4 => {
                         let mut request = assess(PEOPLE[probe].probe.clone());
                         request.context = own(request.context);
-                        let answer = matching.assess(of("shop", request)).await.unwrap().into_inner();
+                        let answer = call!(matching.assess(request)).unwrap();
                         assert!(answer.acceptable && answer.transaction_id == transaction);
                     }
                     _ => {
                         let mut request = describe(GALLERY);
                         request.context = own(request.context);
-                        let answer = gallery.describe_gallery(of("shop", request)).await.unwrap().into_inner();
+                        let answer = call!(gallery.describe_gallery(request)).unwrap();
                         assert_eq!((answer.transaction_id, answer.references), (transaction, people as u64));
                     }
                 }

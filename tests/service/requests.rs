@@ -1,7 +1,7 @@
 //! Requests that are right, for tests to send or to spoil.
 
 use prost::bytes::Bytes;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 use vultus::rpc::pb;
 
@@ -19,6 +19,26 @@ pub fn of<T>(client: &'static str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("vultus-client", client.parse().unwrap());
     request
+}
+
+/// Whether the call never left, as its connection was going: that is this client's own "operation was canceled", with the
+/// transport's error behind it, where other clients say UNAVAILABLE.
+pub fn never_sent(status: &Status) -> bool {
+    status.code() == Code::Cancelled && std::error::Error::source(status).is_some()
+}
+
+/// What the call is answered, which is made again as long as it never left, a few times.
+pub async fn sent<T, C: Future<Output = Result<Response<T>, Status>>>(
+    mut call: impl FnMut() -> C,
+) -> Result<T, Status> {
+    const TRIES: usize = 5;
+    for _ in 1..TRIES {
+        match call().await {
+            Err(status) if never_sent(&status) => {}
+            answered => return answered.map(Response::into_inner),
+        }
+    }
+    call().await.map(Response::into_inner)
 }
 
 pub fn encoded(file: impl Into<Bytes>) -> Option<pb::FaceImage> {

@@ -83,7 +83,8 @@ pub struct Options {
     /// Gives the server the first half of the cores, and the generator the others. By default they share all.
     #[arg(long, conflicts_with = "target")]
     apart: bool,
-    /// Takes the peak with so many callers that wait for their answers; by default more and more are tried.
+    /// Takes the peak with so many callers that wait for their answers; by default 8 to 128, of which the fewest that bring within 2 % of
+    /// the most.
     #[arg(long)]
     callers: Option<NonZeroUsize>,
     /// How often the saturated server and the bare networks are measured in turn; 0 leaves it out.

@@ -50,8 +50,12 @@ pub async fn find<S: Sender>(sender: &Arc<S>, target: &Target, callers: Option<N
     let mut answered = CALLERS.map(|level| (level, 0));
     for _ in 0..PASSES {
         for (level, best) in &mut answered {
-            let (_, answers) = Closed { callers: *level, ramp: RAMP, windows: 1, window: TRY }.run(sender).await?;
-            *best = answers.into_iter().sum::<u64>().max(*best);
+            let (tally, answers) = Closed { callers: *level, ramp: RAMP, windows: 1, window: TRY }.run(sender).await?;
+            let answers: u64 = answers.into_iter().sum();
+            *best = answers.max(*best);
+            if tally.refused.count() > answers {
+                break; // a client may send no more: the rest would be refused as well
+            }
         }
     }
     at(sender, target, fewest(&answered), WINDOWS, TRY).await
@@ -99,11 +103,12 @@ pub async fn at<S: Sender>(
     })
 }
 
-/// The upper of the two in the middle where they are even in number; 0 of none.
+/// The mean of the two in the middle where they are even in number; 0 of none.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+    let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
+    f64::midpoint(at(sorted.len().saturating_sub(1) / 2), at(sorted.len() / 2))
 }
 
 #[cfg(test)]
@@ -118,6 +123,6 @@ mod tests {
 
     #[test]
     fn the_median_is_in_the_middle() {
-        assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[]), median(&[5.0, 4.0])), (2.0, 0.0, 5.0));
+        assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[]), median(&[5.0, 4.0])), (2.0, 0.0, 4.5));
     }
 }

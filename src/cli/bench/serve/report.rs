@@ -89,7 +89,7 @@ fn bare(bare: &Bare) -> Vec<String> {
         bare.bare_by_network.iter().map(|(network, rate)| format!("{network} {rate:.1}")).collect();
     let mut lines = vec![
         format!(
-            "bare networks {:.1} faces/s (alone: {}), the saturated server {:.1}: {:.3} of the bare loop",
+            "bare networks {:.1} faces/s (alone: {}), the saturated server {:.1}; of the bare loop, round by round, {:.3}",
             bare.bare_faces_per_s,
             alone.join(", "),
             bare.server_faces_per_s,
