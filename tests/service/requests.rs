@@ -21,10 +21,14 @@ pub fn of<T>(client: &'static str, message: T) -> Request<T> {
     request
 }
 
-/// Whether the call never left, as its connection was going: that is this client's own "operation was canceled", with the
-/// transport's error behind it, where other clients say UNAVAILABLE.
+/// Whether the call never left, as its connection was going: this client says "operation was canceled", with the transport's error
+/// behind it, or INTERNAL with the server's GOAWAY behind it, which refused nothing; others say UNAVAILABLE, or try again themselves.
 pub fn never_sent(status: &Status) -> bool {
-    status.code() == Code::Cancelled && std::error::Error::source(status).is_some()
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    let mut of_http2 = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    let told_to_go =
+        |error: &h2::Error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+    of_http2.any(told_to_go) || status.code() == Code::Cancelled && std::error::Error::source(status).is_some()
 }
 
 /// What the call is answered, which is made again as long as it never left, a few times.
