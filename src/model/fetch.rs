@@ -204,7 +204,7 @@ fn npm_pack_in(folder: &Path) -> Result<Vec<u8>, FetchError> {
 
 /// The files of a package that are wanted, by their path in it. Nothing is written; paths are compared, never followed.
 fn unpack(package: &[u8]) -> Result<HashMap<String, Vec<u8>>, FetchError> {
-    let got = hex::encode(&Sha256::digest(package));
+    let got = hex::encode(Sha256::digest(package));
     if got != PACKAGE_SHA256 {
         return Err(FetchError::PackageDigest { got });
     }

@@ -72,7 +72,7 @@ pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
     } else {
         return Err(ImportError::Kind);
     };
-    let (expected, got) = (&card.source.sha256, hex::encode(&sha256));
+    let (expected, got) = (&card.source.sha256, hex::encode(sha256));
     if *expected != got {
         return Err(ImportError::Source { expected: expected.clone(), got });
     }

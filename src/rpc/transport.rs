@@ -218,7 +218,7 @@ mod tests {
     /// How many answers leave in each write of a connection, of [`ANSWERS`] that are ready at the same time. On a runtime whose single
     /// thread runs next what was woken last, as those of a server do.
     async fn written(mut after_others: Option<AfterOthers>) -> Vec<usize> {
-        let (answer, mut answers) = mpsc::unbounded_channel();
+        let (answer, mut answers) = mpsc::channel(ANSWERS);
         let connection = tokio::spawn(async move {
             let mut written = Vec::new();
             let mut writing = pin!(poll_fn(|context| {
@@ -241,7 +241,7 @@ mod tests {
         }
         for _ in 0..ANSWERS {
             let answer = answer.clone();
-            tokio::spawn(async move { answer.send(()).unwrap() });
+            tokio::spawn(async move { answer.send(()).await.unwrap() });
         }
         connection.await.unwrap()
     }

@@ -85,7 +85,7 @@ pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
 fn of_file(file: &Path) -> Result<(String, Plan), Failure> {
     let Bare { graph, weights, sha256, .. } = Bare::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let plan = Plan::of(&graph, weights)?;
-    Ok((format!("{}, SHA-256 {}, takes {}", file.display(), hex::encode(&sha256), graph.input), plan))
+    Ok((format!("{}, SHA-256 {}, takes {}", file.display(), hex::encode(sha256), graph.input), plan))
 }
 
 fn of_bundle(shared: &Shared) -> Result<(String, Plan), Failure> {
