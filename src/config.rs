@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     access::{ClientPolicy, Right},
-    domain::{ClientId, Fmr, Fpir, GalleryName, Purpose, Tail},
+    domain::{ClientId, Fmr, Fnir, Fpir, GalleryName, Purpose, Tail},
     gallery::Settings,
     pipeline::{BatchLimits, DecodeLimits, RatePolicy},
     rpc::Limits,
@@ -89,6 +89,7 @@ struct RawServer {
 struct RawPolicy {
     max_fmr: Option<f64>,
     max_fpir: Option<f64>,
+    max_fnir: Option<f64>,
     extrapolated_thresholds: Option<bool>,
     alternative_route: Option<String>,
     case_retention_days: Option<u64>,
@@ -243,10 +244,12 @@ impl Faults {
         };
         let fmr = rate("policy.max_fmr", policy.max_fmr, 0.01);
         let fpir = rate("policy.max_fpir", policy.max_fpir, 0.05);
+        let fnir = rate("policy.max_fnir", policy.max_fnir, 0.2);
         let extrapolated = policy.extrapolated_thresholds.unwrap_or(false);
         RatePolicy {
             max_fmr: Fmr::new(fmr).unwrap_or(Fmr::ONE),
             max_fpir: Fpir::new(fpir).unwrap_or(Fpir::ONE),
+            max_fnir: Fnir::new(fnir).unwrap_or(Fnir::ONE),
             tail: if extrapolated { Tail::Extrapolated } else { Tail::Measured },
         }
     }
@@ -281,6 +284,14 @@ impl Faults {
         words("galleries", &raw.galleries, "1 to 64 characters of a-z 0-9 _ -".into(), &mut |word| {
             GalleryName::new(word).map(|gallery| policy.galleries.insert(gallery)).is_ok()
         });
+        if let Some((review, beside)) = policy.conflict() {
+            self.0.push(format!(
+                "clients.{name}.rights: expected no {} beside {}: who may do both could enrol a stranger's photo and read a name from the \
+                 case; give the right to a client of the back office",
+                review.as_str(),
+                beside.as_str()
+            ));
+        }
         match ClientId::new(name) {
             Ok(id) => Some((id, policy)),
             Err(error) => {

@@ -5,7 +5,7 @@ mod log;
 use std::{sync::LazyLock, time::Duration};
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub use log::{Log, LogFormat, log_to_stderr};
@@ -36,6 +36,17 @@ pub struct Metrics {
     pub decisions_total: IntCounterVec,
     /// Outcomes of Identify: no_duplicate, review.
     pub identifications_total: IntCounterVec,
+    /// Cases shown and lists of cases, by client of the reviewers and by what was looked at: case, list.
+    pub case_lookups_total: IntCounterVec,
+    /// Cases by the verdict that stands now, of all time.
+    pub case_verdicts: IntGaugeVec,
+    /// Searches with an outcome, and those of them that opened a case, of all time: as the store counts them.
+    pub field_searches: IntGauge,
+    pub field_cases: IntGauge,
+    /// Share of searches that named a person who was not it, as reviewers judge; NaN before the first verdict.
+    pub field_false_positive_rate: Gauge,
+    /// Jumps of the wall clock, by direction: ahead, back.
+    pub clock_jumps_total: IntCounterVec,
     /// Requests that ended in an error, by rpc and reason.
     pub failures_total: IntCounterVec,
     /// Images whose quality was refused, by measure.
@@ -110,6 +121,15 @@ impl Metrics {
             refusals_total: list.counters("refusals_total", "Requests refused at the door.", &["reason", "lane"]),
             decisions_total: list.counters("decisions_total", "Verify's decisions.", &["decision", "reason"]),
             identifications_total: list.counters("identifications_total", "Identify's outcomes.", &["outcome"]),
+            case_lookups_total: list.counters("case_lookups_total", "Looks at cases.", &["client", "what"]),
+            case_verdicts: list.gauges("case_verdicts", "Cases by verdict.", &["verdict"]),
+            field_searches: list.gauge("field_searches", "Searches with an outcome, of all time."),
+            field_cases: list.gauge("field_cases", "Searches that opened a case, of all time."),
+            field_false_positive_rate: list.ratio(
+                "field_false_positive_rate",
+                "Share of searches that reviewers found false; NaN before the first verdict.",
+            ),
+            clock_jumps_total: list.counters("clock_jumps_total", "Jumps of the wall clock.", &["direction"]),
             failures_total: list.counters("failures_total", "Requests that ended in an error.", &["rpc", "reason"]),
             refused_measures_total: list.counters("refused_measures_total", "Refused quality measures.", &["measure"]),
             enrolments_total: list.counter("enrolments_total", "Enrolled references."),
@@ -155,6 +175,10 @@ impl List<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.add(IntGaugeVec::new(Opts::new(format!("vultus_{name}"), help), labels))
+    }
+
+    fn ratio(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::new(format!("vultus_{name}"), help))
     }
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {

@@ -11,7 +11,8 @@ pub enum Right {
     Verify,
     /// Identify.
     Identify,
-    /// GetCase.
+    /// ListCases, GetCase and RecordVerdict. Never beside Enrol or Identify: who could enrol a stranger's photo and read the case would have a
+    /// name for a face.
     Review,
     /// Enrol and EnrolStream.
     Enrol,
@@ -54,6 +55,15 @@ impl Right {
             Purpose::DataSubjectRequest => matches!(self, Self::Erase),
             Purpose::Operations => matches!(self, Self::Enrol | Self::Erase | Self::Admin),
         }
+    }
+}
+
+impl ClientPolicy {
+    /// The rights that no client may hold together: the first is there beside the second.
+    pub fn conflict(&self) -> Option<(Right, Right)> {
+        let review = self.rights.contains(&Right::Review);
+        let beside = [Right::Identify, Right::Enrol].into_iter().find(|right| self.rights.contains(right));
+        beside.filter(|_| review).map(|right| (Right::Review, right))
     }
 }
 

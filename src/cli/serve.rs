@@ -9,7 +9,7 @@ use super::{Failure, Outcome, Shared, licence};
 use crate::{
     access::Access,
     config::Config,
-    domain::Calibration,
+    domain::{Calibration, SearchRates},
     gallery::Galleries,
     model::Card,
     pipeline::RatePolicy,
@@ -156,18 +156,24 @@ pub(super) fn core(config: &Config, shared: &Shared) -> Result<(Core, Arc<Galler
 }
 
 /// A policy that no request could be decided by is refused now, not at the first request.
-fn check_policy(calibration: &Calibration, config: &Config) -> Result<(), Failure> {
-    let RatePolicy { max_fmr, max_fpir, tail } = config.rates;
-    calibration.threshold_for_fmr(max_fmr, tail).map_err(|e| format!("policy.max_fmr: {e}"))?;
-    let greatest = calibration.greatest_size_for_fpir(max_fpir, tail).unwrap_or(0);
+fn check_policy(calibration: &Arc<Calibration>, config: &Config) -> Result<(), Failure> {
+    let RatePolicy { max_fmr, max_fpir, max_fnir, tail } = config.rates;
+    let point = calibration.at_fmr(max_fmr, tail).map_err(|e| format!("policy.max_fmr: {e}"))?;
+    let expected_fnmr = point.fnmr.unwrap_or(f64::NAN);
+    tracing::info!(max_fmr = max_fmr.value(), threshold = point.threshold.value(), expected_fnmr, "verification");
+    let rates = SearchRates { calibration: Arc::clone(calibration), max_fpir, max_fnir, tail };
+    let greatest = rates.greatest_size().unwrap_or(0);
+    let (max_fpir, max_fnir) = (max_fpir.value(), max_fnir.value());
     if greatest < config.galleries.max_references as u64 {
-        let (max_fpir, max_references) = (max_fpir.value(), config.galleries.max_references);
+        let refused_from = greatest + 1;
         tracing::warn!(
+            refused_from,
             max_fpir,
-            greatest,
-            max_references,
-            "beyond `greatest` references a gallery is not searched at this rate"
+            max_fnir,
+            "searches of `refused_from` references or more will be refused: the model's card has no threshold that keeps both rates there"
         );
+    } else {
+        tracing::info!(max_fpir, max_fnir, "identification");
     }
     Ok(())
 }
@@ -195,8 +201,9 @@ mod tests {
             fmr: Fmr::new(0.01).unwrap(),
             threshold: Threshold::new(Score::new(0.7).unwrap()),
             trials: 700,
+            fnmr: Some(0.1),
         };
-        let table = Calibration::new(vec![point], (0.5, 0.1)).unwrap();
+        let table = Arc::new(Calibration::new(vec![point], (0.5, 0.1)).unwrap());
         let check =
             |max_fmr: &str| check_policy(&table, &Config::parse(&format!("[policy]\nmax_fmr = {max_fmr}")).unwrap());
         check("0.01").unwrap();

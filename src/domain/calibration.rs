@@ -1,5 +1,7 @@
 //! Thresholds are error rates: a table from measured rates to scores, with the trials behind each.
 
+use std::sync::Arc;
+
 use super::Threshold;
 
 /// Not a rate.
@@ -37,6 +39,10 @@ rate!(
     /// False positive identification rate of 1:N searches.
     Fpir
 );
+rate!(
+    /// False negative identification rate of 1:N searches.
+    Fnir
+);
 
 /// One line of the table: at this threshold, this share of non-mated comparisons would match.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +51,8 @@ pub struct CalibrationPoint {
     pub threshold: Threshold,
     /// Non-mated comparisons behind the figure; 0 marks an extrapolation of the card's tail model.
     pub trials: u64,
+    /// Share of mated comparisons below the threshold; `None` where nobody has measured it.
+    pub fnmr: Option<f64>,
 }
 
 /// Why points are not a table.
@@ -54,8 +62,15 @@ pub enum CalibrationError {
     Empty,
     #[error("calibration points go by falling FMR and rising threshold; point {index} does not")]
     Order { index: usize },
+    #[error("a stricter threshold misses no fewer mates: the FNMR of point {index} is below that of the one before, or no rate")]
+    Fnmr { index: usize },
     #[error("no threshold is known for a false match rate of {asked:e}; the table's least is {least:e}")]
     BeyondTable { asked: f64, least: f64 },
+    #[error(
+        "at the threshold that this rate asks for the model misses {} of the duplicates, and {allowed} at most is allowed",
+        expected.map_or_else(|| "an unknown share".to_owned(), |fnir| fnir.to_string())
+    )]
+    Misses { expected: Option<f64>, allowed: f64 },
 }
 
 /// Thresholds by error rate, of one model bundle.
@@ -78,6 +93,14 @@ impl Calibration {
         if let Some(index) = points.windows(2).position(|pair| !ordered(pair)) {
             return Err(CalibrationError::Order { index: index + 1 });
         }
+        let mut missed = 0.0;
+        for (index, point) in points.iter().enumerate() {
+            let fnmr = point.fnmr.unwrap_or(missed);
+            if !(missed..=1.0).contains(&fnmr) {
+                return Err(CalibrationError::Fnmr { index });
+            }
+            missed = fnmr;
+        }
         Ok(Self { points, non_mated })
     }
 
@@ -95,18 +118,18 @@ impl Calibration {
         self.non_mated
     }
 
-    /// The laxest threshold of the table that keeps the rate: that of the greatest tabled FMR <= `max`. Never
+    /// The laxest point of the table that keeps the rate: that of the greatest tabled FMR <= `max`. Never
     /// interpolates towards laxer ones.
     ///
     /// # Errors
     /// [`CalibrationError::BeyondTable`] when the table does not reach so low: a weaker promise is the caller's choice;
     /// [`CalibrationError::Empty`] when nobody has measured one.
-    pub fn threshold_for_fmr(&self, max: Fmr, tail: Tail) -> Result<Threshold, CalibrationError> {
+    pub fn at_fmr(&self, max: Fmr, tail: Tail) -> Result<CalibrationPoint, CalibrationError> {
         if self.points.is_empty() {
             return Err(CalibrationError::Empty);
         }
         let known = || self.points.iter().filter(|p| p.trials > 0 || tail == Tail::Extrapolated);
-        known().find(|p| p.fmr <= max).map(|p| p.threshold).ok_or_else(|| {
+        known().find(|p| p.fmr <= max).copied().ok_or_else(|| {
             let least = known().next_back().map_or(1.0, |p| p.fmr.value());
             CalibrationError::BeyondTable { asked: max.value(), least }
         })
@@ -115,23 +138,49 @@ impl Calibration {
     /// For a search of `size` references: `FPIR = 1 - (1 - FMR)^size`, solved for the FMR that one comparison may have.
     ///
     /// # Errors
-    /// As [`Self::threshold_for_fmr`].
-    pub fn threshold_for_fpir(&self, max: Fpir, size: u64, tail: Tail) -> Result<Threshold, CalibrationError> {
+    /// As [`Self::at_fmr`].
+    pub fn at_fpir(&self, max: Fpir, size: u64, tail: Tail) -> Result<CalibrationPoint, CalibrationError> {
         // ln_1p and exp_m1 keep the digits of rates far below f64's epsilon around 1.
         let fmr = if max.value() < 1.0 { -((-max.value()).ln_1p() / size.max(1) as f64).exp_m1() } else { 1.0 };
-        self.threshold_for_fmr(Fmr(fmr), tail)
+        self.at_fmr(Fmr(fmr), tail)
+    }
+}
+
+/// The rates that a search must keep, and the table that says how.
+#[derive(Debug, Clone)]
+pub struct SearchRates {
+    pub calibration: Arc<Calibration>,
+    pub max_fpir: Fpir,
+    /// A search that would miss more duplicates than this is no answer.
+    pub max_fnir: Fnir,
+    pub tail: Tail,
+}
+
+impl SearchRates {
+    /// Where a search of `size` references decides. Its FNIR is the point's FNMR: a duplicate is one reference that must reach the
+    /// threshold.
+    ///
+    /// # Errors
+    /// As [`Calibration::at_fpir`]; [`CalibrationError::Misses`] where the point's FNMR passes `max_fnir`, or is not known.
+    pub fn at(&self, size: u64) -> Result<CalibrationPoint, CalibrationError> {
+        let point = self.calibration.at_fpir(self.max_fpir, size, self.tail)?;
+        let allowed = self.max_fnir.value();
+        if point.fnmr.unwrap_or(1.0) > allowed {
+            return Err(CalibrationError::Misses { expected: point.fnmr, allowed });
+        }
+        Ok(point)
     }
 
-    /// The most references that can be searched at the rate; `None` if not even one can, `u64::MAX` if there is no limit.
-    pub fn greatest_size_for_fpir(&self, max: Fpir, tail: Tail) -> Option<u64> {
-        let reached = |size| self.threshold_for_fpir(max, size, tail).is_ok();
+    /// The most references that can be searched at these rates; `None` if not even one can, `u64::MAX` if there is no limit.
+    pub fn greatest_size(&self) -> Option<u64> {
+        let reached = |size| self.at(size).is_ok();
         if !reached(1) {
             return None;
         }
         if reached(u64::MAX) {
             return Some(u64::MAX);
         }
-        // The rate that one comparison may have falls with the size: what is reached stays below what is not.
+        // With the size the threshold rises, and what it misses: what is reached stays below what is not.
         let (mut below, mut above) = (1, u64::MAX);
         while above - below > 1 {
             let middle = below + (above - below) / 2;
@@ -157,24 +206,31 @@ mod tests {
     use crate::domain::Score;
 
     fn table() -> Calibration {
-        let point = |fmr, threshold, trials| CalibrationPoint {
+        let point = |fmr, threshold, trials, fnmr| CalibrationPoint {
             fmr: Fmr::new(fmr).unwrap(),
             threshold: Threshold::new(Score::new(threshold).unwrap()),
             trials,
+            fnmr,
         };
-        Calibration::new(vec![point(0.1, 0.6, 700), point(0.01, 0.7, 700), point(1e-6, 0.9, 0)], (0.5, 0.1)).unwrap()
+        let points = vec![point(0.1, 0.6, 700, Some(0.0)), point(0.01, 0.7, 700, Some(0.1)), point(1e-6, 0.9, 0, None)];
+        Calibration::new(points, (0.5, 0.1)).unwrap()
+    }
+
+    fn rates(calibration: Calibration, max_fpir: f64, max_fnir: f64, tail: Tail) -> SearchRates {
+        let (max_fpir, max_fnir) = (Fpir::new(max_fpir).unwrap(), Fnir::new(max_fnir).unwrap());
+        SearchRates { calibration: Arc::new(calibration), max_fpir, max_fnir, tail }
     }
 
     #[test]
     fn what_nobody_measured_has_no_threshold() {
         let none = Calibration::unmeasured();
-        assert_eq!(none.threshold_for_fmr(Fmr::ONE, Tail::Extrapolated), Err(CalibrationError::Empty));
-        assert_eq!(none.greatest_size_for_fpir(Fpir::ONE, Tail::Extrapolated), None);
+        assert_eq!(none.at_fmr(Fmr::ONE, Tail::Extrapolated), Err(CalibrationError::Empty));
+        assert_eq!(rates(none, 1.0, 1.0, Tail::Extrapolated).greatest_size(), None);
     }
 
     #[test]
     fn a_rate_gets_the_laxest_threshold_that_keeps_it() {
-        let at = |fmr, tail| table().threshold_for_fmr(Fmr::new(fmr).unwrap(), tail).map(Threshold::value);
+        let at = |fmr, tail| table().at_fmr(Fmr::new(fmr).unwrap(), tail).map(|p| p.threshold.value());
         assert_eq!(at(1.0, Tail::Measured), Ok(0.6));
         assert_eq!(at(0.1, Tail::Measured), Ok(0.6));
         assert_eq!(at(0.09, Tail::Measured), Ok(0.7));
@@ -185,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_growing_gallery_needs_a_higher_threshold() {
-        let at = |size| table().threshold_for_fpir(Fpir::new(0.1).unwrap(), size, Tail::Measured).map(Threshold::value);
+        let at = |size| table().at_fpir(Fpir::new(0.1).unwrap(), size, Tail::Measured).map(|p| p.threshold.value());
         assert_eq!(at(0), Ok(0.6));
         assert_eq!(at(1), Ok(0.6));
         assert_eq!(at(2), Ok(0.7));
@@ -196,14 +252,35 @@ mod tests {
 
     #[test]
     fn the_greatest_gallery_is_the_last_that_has_a_threshold() {
-        let (table, rate) = (table(), |rate| Fpir::new(rate).unwrap());
-        assert_eq!(table.greatest_size_for_fpir(rate(0.1), Tail::Measured), Some(10));
-        assert_eq!(table.greatest_size_for_fpir(rate(0.001), Tail::Measured), None);
-        assert_eq!(table.greatest_size_for_fpir(Fpir::ONE, Tail::Measured), Some(u64::MAX));
-        let most = table.greatest_size_for_fpir(rate(0.1), Tail::Extrapolated).unwrap();
+        let greatest = |fpir, tail| rates(table(), fpir, 1.0, tail).greatest_size();
+        assert_eq!(greatest(0.1, Tail::Measured), Some(10));
+        assert_eq!(greatest(0.001, Tail::Measured), None);
+        assert_eq!(greatest(1.0, Tail::Measured), Some(u64::MAX));
+        let most = greatest(0.1, Tail::Extrapolated).unwrap();
         assert!((105_360..105_361).contains(&most), "{most}");
-        assert!(table.threshold_for_fpir(rate(0.1), most, Tail::Extrapolated).is_ok());
-        assert!(table.threshold_for_fpir(rate(0.1), most + 1, Tail::Extrapolated).is_err());
+        assert!(rates(table(), 0.1, 1.0, Tail::Extrapolated).at(most).is_ok());
+        assert!(rates(table(), 0.1, 1.0, Tail::Extrapolated).at(most + 1).is_err());
+    }
+
+    #[test]
+    fn a_search_that_would_miss_too_many_is_refused() {
+        let rates = |max_fnir| rates(table(), 0.1, max_fnir, Tail::Extrapolated);
+        let misses = |expected, allowed| Err(CalibrationError::Misses { expected, allowed });
+        assert_eq!(rates(0.1).at(10).map(|p| p.fnmr), Ok(Some(0.1)));
+        assert_eq!(rates(0.05).at(10), misses(Some(0.1), 0.05));
+        assert_eq!((rates(0.05).greatest_size(), rates(0.1).greatest_size()), (Some(1), Some(10)));
+        // What nobody has measured may be anything.
+        assert_eq!(rates(0.99).at(11), misses(None, 0.99));
+        assert!(rates(1.0).at(11).is_ok());
+    }
+
+    #[test]
+    fn a_stricter_threshold_misses_no_fewer() {
+        let mut points = table().points().to_vec();
+        points[0].fnmr = Some(0.2);
+        assert_eq!(Calibration::new(points.clone(), (0.0, 1.0)), Err(CalibrationError::Fnmr { index: 1 }));
+        points[0].fnmr = Some(f64::NAN);
+        assert_eq!(Calibration::new(points, (0.0, 1.0)), Err(CalibrationError::Fnmr { index: 0 }));
     }
 
     #[test]

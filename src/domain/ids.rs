@@ -79,6 +79,10 @@ text_id!(
     ConsentReference, "consent_reference", 128, "1 to 128 characters of A-Z a-z 0-9 . _ : -", token
 );
 text_id!(
+    /// The person who looks at a case; opaque, never a name.
+    ReviewerId, "reviewer", 64, "1 to 64 characters of A-Z a-z 0-9 . _ : -", token
+);
+text_id!(
     /// The shop, counter or channel that a call comes from.
     Site, "site", 64, "1 to 64 characters of A-Z a-z 0-9 . _ : -", token
 );

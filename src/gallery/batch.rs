@@ -15,6 +15,8 @@ pub(super) struct Batch {
     pub failure: Option<StoreError>,
     pub touched: BTreeMap<i64, Touched>,
     pub created: Vec<Arc<Gallery>>,
+    /// Something was tallied.
+    pub counted: bool,
     pub answers: Vec<Box<dyn Pending>>,
     /// Kept apart: they may be tried again.
     pub erasures: Vec<Erasure>,
@@ -37,7 +39,14 @@ pub(super) struct Touched {
 
 impl Batch {
     pub(super) fn new(failure: Option<StoreError>) -> Self {
-        Self { failure, touched: BTreeMap::new(), created: Vec::new(), answers: Vec::new(), erasures: Vec::new() }
+        Self {
+            failure,
+            touched: BTreeMap::new(),
+            created: Vec::new(),
+            counted: false,
+            answers: Vec::new(),
+            erasures: Vec::new(),
+        }
     }
 
     /// Does `work` unless the batch has failed; its failure is the batch's.
@@ -62,8 +71,8 @@ impl Batch {
         match self.touched.entry(key) {
             Entry::Occupied(touched) => Some(touched.into_mut()),
             Entry::Vacant(place) => {
-                let state = galleries.get(&key)?.state();
-                let (epoch, references) = (state.epoch, state.references());
+                let state = &galleries.get(&key)?.state;
+                let (epoch, references) = (state.published().epoch, state.references());
                 Some(place.insert(Touched { epoch, references, erased: false, changes: Vec::new() }))
             }
         }

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
-    domain::{CaseId, GalleryName, ModelDigest, ModelMismatch, ReferenceId},
+    domain::{CalibrationError, CaseId, GalleryName, ModelDigest, ModelMismatch, ReferenceId},
     index::IndexError,
     seal::SealError,
 };
@@ -43,6 +43,10 @@ pub enum StoreError {
     Full,
     #[error("the store failed, and takes no further changes before a restart: {0}")]
     Failed(Arc<str>),
+    #[error("another program holds the store: nothing was changed")]
+    Busy,
+    #[error("the store could not be read: {0}")]
+    Unreadable(Arc<str>),
     #[error("the galleries are closed")]
     Closed,
 }
@@ -67,7 +71,7 @@ pub enum EnrolError {
     Model { expected: ModelDigest, found: ModelDigest },
     #[error("the gallery holds templates of {expected} values, this one has {found}")]
     Dimension { expected: usize, found: usize },
-    #[error("reference {id} exists already, for another subject or in another gallery")]
+    #[error("reference {id} exists already in this gallery, for another subject")]
     Exists { id: ReferenceId },
     #[error("the subject has {limit} references, the limit max_references_per_subject")]
     TooManyForSubject { limit: usize },
@@ -91,6 +95,8 @@ pub enum SearchError {
     Model(#[from] ModelMismatch),
     #[error(transparent)]
     Index(#[from] IndexError),
+    #[error(transparent)]
+    Rates(#[from] CalibrationError),
     #[error("the deadline passed before the search began")]
     Late,
     #[error("the search was broken off: the service is going down")]
@@ -99,22 +105,20 @@ pub enum SearchError {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SpendError {
-    #[error("the receipt was used before")]
-    AlreadySpent,
-    #[error("the receipt has expired")]
+    #[error("the receipt has expired, so long ago that its use may be forgotten")]
     Expired,
+    #[error("case {id} exists already")]
+    CaseExists { id: CaseId },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CaseError {
-    #[error("there is no gallery {name}")]
-    NoGallery { name: GalleryName },
-    #[error("case {id} exists already")]
-    Exists { id: CaseId },
     #[error("case {id} is damaged in the store")]
     Damaged { id: CaseId },
+    #[error("a case of the list is damaged in the store")]
+    DamagedList,
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -11,13 +11,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::SystemTime,
 };
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    CaseError, CreateError, Gallery, OpenError, Settings, SpendError, StoreError,
+    CaseError, Clock, Clocks, CreateError, Gallery, MachineClocks, OpenError, Settings, Shared, StoreError, Tally, cases,
+    clock::keep_time,
+    reader::Reader,
     reserve::Reserve,
     state::{Change, Row},
     store::{self, Store},
@@ -45,6 +46,9 @@ pub struct Galleries {
     queue: Mutex<Option<mpsc::Sender<Op>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     has_failed: Arc<AtomicBool>,
+    shared: Shared,
+    /// Ends the thread that keeps the time when it is dropped.
+    _time: std::sync::mpsc::Sender<()>,
 }
 
 impl Galleries {
@@ -56,6 +60,16 @@ impl Galleries {
     /// Opens the directory, makes it if need be (mode 0700), and loads every gallery. Blocks, for about
     /// 16 s per million references of 512 values: each page is checked, each template opened.
     pub fn open(dir: &Path, root: &RootKey, settings: Settings) -> Result<Self, OpenError> {
+        Self::open_by(dir, root, settings, Arc::new(MachineClocks))
+    }
+
+    /// As [`Self::open`], by other clocks than the machine's.
+    pub fn open_by(
+        dir: &Path,
+        root: &RootKey,
+        settings: Settings,
+        clocks: Arc<dyn Clocks>,
+    ) -> Result<Self, OpenError> {
         let mut lock = lock(dir)?;
         let was_made = lock.metadata().is_ok_and(|found| found.len() > 0);
         let check = root.sealer(CHECK_PURPOSE);
@@ -69,15 +83,29 @@ impl Galleries {
         let fault = |e| store::open_error(e, dir);
         check.open(b"", &store.check_value().map_err(fault)?).map_err(|_| OpenError::WrongKey)?;
 
+        let clock = Arc::new(Clock::resume(clocks, store.clock().map_err(fault)?));
+        let reader = Arc::new(Reader::open(dir)?);
+        Tally::read(&store.0).map_err(fault)?.show();
+        let shared = Shared { clock, reader, case_retention: settings.case_retention };
+
         let (queue, ops) = mpsc::channel(settings.write_queue_depth.max(1));
-        let galleries = load(&store, root, &queue.downgrade(), &settings).map_err(|e| match e {
+        let interval = settings.purge_interval;
+        let galleries = load(&store, root, &queue.downgrade(), &settings, &shared).map_err(|e| match e {
             OpenError::Sqlite(e) => fault(e),
             other => other,
         })?;
         let by_name = galleries.values().map(|g| (g.name.clone(), Arc::clone(g))).collect();
         let by_name: Map = Arc::new(RwLock::new(by_name));
-        let writer =
-            Writer::new(store, reserve, galleries, Arc::clone(&by_name), root.clone(), settings, queue.downgrade());
+        let writer = Writer::new(
+            store,
+            reserve,
+            galleries,
+            Arc::clone(&by_name),
+            root.clone(),
+            settings,
+            queue.downgrade(),
+            shared.clone(),
+        );
         let has_failed = writer.has_failed();
         let thread = thread::Builder::new()
             .name("gallery-writer".into())
@@ -86,7 +114,9 @@ impl Galleries {
                 drop(lock); // after the store is closed
             })
             .map_err(OpenError::Thread)?;
-        Ok(Self { by_name, queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)), has_failed })
+        let time = keep_time(queue.downgrade(), interval).map_err(OpenError::Thread)?;
+        let (queue, thread) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
+        Ok(Self { by_name, queue, thread, has_failed, shared, _time: time })
     }
 
     /// True once the store takes no further changes: only a restart helps.
@@ -131,19 +161,27 @@ impl Galleries {
         Ok(gallery)
     }
 
-    /// Uses up a receipt: `Ok` once, durably, whatever races or restarts; [`SpendError::AlreadySpent`] ever after.
-    pub async fn spend_receipt(&self, nonce: [u8; 16], expires_at: SystemTime) -> Result<(), SpendError> {
-        self.ask(|answer| Op::Spend { nonce, expires_at, answer }).await
-    }
-
-    /// Keeps a case. Candidates that were erased meanwhile are left out.
-    pub async fn open_case(&self, case: Case) -> Result<(), CaseError> {
-        self.ask(|answer| Op::OpenCase { case: Box::new(case), answer }).await
-    }
-
-    /// The case with the candidates that are still enrolled, ranked anew; `None` if there is none, or its retention is over.
+    /// The case with the candidates that are still enrolled, ranked anew; `None` if there is none, or its retention is over. Reads
+    /// beside the writer.
     pub async fn case(&self, id: CaseId) -> Result<Option<Case>, CaseError> {
-        self.ask(|answer| Op::Case { id, answer }).await
+        let since = self.shared.cases_since();
+        // One row that does not convert concerns nobody but who asks for it.
+        let row = self.shared.reader.read(move |connection| cases::case(connection, id, since)).await?;
+        match row.map_err(|_| CaseError::Damaged { id })? {
+            None => Ok(None),
+            Some(row) => row.into_case(id).map(Some).ok_or(CaseError::Damaged { id }),
+        }
+    }
+
+    /// What happened since the store was made. Reads beside the writer.
+    pub async fn tally(&self) -> Result<Tally, StoreError> {
+        let read = self.shared.reader.read(Tally::read).await?;
+        read.map_err(|e| StoreError::Unreadable(e.to_string().into()))
+    }
+
+    /// The time source of all that expires.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
     }
 
     /// Refuses new changes, finishes those that are queued, closes the store and gives the directory free.
@@ -187,6 +225,7 @@ fn load(
     root: &RootKey,
     queue: &mpsc::WeakSender<Op>,
     settings: &Settings,
+    shared: &Shared,
 ) -> Result<BTreeMap<i64, Arc<Gallery>>, OpenError> {
     let mut galleries = BTreeMap::new();
     for row in store.galleries()? {
@@ -195,7 +234,7 @@ fn load(
         if row.dimension == 0 || row.dimension > Template::MAX_DIMENSION {
             return Err(damaged("a gallery's dimension is out of range"));
         }
-        let gallery = Gallery::new(row, name, root, queue.clone(), settings);
+        let gallery = Gallery::new(row, name, root, queue.clone(), settings, shared.clone());
         galleries.insert(gallery.key, Arc::new(gallery));
     }
     let mut pending: BTreeMap<i64, Vec<Change>> = BTreeMap::new();
@@ -221,9 +260,7 @@ fn load(
 }
 
 fn apply(gallery: &Gallery, loaded: Vec<Change>) -> Result<(), OpenError> {
-    let mut state = gallery.state.write().unwrap_or_else(PoisonError::into_inner);
-    let epoch = state.epoch;
-    Ok(state.apply(loaded, epoch)?)
+    Ok(gallery.state.apply(loaded, gallery.epoch())?)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The biometric reference databases: a durable store, and an index derived from it, changed together.
 //!
 //! One data directory holds one SQLite file for all galleries and a lock file, so one process serves it. One thread,
-//! the writer, owns the connection; everyone else reads memory.
+//! the writer, changes the file and memory; cases and spent receipts are read beside it, all else from memory.
 //!
 //! What always holds:
 //!
@@ -12,53 +12,63 @@
 //!    restart, since the file's state is then the disk's secret.
 //! 3. Erased means: out of the store, the index and every candidate list, overwritten in the file (`secure_delete`) and gone from the
 //!    write-ahead log, before the answer; a subject without references is claimed in no case. A search that began earlier
-//!    does not show it either. Room is kept on the disk so that erasing works when it is full.
+//!    does not show it either. Room is kept on the disk so that erasing works when it is full. Where another program reads the
+//!    file and keeps the log, it is emptied as soon as that ends.
 //! 4. A template reaches the disk only sealed, under a key of its gallery, bound to gallery, reference, subject and model:
 //!    rows cannot be swapped, edited or moved. One row that does not open stops the start. That rows are missing, or the
 //!    file is an older copy, is not detected.
 //! 5. A gallery holds templates of one model bundle and one dimension.
 //! 6. `seq`, the store's row number and the index's id, only grows.
+//! 7. What expires goes by service time ([`Clock`]). A spent receipt is remembered for as long as it could be taken.
+//! 8. A receipt has one outcome: spending it and recording what was found are one change.
 //!
 //! Presumed of the disk: a synced write stays, and a page is written in sectors that are old or new.
 //!
-//! Async callers: reads of a subject's references copy from memory under a lock that the writer holds for the change of
-//! at most two segments of the index (milliseconds at worst); searches run on tokio's blocking threads, on a snapshot. A
-//! future that is dropped after its change was queued does not take the change back: send an enrolment again under the same id.
+//! Async callers: reads of a subject's references copy from memory and take no lock; searches and reads of cases run on tokio's
+//! blocking threads. A future that is dropped after its change was queued does not take the change back: send an enrolment again
+//! under the same id, a receipt as it is.
 
 mod batch;
 mod bench;
 mod cases;
+mod clock;
 mod error;
 mod galleries;
+mod reader;
 mod reserve;
 mod search;
 mod settings;
+mod spent;
 mod state;
 mod store;
+mod tally;
 mod writer;
 
-use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
-    time::SystemTime,
-};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-pub use bench::{EnrolReport, bench_enrol};
+pub use bench::{EnrolReport, ErasureReport, bench_enrol, bench_erasures};
+pub use clock::{Clock, Clocks, MachineClocks, ServiceTime};
 pub use error::{CaseError, CreateError, EnrolError, EraseError, OpenError, SearchError, SpendError, StoreError};
 pub use galleries::Galleries;
+pub use search::Found;
 pub use settings::Settings;
+pub use spent::Outcome;
+pub use tally::Tally;
 
 use self::{
+    reader::Reader,
     search::Searches,
     state::State,
     store::GalleryRow,
-    writer::{Op, Prepared},
+    writer::{Finish, Op, Prepared},
 };
 use crate::{
-    domain::{Case, GalleryName, ModelDigest, Reference, ReferenceId, SubjectId, Template},
+    domain::{
+        Case, CaseId, CaseSummary, GalleryName, Judgement, ModelDigest, Reference, ReferenceId, SubjectId, Template,
+    },
     seal::{NotAuthentic, RootKey, SealError, Sealer},
 };
 
@@ -72,10 +82,38 @@ pub struct Gallery {
     created_at: SystemTime,
     sealer: Sealer,
     /// The writer changes it, right after each commit.
-    state: RwLock<State>,
+    state: State,
     searches: Arc<Searches>,
+    max_references_per_subject: usize,
+    shared: Shared,
     /// Weak: the galleries own the writer, and `close` ends it.
     writer: mpsc::WeakSender<Op>,
+}
+
+/// What all galleries of a directory share.
+#[derive(Clone)]
+struct Shared {
+    clock: Arc<Clock>,
+    reader: Arc<Reader>,
+    case_retention: std::time::Duration,
+}
+
+impl Shared {
+    /// Cases that were opened after it can be read.
+    fn cases_since(&self) -> ServiceTime {
+        self.clock.now().before(self.case_retention)
+    }
+}
+
+/// What a search found, to be recorded for its receipt.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// The case that it opens; `None` when there was no duplicate.
+    pub case: Option<Case>,
+    /// The state that was searched.
+    pub epoch: u64,
+    /// The search's expected FNIR, where it is known.
+    pub fnir: Option<f64>,
 }
 
 /// What is to be enrolled.
@@ -142,18 +180,28 @@ impl Gallery {
     }
 
     pub fn epoch(&self) -> u64 {
-        self.state().epoch
+        self.state.published().epoch
+    }
+
+    /// The most references of one subject.
+    pub fn max_references_per_subject(&self) -> usize {
+        self.max_references_per_subject
+    }
+
+    /// The time source of all that expires.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
     }
 
     pub fn describe(&self) -> Description {
-        let state = self.state();
+        let state = self.state.published();
         Description {
             name: self.name.clone(),
             model: self.model,
             dimension: self.dimension,
-            subjects: state.subjects(),
-            references: state.references(),
-            indexed: state.indexed(),
+            subjects: state.subjects,
+            references: self.state.references(),
+            indexed: state.index.len(),
             epoch: state.epoch,
             created_at: self.created_at,
         }
@@ -181,31 +229,58 @@ impl Gallery {
 
     /// The subject's references in the order of enrolment; none for an unknown subject. Reads memory only.
     pub fn references_of(&self, subject: &SubjectId) -> Vec<Reference> {
-        self.state().references_of(subject, self.model)
+        self.state.references_of(subject, self.model)
+    }
+
+    /// Whether the subject has a reference. Reads memory only.
+    pub fn knows(&self, subject: &SubjectId) -> bool {
+        self.state.count_of_subject(subject) > 0
     }
 
     /// Whether the subject has this reference. Reads memory only.
     pub fn holds(&self, subject: &SubjectId, id: ReferenceId) -> bool {
-        self.state().holds(subject, id)
+        self.state.holds(subject, id)
     }
 
-    /// As [`Galleries::spend_receipt`], for whoever holds a gallery of them.
-    pub async fn spend_receipt(&self, nonce: [u8; 16], expires_at: SystemTime) -> Result<(), SpendError> {
-        self.ask(|answer| Op::Spend { nonce, expires_at, answer }).await
+    /// What was recorded for a receipt; `None` if it is not spent. Reads beside the writer.
+    pub async fn outcome(&self, nonce: [u8; 16]) -> Result<Option<Outcome>, StoreError> {
+        let read = self.shared.reader.read(move |connection| spent::outcome(connection, nonce)).await?;
+        read.map_err(|e| StoreError::Unreadable(e.to_string().into()))
     }
 
-    /// As [`Galleries::open_case`], for whoever holds a gallery of them.
-    pub async fn open_case(&self, case: Case) -> Result<(), CaseError> {
-        self.ask(|answer| Op::OpenCase { case: Box::new(case), answer }).await
+    /// Spends a receipt, opens the case that was found, and records the outcome, all in one change. A receipt that is spent keeps its
+    /// outcome, which is the answer then, with `true`. Candidates that were erased meanwhile are left out of the case.
+    ///
+    /// # Errors
+    /// [`SpendError::Expired`] for a receipt so old that its spending may be forgotten.
+    pub async fn finish_identification(
+        &self,
+        nonce: [u8; 16],
+        expires: ServiceTime,
+        finding: Finding,
+    ) -> Result<(Outcome, bool), SpendError> {
+        let finish = Box::new(Finish { nonce, expires, finding });
+        self.ask(|answer| Op::Finish { gallery: self.key, finish, answer }).await
+    }
+
+    /// Open cases, oldest first, `most` at a time; with each the position that the next page begins behind. 0 begins at the first.
+    /// Reads beside the writer.
+    pub async fn open_cases(&self, after: i64, most: usize) -> Result<Vec<(i64, CaseSummary)>, CaseError> {
+        let (key, since) = (self.key, self.shared.cases_since());
+        let rows = self.shared.reader.read(move |connection| cases::open_cases(connection, key, since, after, most));
+        let summary = |row: cases::SummaryRow| Some((row.key, row.into_summary()?));
+        let rows = rows.await?.map_err(|_| CaseError::DamagedList)?;
+        rows.into_iter().map(summary).collect::<Option<_>>().ok_or(CaseError::DamagedList)
+    }
+
+    /// Records what a reviewer found, over what was recorded before; durable when it returns. False when there is no such case here.
+    pub async fn judge(&self, id: CaseId, judged: Judgement) -> Result<bool, CaseError> {
+        self.ask(|answer| Op::Judge { gallery: self.key, id, judged, answer }).await
     }
 
     /// Queues a change, waits for a place if need be, and then for its answer.
     async fn ask<T, E: From<StoreError>>(&self, op: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Op) -> Result<T, E> {
         writer::ask(self.writer.upgrade(), op).await
-    }
-
-    fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn new(
@@ -214,6 +289,7 @@ impl Gallery {
         root: &RootKey,
         writer: mpsc::WeakSender<Op>,
         settings: &Settings,
+        shared: Shared,
     ) -> Self {
         let uid = hex::encode(row.uid);
         Self {
@@ -224,8 +300,10 @@ impl Gallery {
             dimension: row.dimension,
             created_at: row.created_at,
             sealer: root.sealer(&format!("vultus gallery v1 {uid}")),
-            state: RwLock::new(State::new(row.dimension, row.epoch)),
+            state: State::new(row.dimension, row.epoch),
             searches: Arc::new(Searches::new(settings.searches_at_once)),
+            max_references_per_subject: settings.max_references_per_subject,
+            shared,
             writer,
         }
     }

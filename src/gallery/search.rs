@@ -7,22 +7,36 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Gallery, SearchError};
+use super::{Gallery, SearchError, state::Published};
 use crate::{
-    domain::{CandidateList, InTurn, ModelMismatch, ReferenceId, SubjectId, Template, Turn, Waits, compare},
+    domain::{
+        Admitted, CalibrationError, CalibrationPoint, CandidateList, InTurn, ModelMismatch, SearchRates, SubjectId,
+        Template, Turn, Waits, compare,
+    },
     index::{IndexError, Neighbour},
     telemetry::Metrics,
 };
 
-/// Probes in one pass at most. Below the number from which Faiss multiplies matrices: its teams of threads spin, and would take the
-/// cores from verifications.
+/// Probes in one pass at most: so long waits who comes just after one began.
 const PASS_PROBES: usize = 16;
 
 /// Neighbours beyond those needed: room for the index's rounding at the cut, and for rows erased meanwhile.
 const SPARE_NEIGHBOURS: usize = 8;
 
-/// Candidates, and the epoch of the state that was searched.
-type Found = Result<(CandidateList, u64), SearchError>;
+/// What a search found, all of it from one state of the gallery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// Other subjects than the excluded one, of whom a reference reached the threshold.
+    pub candidates: CandidateList,
+    /// The state that was searched.
+    pub epoch: u64,
+    /// References that the probe was compared with: the size that the threshold follows from.
+    pub size: usize,
+    /// Where it was decided.
+    pub point: CalibrationPoint,
+}
+
+type Answer = Result<Found, SearchError>;
 
 /// What waits to be searched, and how many passes run.
 pub(super) struct Searches {
@@ -40,9 +54,10 @@ struct Ask {
     probe: Template,
     exclude: SubjectId,
     most: usize,
+    rates: SearchRates,
     turn: Turn,
     queued_at: Instant,
-    answer: oneshot::Sender<Found>,
+    answer: oneshot::Sender<Answer>,
 }
 
 impl Waits for Ask {
@@ -132,15 +147,16 @@ impl Drop for Pass {
 }
 
 impl Gallery {
-    /// The best `most` references of other subjects than `exclude`, scored by `domain::compare`, and the epoch of the
-    /// state that was searched. Shares a pass with those who wait for one.
+    /// The best `most` subjects other than `exclude` whose references reach the threshold that `rates` ask for in a gallery of
+    /// this size, scored by `domain::compare`. Shares a pass with those who wait for one.
     pub async fn search(
         self: &Arc<Self>,
         probe: &Template,
         exclude: &SubjectId,
         most: usize,
+        rates: &SearchRates,
         turn: &Turn,
-    ) -> Result<(CandidateList, u64), SearchError> {
+    ) -> Result<Found, SearchError> {
         if probe.model() != self.model || probe.dimension() != self.dimension {
             return Err(ModelMismatch { probe: probe.model(), reference: self.model }.into());
         }
@@ -149,6 +165,7 @@ impl Gallery {
             probe: probe.clone(),
             exclude: exclude.clone(),
             most,
+            rates: rates.clone(),
             turn: turn.clone(),
             queued_at: Instant::now(),
             answer,
@@ -179,57 +196,98 @@ impl Gallery {
         }
     }
 
-    fn search_together(&self, asks: &[Ask]) -> Result<Vec<Found>, IndexError> {
-        let (index, own, epoch) = {
-            let state = self.state();
-            let own = asks.iter().map(|ask| state.count_of_subject(&ask.exclude).saturating_add(ask.most)).max();
-            (state.snapshot(), own.unwrap_or(0), state.epoch)
-        };
-        // Of so many neighbours enough are other subjects', if there are so many.
-        let wanted = own.saturating_add(SPARE_NEIGHBOURS).min(index.len());
+    fn search_together(&self, asks: &[Ask]) -> Result<Vec<Answer>, IndexError> {
+        let state = self.state.published();
+        let decided: Vec<_> = asks.iter().map(|ask| self.decides(&state, ask)).collect();
+        // So many neighbours have enough other people among them, if there are so many people; mostly far fewer do.
+        let mut wanted = decided.iter().map(|own| own.count + own.most).max().unwrap_or(0) + SPARE_NEIGHBOURS;
+        let enough = decided.iter().map(|own| own.enough).max().unwrap_or(0);
         let probes: Vec<&[f32]> = asks.iter().map(|ask| ask.probe.values()).collect();
-        let neighbours = index.search(&probes, wanted)?;
-        let found: Vec<Vec<Candidate>> = neighbours.into_iter().map(|near| self.named(&near)).collect();
-        let candidates = |(ask, found): (&Ask, Vec<Candidate>)| {
-            let others = found.into_iter().filter(|(subject, _, _)| *subject != ask.exclude);
-            let compared = others.map(|(subject, id, template)| Ok((subject, id, compare(&ask.probe, &template)?)));
-            let candidates = compared.collect::<Result<Vec<_>, SearchError>>()?;
-            Ok((CandidateList::new(candidates, ask.most), epoch))
-        };
-        Ok(asks.iter().zip(found).map(candidates).collect())
+        loop {
+            wanted = wanted.min(enough).min(state.index.len());
+            let neighbours = state.index.search(&probes, wanted)?;
+            let is_last = wanted >= enough.min(state.index.len());
+            let answers: Vec<_> = asks
+                .iter()
+                .zip(&decided)
+                .zip(&neighbours)
+                .map(|((ask, own), near)| self.answer(&state, ask, own, near))
+                .collect();
+            let lacks = |((own, answer), near): ((&Decides, &Answer), &Vec<Neighbour>)| {
+                let found = answer.as_ref().map_or(usize::MAX, |found| found.candidates.len());
+                found < own.most && near.last().is_some_and(|last| own.reaches(last))
+            };
+            if is_last || !decided.iter().zip(&answers).zip(&neighbours).any(lacks) {
+                return Ok(answers);
+            }
+            wanted *= 4;
+        }
     }
 
-    /// Names come from the state of now: what was erased since the snapshot has none. Copied, so that nothing is compared while a
-    /// writer waits.
-    fn named(&self, neighbours: &[Neighbour]) -> Vec<Candidate> {
-        let state = self.state();
-        let named = |near: &Neighbour| {
-            let (row, template) = (state.row(near.id)?, state.template(near.id, self.model)?);
-            Some((row.subject.clone(), row.id, template))
-        };
-        neighbours.iter().filter_map(named).collect()
+    fn decides(&self, state: &Published, ask: &Ask) -> Decides {
+        let count = self.state.count_of_subject(&ask.exclude);
+        let size = state.index.len().saturating_sub(count);
+        let each = self.max_references_per_subject.max(count);
+        let enough = ask.most.saturating_add(1).saturating_mul(each).saturating_add(SPARE_NEIGHBOURS);
+        Decides { point: ask.rates.at(size as u64), size, count, most: ask.most, enough }
+    }
+
+    /// Names come from the state of now: what was erased since the search's has none.
+    fn answer(&self, state: &Published, ask: &Ask, own: &Decides, near: &[Neighbour]) -> Answer {
+        let point = own.point.clone()?;
+        let mut admitted = Vec::new();
+        for neighbour in near.iter().take_while(|neighbour| own.reaches(neighbour)) {
+            let Some(row) = self.state.row(neighbour.id).filter(|row| row.subject != ask.exclude) else { continue };
+            let Some(template) = state.template(neighbour.id, self.model) else { continue };
+            let score = compare(&ask.probe, &template)?;
+            if point.threshold.admits(score) {
+                admitted.push(Admitted { subject: row.subject.clone(), reference: row.id, score });
+            }
+        }
+        let candidates = CandidateList::new(admitted, ask.most);
+        Ok(Found { candidates, epoch: state.epoch, size: own.size, point })
     }
 }
 
-/// A reference that may be alike, and whose it is.
-type Candidate = (SubjectId, ReferenceId, Template);
+/// Where a search decides, and how far it has to look.
+struct Decides {
+    point: Result<CalibrationPoint, CalibrationError>,
+    /// References of others.
+    size: usize,
+    /// References of the excluded subject.
+    count: usize,
+    most: usize,
+    /// So many neighbours are `most` people, however many references each has.
+    enough: usize,
+}
+
+impl Decides {
+    /// Whether the neighbour may reach the threshold, as near as the index's rounding tells.
+    fn reaches(&self, neighbour: &Neighbour) -> bool {
+        const ROUNDING: f32 = 1e-4;
+        self.point.as_ref().is_ok_and(|point| {
+            let limit = 2.0 * (1.0 - point.threshold.value());
+            neighbour.squared_distance <= limit + ROUNDING * (1.0 + limit.abs())
+        })
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::{ClientId, Lane, ModelDigest};
+    use crate::domain::{Calibration, ClientId, Fnir, Fpir, Lane, ModelDigest, Tail};
 
-    fn ask(client: &str, subject: &str) -> (Ask, oneshot::Receiver<Found>) {
+    fn ask(client: &str, subject: &str) -> (Ask, oneshot::Receiver<Answer>) {
         let turn =
             Turn::of(&ClientId::new(client).unwrap(), Lane::Identification, Instant::now() + Duration::from_secs(9));
         let (answer, found) = oneshot::channel();
         let probe = Template::new(ModelDigest::new([1; 32]), vec![1.0, 0.0]).unwrap();
-        (
-            Ask { probe, exclude: SubjectId::new(subject).unwrap(), most: 1, turn, queued_at: Instant::now(), answer },
-            found,
-        )
+        let exclude = SubjectId::new(subject).unwrap();
+        let calibration = Arc::new(Calibration::unmeasured());
+        let rates = SearchRates { calibration, max_fpir: Fpir::ONE, max_fnir: Fnir::ONE, tail: Tail::Measured };
+        (Ask { probe, exclude, most: 1, rates, turn, queued_at: Instant::now(), answer }, found)
     }
 
     #[test]

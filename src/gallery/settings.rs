@@ -19,11 +19,11 @@ pub struct Settings {
     pub max_store_bytes: u64,
     /// Room on the disk that is kept for erasing when the disk is full, bytes: what the write-ahead log may grow to, twice, and some.
     pub reserve_bytes: u64,
-    /// How long a case can be read; then it is deleted.
+    /// How long a case can be read, of service time; then it is deleted.
     pub case_retention: Duration,
-    /// How long a spent receipt is remembered beyond its expiry: covers a clock that is set back.
+    /// How long a spent receipt is remembered beyond its expiry, of service time: a search that began in time may end later.
     pub receipt_grace: Duration,
-    /// The least time between two deletions of expired receipts and cases.
+    /// The time between two deletions of expired receipts and cases, and the longest for which service time may be lost in a crash.
     pub purge_interval: Duration,
     /// Passes over one gallery's index at a time; searches that come meanwhile wait, and share the next one.
     pub searches_at_once: usize,

@@ -1,4 +1,4 @@
-//! The SQLite file: one connection, owned by the writer's thread. Knows rows, not meaning.
+//! The SQLite file, as the writer's thread has it open. Knows rows, not meaning.
 
 use std::{
     fs, io,
@@ -9,11 +9,14 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
-use super::{OpenError, Settings, StoreError};
+use super::{
+    OpenError, ServiceTime, Settings, StoreError,
+    clock::Kept,
+};
 use crate::domain::{ReferenceId, SubjectId};
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// From version 1, which kept the claimed subject of a case when the subject was erased.
 const FROM_VERSION_1: &str = "
     BEGIN;
@@ -22,9 +25,12 @@ const FROM_VERSION_1: &str = "
     CREATE INDEX review_case_of_claimed ON review_case (gallery, claimed);
     PRAGMA user_version = 2;
     COMMIT;";
+const FROM_VERSION_2: &str = include_str!("migrate.sql");
+/// How long to wait for a reader that keeps the write-ahead log, at a time.
+const BUSY: Duration = Duration::from_millis(100);
 /// "VULT": a file without it is somebody else's.
 const APPLICATION_ID: i64 = 0x5655_4c54;
-const FILE: &str = "galleries.db";
+pub(super) const FILE: &str = "galleries.db";
 /// Three sealed templates of 512 values fit in a page.
 const PAGE_BYTES: u64 = 8192;
 
@@ -89,8 +95,7 @@ impl Store {
                 .map_err(fault)?;
         connection.set_prepared_statement_cache_capacity(64);
         let store = Self(connection);
-        // First of all: without it the first read makes a file for memory that is shared with nobody.
-        store.0.execute_batch("PRAGMA locking_mode = EXCLUSIVE").map_err(fault)?;
+        store.0.busy_timeout(BUSY).map_err(fault)?;
         let pragma = |name| store.pragma(name).map_err(fault);
         if pragma("application_id")? != APPLICATION_ID {
             return Err(OpenError::Foreign { path });
@@ -107,16 +112,29 @@ impl Store {
         // What a crash left in the log enters the file. Then the file is whole pages; SQLite would take less for zeros.
         match store.empty_log() {
             // On a full disk the log stays as it is, and serves; erasing will empty it.
-            Err(e) if is_full(&e) => {}
+            Err(e) if is_full(&e) || is_busy(&e) => {}
             Err(e) => return Err(fault(e)),
             Ok(()) if fs::metadata(&path).map_err(at)?.len() % PAGE_BYTES == 0 => {}
             Ok(()) => return Err(OpenError::Damaged { what: format!("{FILE} ends within a page") }),
         }
-        if version == 1 {
-            store.0.execute_batch(FROM_VERSION_1).map_err(fault)?;
-            store.empty_log().map_err(fault)?;
+        if version < SCHEMA_VERSION {
+            store.migrate(version).map_err(fault)?;
         }
         Ok(store)
+    }
+
+    /// From an older schema, whole or not at all.
+    fn migrate(&self, version: i64) -> Result<(), rusqlite::Error> {
+        if version == 1 {
+            self.0.execute_batch(FROM_VERSION_1)?;
+        }
+        self.0.execute_batch("PRAGMA foreign_keys = OFF")?; // tables are made anew under their names
+        let migrated = self.0.execute_batch(FROM_VERSION_2);
+        if migrated.is_err() {
+            self.rollback()?;
+        }
+        self.0.execute_batch("PRAGMA foreign_keys = ON")?;
+        migrated.and_then(|()| self.empty_log())
     }
 
     fn configure(&self, settings: &Settings) -> Result<(), rusqlite::Error> {
@@ -142,6 +160,17 @@ impl Store {
         self.0.query_row("SELECT check_value FROM seal", [], |row| row.get(0))
     }
 
+    pub(super) fn clock(&self) -> Result<Kept, rusqlite::Error> {
+        let read = |row: &Row<'_>| Ok(Kept { service: ServiceTime::from_micros(row.get(0)?), wall: row.get(1)? });
+        self.0.query_row("SELECT service, wall FROM clock", [], read)
+    }
+
+    pub(super) fn keep_clock(&self, kept: Kept) -> Result<(), rusqlite::Error> {
+        let mut update = self.0.prepare_cached("UPDATE clock SET service = max(service, ?), wall = ?")?;
+        update.execute(params![kept.service.micros(), kept.wall])?;
+        Ok(())
+    }
+
     pub(super) fn begin(&self) -> Result<(), rusqlite::Error> {
         self.0.execute_batch("BEGIN IMMEDIATE")
     }
@@ -156,7 +185,8 @@ impl Store {
         if self.0.is_autocommit() { Ok(()) } else { self.0.execute_batch("ROLLBACK") }
     }
 
-    /// Moves the write-ahead log into the file and cuts it to nothing, so that no old page stays in it.
+    /// Moves the write-ahead log into the file and cuts it to nothing, so that no old page stays in it. Fails as busy where
+    /// somebody still reads from it.
     pub(super) fn empty_log(&self) -> Result<(), rusqlite::Error> {
         let busy: i64 = self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         match busy {
@@ -222,10 +252,10 @@ impl Store {
         Ok(())
     }
 
-    /// Gallery and subject of a reference.
-    pub(super) fn owner(&self, id: ReferenceId) -> Result<Option<(i64, String)>, rusqlite::Error> {
-        let mut select = self.0.prepare_cached("SELECT gallery, subject FROM reference WHERE id = ?")?;
-        select.query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    /// The subject of a reference.
+    pub(super) fn owner(&self, gallery: i64, id: ReferenceId) -> Result<Option<String>, rusqlite::Error> {
+        let mut select = self.0.prepare_cached("SELECT subject FROM reference WHERE id = ? AND gallery = ?")?;
+        select.query_row(params![id.as_bytes(), gallery], |row| row.get(0)).optional()
     }
 
     pub(super) fn count_of_subject(&self, gallery: i64, subject: &SubjectId) -> Result<usize, rusqlite::Error> {
@@ -267,17 +297,12 @@ impl Store {
         Ok(gone.into_iter().map(|(seq, _)| seq).collect())
     }
 
-    /// False if it was spent before.
-    pub(super) fn spend(&self, nonce: [u8; 16], expires_at: SystemTime) -> Result<bool, rusqlite::Error> {
-        let mut insert =
-            self.0.prepare_cached("INSERT OR IGNORE INTO spent_receipt (nonce, expires_at) VALUES (?, ?)")?;
-        Ok(insert.execute(params![nonce, micros(expires_at)])? == 1)
-    }
-
-    /// Deletes receipts that expired and cases that were opened before these times.
-    pub(super) fn purge(&self, expired: SystemTime, opened: SystemTime) -> Result<(), rusqlite::Error> {
-        self.0.prepare_cached("DELETE FROM spent_receipt WHERE expires_at < ?")?.execute([micros(expired)])?;
-        self.0.prepare_cached("DELETE FROM review_case WHERE opened_at < ?")?.execute([micros(opened)])?;
+    /// Deletes receipts that had expired at `now`, and cases that were opened before `opened`.
+    pub(super) fn purge(&self, now: ServiceTime, opened: ServiceTime) -> Result<(), rusqlite::Error> {
+        let mut delete = self.0.prepare_cached("DELETE FROM spent_receipt WHERE expires_service <= ?")?;
+        delete.execute([now.micros()])?;
+        let mut delete = self.0.prepare_cached("DELETE FROM review_case WHERE opened_service <= ?")?;
+        delete.execute([opened.micros()])?;
         Ok(())
     }
 }
@@ -322,20 +347,28 @@ pub(super) fn open_error(error: rusqlite::Error, path: &Path) -> OpenError {
 
 /// What a failure means for the writer.
 pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
-    if is_full(error) { StoreError::Full } else { StoreError::Failed(error.to_string().into()) }
+    match error {
+        error if is_full(error) => StoreError::Full,
+        error if is_busy(error) => StoreError::Busy,
+        error => StoreError::Failed(error.to_string().into()),
+    }
 }
 
 pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}
+
 /// SQLite's integers are signed.
-fn unsigned<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error> {
+pub(super) fn unsigned<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error> {
     let value = row.get(column)?;
     T::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }
 
-fn signed<T: TryInto<i64>>(value: T) -> Result<i64, rusqlite::Error> {
+pub(super) fn signed<T: TryInto<i64>>(value: T) -> Result<i64, rusqlite::Error> {
     value.try_into().map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, i64::MAX))
 }
 
@@ -348,9 +381,4 @@ pub(super) fn time(micros: i64) -> SystemTime {
     let distance = Duration::from_micros(micros.unsigned_abs());
     let time = if micros < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     time.unwrap_or(UNIX_EPOCH)
-}
-
-/// As precise as the store keeps it.
-pub(super) fn now() -> SystemTime {
-    time(micros(SystemTime::now()))
 }

@@ -7,23 +7,24 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    CaseError, CreateError, EnrolError, Enrolled, EraseError, Erased, Gallery, Selector, Settings, SpendError,
-    StoreError,
+    CaseError, CreateError, EnrolError, Enrolled, EraseError, Erased, Finding, Gallery, Outcome, Selector, ServiceTime,
+    Settings, Shared, SpendError, StoreError, Tally,
     batch::{Batch, Erasure, Pending, Step},
     galleries::Map,
     reserve::Reserve,
+    spent,
     state::{Change, Row},
-    store::{self, GalleryRow, Store, is_full},
+    store::{GalleryRow, Store, is_busy, is_full, micros, time},
 };
 use crate::{
-    domain::{Case, CaseId, GalleryName, ModelDigest, ReferenceId, SubjectId, Template},
+    domain::{CaseId, GalleryName, Judgement, ModelDigest, ReferenceId, SubjectId, Template},
     seal::RootKey,
 };
 
@@ -47,19 +48,19 @@ pub(super) enum Op {
         selector: Selector,
         answer: Answer<Erased, EraseError>,
     },
-    Spend {
-        nonce: [u8; 16],
-        expires_at: SystemTime,
-        answer: Answer<(), SpendError>,
+    Finish {
+        gallery: i64,
+        finish: Box<Finish>,
+        answer: Answer<(Outcome, bool), SpendError>,
     },
-    OpenCase {
-        case: Box<Case>,
-        answer: Answer<(), CaseError>,
-    },
-    Case {
+    Judge {
+        gallery: i64,
         id: CaseId,
-        answer: Answer<Option<Case>, CaseError>,
+        judged: Judgement,
+        answer: Answer<bool, CaseError>,
     },
+    /// Nothing but to keep the time, and to delete what has expired.
+    Tick,
     #[cfg(test)]
     Call(fn()),
 }
@@ -71,6 +72,16 @@ pub(super) struct Prepared {
     pub template: Template,
     pub sealed: Vec<u8>,
 }
+
+/// The end of a search.
+pub(super) struct Finish {
+    pub nonce: [u8; 16],
+    pub expires: ServiceTime,
+    pub finding: Finding,
+}
+
+/// How often the write-ahead log is asked to be emptied beside a reader, which is broken off each time.
+const CHECKPOINT_TRIES: usize = 20;
 
 /// Queues an operation and waits for its answer.
 pub(super) async fn ask<T, E: From<StoreError>>(
@@ -90,7 +101,10 @@ pub(super) struct Writer {
     root: RootKey,
     settings: Settings,
     queue: mpsc::WeakSender<Op>,
+    shared: Shared,
     purged_at: Option<Instant>,
+    /// The write-ahead log holds something erased, as a reader kept it.
+    log_is_due: bool,
     /// Why nothing is written any more.
     failed: Option<StoreError>,
     /// Tells everyone else that it is so.
@@ -106,6 +120,7 @@ impl Drop for Writer {
 }
 
 impl Writer {
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that the writer owns")]
     pub(super) fn new(
         store: Store,
         reserve: Reserve,
@@ -114,9 +129,23 @@ impl Writer {
         root: RootKey,
         settings: Settings,
         queue: mpsc::WeakSender<Op>,
+        shared: Shared,
     ) -> Self {
-        let has_failed = Arc::default();
-        Self { store, reserve, galleries, by_name, root, settings, queue, purged_at: None, failed: None, has_failed }
+        let (purged_at, log_is_due, failed, has_failed) = (None, false, None, Arc::default());
+        Self {
+            store,
+            reserve,
+            galleries,
+            by_name,
+            root,
+            settings,
+            queue,
+            shared,
+            purged_at,
+            log_is_due,
+            failed,
+            has_failed,
+        }
     }
 
     /// True once nothing is written any more.
@@ -152,8 +181,10 @@ impl Writer {
     fn commit(&mut self, ops: impl Iterator<Item = Op>, again: bool) -> Vec<Op> {
         let mut batch = Batch::new(self.failed.clone());
         batch.attempt(|_| self.store.begin());
+        let kept = self.shared.clock.watch();
+        batch.attempt(|_| self.store.keep_clock(kept));
         if self.purged_at.is_none_or(|at| at.elapsed() >= self.settings.purge_interval) {
-            batch.attempt(|_| self.purge());
+            batch.attempt(|_| self.purge(kept.service));
         }
         for op in ops {
             self.execute(op, &mut batch);
@@ -169,7 +200,7 @@ impl Writer {
         if batch.failure.is_none() {
             let erased = batch.touched.values().any(|touched| touched.erased);
             self.follow(&mut batch);
-            if erased && let Err(e) = self.empty_log() {
+            if (erased || self.log_is_due) && let Err(e) = self.empty_log(erased) {
                 let what = format!("erased, but the write-ahead log was not emptied: {e}");
                 batch.failure.get_or_insert(StoreError::Failed(what.into()));
             }
@@ -193,19 +224,34 @@ impl Writer {
         unanswered
     }
 
-    fn empty_log(&mut self) -> Result<(), rusqlite::Error> {
-        match self.store.empty_log() {
-            Err(e) if is_full(&e) && self.reserve.give_up() => self.store.empty_log(),
-            emptied => emptied,
+    /// A reader that keeps the log is broken off, and begins again. Who goes on reading is no reason to fail: then the log is emptied at
+    /// a later commit.
+    fn empty_log(&mut self, erased: bool) -> Result<(), rusqlite::Error> {
+        for _ in 0..if erased { CHECKPOINT_TRIES } else { 1 } {
+            match self.store.empty_log() {
+                Err(e) if is_full(&e) && self.reserve.give_up() => {}
+                Err(e) if is_busy(&e) => self.shared.reader.interrupt(),
+                emptied => {
+                    self.log_is_due = false;
+                    return emptied;
+                }
+            }
         }
+        if !self.log_is_due {
+            tracing::warn!("another program reads the store and keeps its write-ahead log: it is emptied later");
+        }
+        self.log_is_due = true;
+        Ok(())
     }
 
     /// Brings memory to the state of the store.
     fn follow(&mut self, batch: &mut Batch) {
+        if batch.counted && let Ok(tally) = Tally::read(&self.store.0) {
+            tally.show();
+        }
         for (key, touched) in std::mem::take(&mut batch.touched) {
             let Some(gallery) = self.galleries.get(&key) else { continue };
-            let mut state = gallery.state.write().unwrap_or_else(PoisonError::into_inner);
-            if let Err(e) = state.apply(touched.changes, touched.epoch) {
+            if let Err(e) = gallery.state.apply(touched.changes, touched.epoch) {
                 batch.failure.get_or_insert(StoreError::Failed(e.to_string().into()));
             }
         }
@@ -234,9 +280,13 @@ impl Writer {
                 let erased = erased.unwrap_or_else(|| Err(StoreError::Closed.into()));
                 batch.erasures.push(Erasure { gallery, selector, answer, erased });
             }
-            Op::Spend { nonce, expires_at, answer } => batch.step(answer, |_| self.spend(nonce, expires_at)),
-            Op::OpenCase { case, answer } => batch.step(answer, |batch| self.open_case(batch, &case)),
-            Op::Case { id, answer } => batch.step(answer, |_| self.case(id)),
+            Op::Finish { gallery, finish, answer } => {
+                batch.step(answer, |batch| self.finish(batch, gallery, &finish));
+            }
+            Op::Judge { gallery, id, judged, answer } => {
+                batch.step(answer, |batch| self.judge(batch, gallery, id, &judged));
+            }
+            Op::Tick => {}
             #[cfg(test)]
             Op::Call(work) => work(),
         }
@@ -264,18 +314,18 @@ impl Writer {
             model: *model.as_bytes(),
             dimension,
             epoch: 0,
-            created_at: store::now(),
+            created_at: self.wall(),
         };
         row.key = self.store.insert_gallery(&row)?;
-        let gallery = Arc::new(Gallery::new(row, name, &self.root, self.queue.clone(), &self.settings));
+        let gallery = Arc::new(Gallery::new(row, name, &self.root, self.queue.clone(), &self.settings, self.shared.clone()));
         batch.created.push(Arc::clone(&gallery));
         Ok(Ok(gallery))
     }
 
     fn enrol(&self, batch: &mut Batch, key: i64, new: Prepared) -> Step<Enrolled, EnrolError> {
         let Some(touched) = batch.touch(&self.galleries, key) else { return Ok(Err(StoreError::Closed.into())) };
-        if let Some((gallery, subject)) = self.store.owner(new.id)? {
-            return Ok(if gallery == key && subject == new.subject.as_str() {
+        if let Some(subject) = self.store.owner(key, new.id)? {
+            return Ok(if subject == new.subject.as_str() {
                 Ok(Enrolled { id: new.id, epoch: touched.epoch, repeated: true })
             } else {
                 Err(EnrolError::Exists { id: new.id })
@@ -289,7 +339,7 @@ impl Writer {
         if self.store.count_of_subject(key, &new.subject)? >= limit {
             return Ok(Err(EnrolError::TooManyForSubject { limit }));
         }
-        let enrolled_at = store::now();
+        let enrolled_at = self.wall();
         let seq = self.store.insert_reference(key, new.id, &new.subject, &new.sealed, enrolled_at)?;
         touched.references += 1;
         touched.epoch += 1;
@@ -314,43 +364,45 @@ impl Writer {
         Ok(Ok(Erased { references, epoch: touched.epoch }))
     }
 
-    fn spend(&self, nonce: [u8; 16], expires_at: SystemTime) -> Step<(), SpendError> {
-        // An expired one may have been forgotten already.
-        if expires_at <= SystemTime::now() {
+    fn finish(&self, batch: &mut Batch, key: i64, finish: &Finish) -> Step<(Outcome, bool), SpendError> {
+        if let Some(outcome) = spent::outcome(&self.store.0, finish.nonce)? {
+            return Ok(Ok((outcome, true)));
+        }
+        let now = self.shared.clock.now();
+        if finish.expires.after(self.settings.receipt_grace) <= now {
             return Ok(Err(SpendError::Expired));
         }
-        Ok(if self.store.spend(nonce, expires_at)? { Ok(()) } else { Err(SpendError::AlreadySpent) })
-    }
-
-    fn open_case(&self, batch: &Batch, case: &Case) -> Step<(), CaseError> {
-        let mut known = self.galleries.values().chain(&batch.created);
-        let Some(gallery) = known.find(|g| g.name == case.gallery) else {
-            return Ok(Err(CaseError::NoGallery { name: case.gallery.clone() }));
-        };
-        let fresh = self.store.insert_case(gallery.key, case)?;
-        Ok(if fresh { Ok(()) } else { Err(CaseError::Exists { id: case.id }) })
-    }
-
-    fn case(&self, id: CaseId) -> Step<Option<Case>, CaseError> {
-        let damaged = || Ok(Err(CaseError::Damaged { id }));
-        let row = match self.store.case(id) {
-            Ok(Some(row)) => row,
-            Ok(None) => return Ok(Ok(None)),
-            // One row that does not convert concerns nobody but who asks for it.
-            Err(e) if e.sqlite_error_code().is_none() => return damaged(),
-            Err(e) => return Err(e),
-        };
-        let Some(gallery) = self.galleries.get(&row.gallery) else { return damaged() };
-        if row.opened_at.checked_add(self.settings.case_retention).is_some_and(|end| end < SystemTime::now()) {
-            return Ok(Ok(None));
+        let Finding { case, epoch, fnir } = &finish.finding;
+        if let Some(case) = case
+            && !self.store.insert_case(key, case, now)?
+        {
+            return Ok(Err(SpendError::CaseExists { id: case.id }));
         }
-        row.into_case(id, gallery.name.clone()).map_or_else(damaged, |case| Ok(Ok(Some(case))))
+        let outcome = Outcome { case: case.as_ref().map(|case| case.id), epoch: *epoch, fnir: *fnir };
+        self.store.spend(finish.nonce, finish.expires, &outcome)?;
+        self.store.count("searches", 1)?;
+        self.store.count("cases", i64::from(case.is_some()))?;
+        batch.counted = true;
+        Ok(Ok((outcome, false)))
     }
 
-    fn purge(&mut self) -> Result<(), rusqlite::Error> {
+    fn judge(&self, batch: &mut Batch, key: i64, id: CaseId, judged: &Judgement) -> Step<bool, CaseError> {
+        let Some(before) = self.store.judge(key, id, self.shared.cases_since(), judged)? else { return Ok(Ok(false)) };
+        if let Some(before) = before {
+            self.store.count(&before, -1)?;
+        }
+        self.store.count(judged.verdict.as_str(), 1)?;
+        batch.counted = true;
+        Ok(Ok(true))
+    }
+
+    /// As precise as the store keeps it.
+    fn wall(&self) -> std::time::SystemTime {
+        time(micros(self.shared.clock.wall()))
+    }
+
+    fn purge(&mut self, now: ServiceTime) -> Result<(), rusqlite::Error> {
         self.purged_at = Some(Instant::now());
-        let now = SystemTime::now();
-        let before = |age| now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.store.purge(before(self.settings.receipt_grace), before(self.settings.case_retention))
+        self.store.purge(now.before(self.settings.receipt_grace), now.before(self.settings.case_retention))
     }
 }

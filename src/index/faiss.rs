@@ -2,20 +2,19 @@
 //!
 //! Rows stand in segments of at most [`SEGMENT_BYTES`], ordered by id, each a Faiss flat index behind an `Arc`. A
 //! snapshot is the list of them; whoever changes a segment that a snapshot still holds changes a copy. So a search never
-//! makes a writer wait, nor the reverse, and a removal copies a segment instead of moving the whole gallery.
+//! makes a writer wait, nor the reverse, and a removal copies a segment instead of moving the whole gallery. New rows enter a short last
+//! segment, which is cheap to copy; when it is no longer short it joins its neighbour.
 //!
 //! Threads. Faiss scans with OpenMP over *probes*: one probe is one thread, whatever the size of the gallery. Searches
-//! of few probes are therefore spread over the segments here, on as many threads as the searches in flight leave free,
-//! and OpenMP is given one probe at a time, so that it starts no team of its own. From [`BLAS_LEAST`] probes on Faiss multiplies matrices
-//! on all cores by itself; one such search runs at a time. Its teams spin at barriers: beside other busy threads they
-//! lose most of their speed, and `OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1` in the environment is then several times faster. Faiss's own id map is not used: it wakes an OpenMP team for
-//! every search.
+//! are therefore spread over the segments here, on as many threads as the searches in flight leave free, and Faiss is
+//! given one probe at a time, so that it starts no team of its own. Its own id map is not used: it wakes an OpenMP team
+//! for every search.
 
 use std::{
     fmt,
     num::NonZero,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
@@ -28,17 +27,14 @@ use super::{Index, IndexError, Neighbour, check_dimension, check_rows, keep_best
 /// The most that changing one row copies, bytes.
 const SEGMENT_BYTES: usize = 4 << 20;
 
-/// Probes from which Faiss 1.12 multiplies matrices (`distance_compute_blas_threshold`).
-const BLAS_LEAST: usize = 20;
+/// Segments that a short last segment is a part of.
+const SHORT: usize = 16;
 
 /// Values that are worth a thread of their own: about 0.2 ms of scanning.
 const VALUES_PER_THREAD: usize = 1 << 20;
 
-/// Searches of few probes in flight, in the whole process: they share the cores.
+/// Searches in flight, in the whole process: they share the cores.
 static SCANS: AtomicUsize = AtomicUsize::new(0);
-
-/// Held by a search of many probes.
-static MULTIPLICATION: Mutex<()> = Mutex::new(());
 
 /// Serves galleries; exact up to the rounding of f32.
 #[derive(Clone)]
@@ -66,11 +62,10 @@ impl FaissIndex {
         Self { dimension, segment_rows, len: 0, segments: Vec::new() }
     }
 
-    /// Splices small neighbours, so that erasures do not leave a gallery of crumbs.
-    fn tidy(&mut self) -> Result<(), IndexError> {
-        let mut at = 0;
-        while let [left, right, ..] = &self.segments[at.min(self.segments.len())..] {
-            if left.ids.len() + right.ids.len() <= self.segment_rows / 2 {
+    /// Joins the neighbours from `at` on that fit in one segment, so that erasures and short segments do not leave a gallery of crumbs.
+    fn join(&mut self, mut at: usize) -> Result<(), IndexError> {
+        while let [left, right, ..] = self.segments.get(at..).unwrap_or_default() {
+            if left.ids.len() + right.ids.len() <= self.segment_rows {
                 let mut both = left.copy(self.dimension)?;
                 both.append(&right.ids, right.values())?;
                 self.segments.splice(at..at + 2, [Arc::new(both)]);
@@ -81,7 +76,23 @@ impl FaissIndex {
         Ok(())
     }
 
-    /// Few probes: threads share the segments.
+    /// The last segment, with room for a row, and held by nobody else.
+    fn tail(&mut self) -> Result<Option<&mut Segment>, IndexError> {
+        let short = self.segment_rows.div_ceil(SHORT);
+        let in_use = |tail: &mut Arc<Segment>| Arc::get_mut(tail).is_none();
+        let is_full = |tail: &mut Arc<Segment>, most: usize| tail.ids.len() >= if in_use(tail) { short } else { most };
+        if self.segments.last_mut().is_none_or(|tail| is_full(tail, self.segment_rows)) {
+            self.join(self.segments.len().saturating_sub(2))?;
+            self.segments.push(Arc::new(Segment::new(self.dimension)?));
+        }
+        let Some(tail) = self.segments.last_mut() else { return Ok(None) };
+        if in_use(tail) {
+            *tail = Arc::new(tail.copy(self.dimension)?);
+        }
+        Ok(Arc::get_mut(tail))
+    }
+
+    /// Threads share the segments.
     fn scan(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
         let scan = Scan::begin();
         let worth = self.len * self.dimension * probes.len() / VALUES_PER_THREAD + 1;
@@ -112,18 +123,6 @@ impl FaissIndex {
         })
     }
 
-    /// Many probes: Faiss uses all cores within each segment.
-    fn multiply(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
-        let matrix = Zeroizing::new(probes.concat());
-        let mut found = vec![Vec::new(); probes.len()];
-        let _alone = MULTIPLICATION.lock().unwrap_or_else(PoisonError::into_inner);
-        for segment in &self.segments {
-            segment.search(&matrix, k, &mut found)?;
-        }
-        found.iter_mut().for_each(|found| keep_best(found, k));
-        Ok(found)
-    }
-
     /// Where the row of `id` is: segment and row.
     fn find(&self, id: i64) -> Option<(usize, usize)> {
         let at = self.segments.partition_point(|s| s.ids.last().is_some_and(|&last| last < id));
@@ -145,15 +144,9 @@ impl Index for FaissIndex {
         let last = self.segments.last().and_then(|s| s.ids.last().copied());
         check_rows(self.dimension, last, rows)?;
         while !rows.is_empty() {
-            if self.segments.last().is_none_or(|tail| tail.ids.len() >= self.segment_rows) {
-                self.segments.push(Arc::new(Segment::new(self.dimension)?));
-            }
-            let Some(tail) = self.segments.last_mut() else { break };
-            if Arc::get_mut(tail).is_none() {
-                *tail = Arc::new(tail.copy(self.dimension)?);
-            }
-            let Some(tail) = Arc::get_mut(tail) else { break };
-            let (now, later) = rows.split_at(rows.len().min(self.segment_rows - tail.ids.len()));
+            let segment_rows = self.segment_rows;
+            let Some(tail) = self.tail()? else { break };
+            let (now, later) = rows.split_at(rows.len().min(segment_rows - tail.ids.len()));
             let (ids, vectors): (Vec<_>, Vec<_>) = now.iter().copied().unzip();
             tail.append(&ids, &Zeroizing::new(vectors.concat()))?;
             self.len += ids.len();
@@ -175,7 +168,7 @@ impl Index for FaissIndex {
             segments.retain(|segment| !segment.ids.is_empty());
             self.segments = segments;
             self.len -= doomed.len();
-            self.tidy()?;
+            self.join(0)?;
         }
         Ok(doomed.len())
     }
@@ -187,11 +180,7 @@ impl Index for FaissIndex {
 
     fn search(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
         probes.iter().try_for_each(|probe| check_dimension(self.dimension, probe))?;
-        match probes.len() {
-            _ if k == 0 => Ok(vec![Vec::new(); probes.len()]),
-            0..BLAS_LEAST => self.scan(probes, k),
-            _ => self.multiply(probes, k),
-        }
+        if k == 0 { Ok(vec![Vec::new(); probes.len()]) } else { self.scan(probes, k) }
     }
 
     fn snapshot(&self) -> Arc<dyn Index> {
@@ -199,7 +188,7 @@ impl Index for FaissIndex {
     }
 }
 
-/// A search of few probes in flight.
+/// A search in flight.
 struct Scan(usize);
 
 impl Scan {
@@ -296,7 +285,7 @@ mod tests {
         let mut index = FaissIndex::with_segment_rows(2, 4);
         let rows: Vec<(i64, &[f32])> = (1..=50).map(|id| (id, [1.0, 0.0].as_slice())).collect();
         index.insert(&rows).unwrap();
-        for probes in [1, BLAS_LEAST] {
+        for probes in [1, 20] {
             let found = index.search(&vec![[1.0, 0.0].as_slice(); probes], 50).unwrap();
             assert!(found.iter().all(|list| list.iter().map(|n| n.id).eq(1..=50)), "{probes} probes");
         }

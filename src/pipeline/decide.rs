@@ -1,12 +1,18 @@
 //! From error rates to thresholds, from scores to decisions.
 
-use crate::domain::{Calibration, CalibrationError, Fmr, Fpir, Reason, Score, Tail, Threshold};
+use std::sync::Arc;
+
+use crate::domain::{
+    Calibration, CalibrationError, Fmr, Fnir, Fpir, Reason, Score, SearchRates, Tail, Threshold,
+};
 
 /// The operator's rates: what a caller that names none gets, and the laxest that one may name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RatePolicy {
     pub max_fmr: Fmr,
     pub max_fpir: Fpir,
+    /// A search that would miss a greater share of duplicates is refused.
+    pub max_fnir: Fnir,
     /// Whether thresholds that nothing was counted for may be used.
     pub tail: Tail,
 }
@@ -30,21 +36,22 @@ pub fn threshold_1_to_1(
     if rate > policy.max_fmr {
         return Err(ThresholdError::LaxerThanPolicy { asked: rate.value(), allowed: policy.max_fmr.value() });
     }
-    Ok(calibration.threshold_for_fmr(rate, policy.tail)?)
+    Ok(calibration.at_fmr(rate, policy.tail)?.threshold)
 }
 
-/// The threshold of a 1:N search over `size` references.
-pub fn threshold_1_to_n(
-    calibration: &Calibration,
+/// What a 1:N search must keep, whatever size it finds.
+pub fn rates_1_to_n(
+    calibration: &Arc<Calibration>,
     policy: &RatePolicy,
     asked: Option<Fpir>,
-    size: u64,
-) -> Result<Threshold, ThresholdError> {
-    let rate = asked.unwrap_or(policy.max_fpir);
-    if rate > policy.max_fpir {
-        return Err(ThresholdError::LaxerThanPolicy { asked: rate.value(), allowed: policy.max_fpir.value() });
+) -> Result<SearchRates, ThresholdError> {
+    let max_fpir = asked.unwrap_or(policy.max_fpir);
+    if max_fpir > policy.max_fpir {
+        let (asked, allowed) = (max_fpir.value(), policy.max_fpir.value());
+        return Err(ThresholdError::LaxerThanPolicy { asked, allowed });
     }
-    Ok(calibration.threshold_for_fpir(rate, size, policy.tail)?)
+    let (max_fnir, tail) = (policy.max_fnir, policy.tail);
+    Ok(SearchRates { calibration: Arc::clone(calibration), max_fpir, max_fnir, tail })
 }
 
 /// The reason that belongs to a score; its decision follows from it.
@@ -75,12 +82,15 @@ mod tests {
             fmr: Fmr::new(fmr).unwrap(),
             threshold: Threshold::new(Score::new(threshold).unwrap()),
             trials: 1000,
+            fnmr: Some(0.1),
         };
         Calibration::new(vec![point(0.1, 0.75), point(0.01, 0.82)], (0.65, 0.06)).unwrap()
     }
 
     fn policy() -> RatePolicy {
-        RatePolicy { max_fmr: Fmr::new(0.05).unwrap(), max_fpir: Fpir::new(0.5).unwrap(), tail: Tail::Measured }
+        let (max_fmr, max_fpir, max_fnir) = (Fmr::new(0.05), Fpir::new(0.5), Fnir::new(0.2));
+        let (max_fmr, max_fpir, max_fnir) = (max_fmr.unwrap(), max_fpir.unwrap(), max_fnir.unwrap());
+        RatePolicy { max_fmr, max_fpir, max_fnir, tail: Tail::Measured }
     }
 
     #[test]
@@ -94,9 +104,12 @@ mod tests {
 
     #[test]
     fn the_threshold_of_a_search_follows_the_gallery() {
-        let at = |size| threshold_1_to_n(&calibration(), &policy(), None, size).map(Threshold::value);
+        let table = Arc::new(calibration());
+        let at = |size| rates_1_to_n(&table, &policy(), None).unwrap().at(size).map(|point| point.threshold.value());
         assert_eq!(at(1), Ok(0.75));
         assert_eq!(at(40), Ok(0.82));
+        let laxer = rates_1_to_n(&table, &policy(), Some(Fpir::ONE));
+        assert!(matches!(laxer, Err(ThresholdError::LaxerThanPolicy { .. })));
         assert!(at(1000).is_err());
     }
 

@@ -1,17 +1,15 @@
 //! Identification, 1:N: is the face that was just verified already enrolled under another identity?
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{sync::Arc, time::Instant};
 
 use super::{
     Bearer, Pipeline, ReceiptError, ThresholdError, Timings,
-    decide::{decide, threshold_1_to_n},
+    decide::rates_1_to_n,
+    receipt::{Now, Receipt},
 };
 use crate::{
-    domain::{CandidateList, Case, CaseId, Decision, Fpir, TransactionId, Turn},
-    gallery::{CaseError, Gallery, SearchError, SpendError, StoreError},
+    domain::{CandidateList, Case, CaseId, Fpir, ModelMismatch, TransactionId, Turn},
+    gallery::{CaseError, Finding, Gallery, Outcome, SearchError, SpendError, StoreError},
     telemetry::Metrics,
 };
 
@@ -33,6 +31,10 @@ pub struct Identified {
     /// The case to review; `None` when there is no duplicate.
     pub case: Option<CaseId>,
     pub epoch: u64,
+    /// Share of duplicates that such a search is expected to miss; `None` where the card does not know.
+    pub expected_fnir: Option<f64>,
+    /// The receipt was spent before: this is what was found then, and nothing was searched now.
+    pub repeated: bool,
     pub timings: Timings,
 }
 
@@ -54,57 +56,74 @@ pub enum IdentifyError {
 impl From<SpendError> for IdentifyError {
     fn from(error: SpendError) -> Self {
         match error {
-            SpendError::AlreadySpent => Self::Receipt(ReceiptError::Spent),
             SpendError::Expired => Self::Receipt(ReceiptError::Expired),
+            SpendError::CaseExists { id } => Self::Case(CaseError::Damaged { id }),
             SpendError::Store(error) => Self::Store(error),
         }
     }
 }
 
 impl Pipeline {
-    /// Spends the receipt and searches the gallery for other subjects' references that reach the threshold. The receipt is spent,
-    /// durably, before the search: a failure costs a verification, never a second use.
+    /// Searches the gallery for other subjects whose references reach the threshold, then spends the receipt and records what was found, in
+    /// one change. A receipt that is sent again gets what was recorded, and searches nothing. What was found is recorded also if the
+    /// caller has left meanwhile.
     pub async fn identify(
         &self,
         gallery: &Arc<Gallery>,
         search: Search<'_>,
         turn: &Turn,
     ) -> Result<Identified, IdentifyError> {
-        let receipt = self.receipts.open(search.receipt, search.bearer, SystemTime::now())?;
+        let receipt = self.receipts.open(search.receipt, search.bearer, Now::by(gallery.clock()))?;
+        if gallery.model() != self.model() {
+            return Err(SearchError::from(ModelMismatch { probe: self.model(), reference: gallery.model() }).into());
+        }
         // Who was erased since the verification is not searched for.
-        if gallery.references_of(&receipt.subject).is_empty() {
+        if !gallery.knows(&receipt.subject) {
             return Err(ReceiptError::SubjectErased.into());
         }
-        let size = gallery.describe().references as u64;
-        let threshold = threshold_1_to_n(self.calibration(), &self.rates, search.max_fpir, size)?;
-        gallery.spend_receipt(receipt.nonce, receipt.expires_at).await?;
-
+        if let Some(outcome) = gallery.outcome(receipt.nonce).await? {
+            return Ok(Identified::new(outcome, true, Timings::default()));
+        }
+        let rates = rates_1_to_n(self.calibration(), &self.rates, search.max_fpir)?;
         let started = Instant::now();
-        let (found, epoch) = gallery.search(&receipt.probe, &receipt.subject, search.max_candidates, turn).await?;
+        let found = gallery.search(&receipt.probe, &receipt.subject, search.max_candidates, &rates, turn).await?;
         let took = started.elapsed();
         Metrics::get().stage("search", took);
-        let timings = Timings { compare: took, ..Timings::default() };
 
-        let duplicates = found.as_slice().iter().filter(|c| decide(c.score, threshold).decision() == Decision::Match);
-        let candidates =
-            CandidateList::new(duplicates.map(|c| (c.subject.clone(), c.reference, c.score)), search.max_candidates);
-        let outcome = if candidates.is_empty() { "no_duplicate" } else { "review" };
-        Metrics::get().identifications_total.with_label_values(&[outcome]).inc();
-        if candidates.is_empty() {
-            return Ok(Identified { case: None, epoch, timings });
+        let fnir = found.point.fnmr;
+        let (nonce, expires, epoch) = (receipt.nonce, receipt.expires, found.epoch);
+        let case = (!found.candidates.is_empty()).then(|| case_of(gallery, receipt, found.candidates, &search));
+        let recording = Arc::clone(gallery);
+        // A task of its own: a caller whose deadline passes here does not take the finding with it.
+        let recorded = tokio::spawn(async move {
+            recording.finish_identification(nonce, expires, Finding { case, epoch, fnir }).await
+        });
+        let (outcome, repeated) = recorded.await.map_err(|_| StoreError::Closed)??;
+        if !repeated {
+            let word = if outcome.case.is_some() { "review" } else { "no_duplicate" };
+            Metrics::get().identifications_total.with_label_values(&[word]).inc();
         }
-        let case = Case {
-            id: CaseId::random(),
-            gallery: gallery.name().clone(),
-            claimed: Some(receipt.subject),
-            opened_at: SystemTime::now(),
-            opened_by: search.transaction.clone(),
-            opened_for: search.bearer.purpose,
-            model: gallery.model(),
-            candidates,
-        };
-        let id = case.id;
-        gallery.open_case(case).await?;
-        Ok(Identified { case: Some(id), epoch, timings })
+        Ok(Identified::new(outcome, repeated, Timings { compare: took, ..Timings::default() }))
+    }
+}
+
+impl Identified {
+    fn new(outcome: Outcome, repeated: bool, timings: Timings) -> Self {
+        let Outcome { case, epoch, fnir } = outcome;
+        Self { case, epoch, expected_fnir: fnir, repeated, timings }
+    }
+}
+
+fn case_of(gallery: &Gallery, receipt: Receipt, candidates: CandidateList, search: &Search<'_>) -> Case {
+    Case {
+        id: CaseId::random(),
+        gallery: gallery.name().clone(),
+        claimed: Some(receipt.subject),
+        opened_at: gallery.clock().wall(),
+        opened_by: search.transaction.clone(),
+        opened_for: search.bearer.purpose,
+        model: gallery.model(),
+        candidates,
+        judged: None,
     }
 }

@@ -26,7 +26,7 @@ mod shares;
 mod stranger;
 mod verify;
 
-use std::{io, num::NonZeroUsize};
+use std::{io, num::NonZeroUsize, sync::Arc};
 
 pub use align::ImplausibleLandmarks;
 pub use batch::{BatchLimits, DeviceError};
@@ -37,8 +37,8 @@ pub use enrol::ExtractReferenceError;
 pub use extract::{ExtractError, Extraction, FaceInput, ImageInput, Timings};
 pub use identify::{Identified, IdentifyError, Search};
 pub use photo::PhotoFace;
-pub use receipt::{Bearer, MAX_RECEIPT_BYTES, RECEIPT_LIFETIME, ReceiptError, Receipts};
-pub use verify::{Claim, Claimant, Verified, VerifyError};
+pub use receipt::{Bearer, MAX_RECEIPT_BYTES, Now, RECEIPT_LIFETIME, ReceiptError, Receipts};
+pub use verify::{Claim, Claimant, Verified, VerifyError, coarse};
 
 use crate::{
     domain::{Calibration, ModelDigest},
@@ -64,6 +64,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Pipeline {
     card: Card,
+    calibration: Arc<Calibration>,
     model: ModelDigest,
     device: Device,
     decode: DecodeLimits,
@@ -105,6 +106,7 @@ impl Pipeline {
         let pixel_room = settings.pixel_bytes >> 10;
         Ok(Self {
             card: models.card().clone(),
+            calibration: Arc::new(models.card().calibration.clone()),
             model: models.template_digest(),
             device: Device::start(executors, settings.batch)?,
             decode: settings.decode,
@@ -127,8 +129,8 @@ impl Pipeline {
         self.card.dimension
     }
 
-    pub fn calibration(&self) -> &Calibration {
-        &self.card.calibration
+    pub fn calibration(&self) -> &Arc<Calibration> {
+        &self.calibration
     }
 
     /// Batches that run at a time.

@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 
 use crate::{
     domain::{ClientId, GalleryName, ModelDigest, Purpose, SubjectId, Template},
+    gallery::{Clock, ServiceTime},
     seal::{RootKey, SealError, Sealer},
 };
 
@@ -19,7 +20,7 @@ pub const RECEIPT_LIFETIME: Duration = Duration::from_secs(600);
 pub const MAX_RECEIPT_BYTES: usize = 4 * Template::MAX_DIMENSION + 1024;
 
 /// Binds the seal to this use and this layout of the claims.
-const USE: &str = "vultus verification receipt v1";
+const USE: &str = "vultus verification receipt v2";
 
 /// Why a receipt is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,8 +29,6 @@ pub enum ReceiptError {
     NotAuthentic,
     #[error("the receipt's ten minutes are over; verify again")]
     Expired,
-    #[error("the receipt was used already; verify again")]
-    Spent,
     #[error("the receipt was given to another client")]
     OtherClient,
     #[error("the receipt was earned in another gallery")]
@@ -52,7 +51,7 @@ pub struct Receipt {
     pub purpose: Purpose,
     /// Spent once.
     pub nonce: [u8; 16],
-    pub expires_at: SystemTime,
+    pub expires: ServiceTime,
 }
 
 /// Whom a receipt must have been made for.
@@ -62,6 +61,19 @@ pub struct Bearer<'a> {
     pub gallery: &'a GalleryName,
     pub purpose: Purpose,
     pub model: ModelDigest,
+}
+
+/// The time, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    pub service: ServiceTime,
+    pub wall: SystemTime,
+}
+
+impl Now {
+    pub fn by(clock: &Clock) -> Self {
+        Self { service: clock.now(), wall: clock.wall() }
+    }
 }
 
 /// Issues and opens receipts.
@@ -85,8 +97,11 @@ struct Claims {
     purpose: String,
     #[prost(bytes = "vec", tag = "7")]
     nonce: Vec<u8>,
+    /// Wall time, seconds since 1970.
     #[prost(uint64, tag = "8")]
     expires_at_s: u64,
+    #[prost(int64, tag = "9")]
+    expires_service_us: i64,
 }
 
 impl Receipts {
@@ -94,17 +109,17 @@ impl Receipts {
         Self(root.sealer(USE))
     }
 
-    /// Seals a fresh receipt; returns it with the time it ends.
+    /// Seals a fresh receipt; returns it with the time it ends, as people call it.
     pub fn issue(
         &self,
         probe: &Template,
         subject: &SubjectId,
         bearer: Bearer<'_>,
-        now: SystemTime,
+        now: Now,
     ) -> Result<(Vec<u8>, SystemTime), SealError> {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|_| SealError)?;
-        let expires_at_s = seconds(now + RECEIPT_LIFETIME);
+        let expires_at_s = seconds(now.wall) + RECEIPT_LIFETIME.as_secs();
         let mut claims = Claims {
             probe: probe.values().to_vec(),
             model: bearer.model.as_bytes().to_vec(),
@@ -114,6 +129,7 @@ impl Receipts {
             purpose: bearer.purpose.as_str().into(),
             nonce: nonce.to_vec(),
             expires_at_s,
+            expires_service_us: now.service.after(RECEIPT_LIFETIME).micros(),
         };
         let mut bytes = claims.encode_to_vec();
         let sealed = self.0.seal(&[], &bytes);
@@ -122,11 +138,12 @@ impl Receipts {
         Ok((sealed?, UNIX_EPOCH + Duration::from_secs(expires_at_s)))
     }
 
-    /// Opens a receipt and checks all that it is bound to. That it was not spent before is the gallery's to know.
+    /// Opens a receipt and checks all that it is bound to. That it was not spent before is the gallery's to know. Either clock may end a
+    /// receipt: service time cannot be set back, and wall time counts what a stopped service misses.
     ///
     /// # Errors
-    /// Every [`ReceiptError`] but `Spent` and `SubjectErased`.
-    pub fn open(&self, sealed: &[u8], bearer: Bearer<'_>, now: SystemTime) -> Result<Receipt, ReceiptError> {
+    /// Every [`ReceiptError`] but `SubjectErased`.
+    pub fn open(&self, sealed: &[u8], bearer: Bearer<'_>, now: Now) -> Result<Receipt, ReceiptError> {
         if sealed.len() > MAX_RECEIPT_BYTES {
             return Err(ReceiptError::NotAuthentic);
         }
@@ -142,13 +159,12 @@ impl Receipts {
             gallery: GalleryName::new(&claims.gallery).map_err(|_| ReceiptError::NotAuthentic)?,
             purpose: Purpose::parse(&claims.purpose).ok_or(ReceiptError::NotAuthentic)?,
             nonce: claims.nonce.as_slice().try_into().map_err(|_| ReceiptError::NotAuthentic)?,
-            expires_at: UNIX_EPOCH
-                .checked_add(Duration::from_secs(claims.expires_at_s))
-                .ok_or(ReceiptError::NotAuthentic)?,
+            expires: ServiceTime::from_micros(claims.expires_service_us),
         };
+        let expired = receipt.expires <= now.service || claims.expires_at_s <= seconds(now.wall);
         match () {
             () if receipt.client != *bearer.client => Err(ReceiptError::OtherClient),
-            () if receipt.expires_at <= now => Err(ReceiptError::Expired),
+            () if expired => Err(ReceiptError::Expired),
             () if receipt.gallery != *bearer.gallery => Err(ReceiptError::OtherGallery),
             () if receipt.purpose != bearer.purpose => Err(ReceiptError::OtherPurpose),
             () if receipt.probe.model() != bearer.model => Err(ReceiptError::OtherModel),
@@ -183,16 +199,24 @@ mod tests {
         let bearer = Bearer { client: &client, gallery: &gallery, purpose: Purpose::SimActivation, model: MODEL };
         let probe = Template::new(MODEL, vec![0.25; 128]).unwrap();
         let subject = SubjectId::new("s-1").unwrap();
-        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let at = |service_s: u64, wall_s: u64| Now {
+            service: ServiceTime::from_micros(5).after(Duration::from_secs(service_s)),
+            wall: UNIX_EPOCH + Duration::from_secs(1_000_000 + wall_s),
+        };
+        let now = at(0, 0);
         let (sealed, expires_at) = receipts.issue(&probe, &subject, bearer, now).unwrap();
-        assert_eq!(expires_at, now + RECEIPT_LIFETIME);
+        assert_eq!(expires_at, now.wall + RECEIPT_LIFETIME);
         assert!(sealed.len() <= MAX_RECEIPT_BYTES);
 
-        let opened = receipts.open(&sealed, bearer, now + Duration::from_secs(599)).unwrap();
+        let opened = receipts.open(&sealed, bearer, at(599, 599)).unwrap();
         assert_eq!((opened.probe, opened.subject), (probe, subject));
 
         let refused = |bearer, now| receipts.open(&sealed, bearer, now).unwrap_err();
-        assert_eq!(refused(bearer, now + RECEIPT_LIFETIME), ReceiptError::Expired);
+        assert_eq!(refused(bearer, at(600, 600)), ReceiptError::Expired);
+        // A wall clock that is set back, and a service that stood still.
+        let set_back = Now { service: at(600, 0).service, wall: UNIX_EPOCH };
+        assert_eq!(refused(bearer, set_back), ReceiptError::Expired);
+        assert_eq!(refused(bearer, at(1, 600)), ReceiptError::Expired);
         assert_eq!(refused(Bearer { client: &other_client, ..bearer }, now), ReceiptError::OtherClient);
         assert_eq!(refused(Bearer { gallery: &other_gallery, ..bearer }, now), ReceiptError::OtherGallery);
         assert_eq!(refused(Bearer { purpose: Purpose::NumberPorting, ..bearer }, now), ReceiptError::OtherPurpose);
@@ -205,7 +229,7 @@ mod tests {
         let (client, _, gallery, _) = names();
         let bearer = Bearer { client: &client, gallery: &gallery, purpose: Purpose::SimActivation, model: MODEL };
         let probe = Template::new(MODEL, vec![0.25; 16]).unwrap();
-        let now = SystemTime::now();
+        let now = Now { service: ServiceTime::from_micros(0), wall: SystemTime::now() };
         let (sealed, _) = receipts.issue(&probe, &SubjectId::new("s").unwrap(), bearer, now).unwrap();
         let refused = |bytes: &[u8]| receipts.open(bytes, bearer, now).unwrap_err();
         for at in 0..sealed.len() {
@@ -226,7 +250,7 @@ mod tests {
         let (client, gallery) = (ClientId::new(&long("c", 64)).unwrap(), GalleryName::new(&long("g", 64)).unwrap());
         let bearer = Bearer { client: &client, gallery: &gallery, purpose: Purpose::DataSubjectRequest, model: MODEL };
         let probe = Template::new(MODEL, vec![0.1; Template::MAX_DIMENSION]).unwrap();
-        let now = SystemTime::now();
+        let now = Now { service: ServiceTime::from_micros(0), wall: SystemTime::now() };
         let (sealed, _) = receipts.issue(&probe, &SubjectId::new(&long("s", 128)).unwrap(), bearer, now).unwrap();
         assert!(sealed.len() <= MAX_RECEIPT_BYTES, "{}", sealed.len());
         assert!(receipts.open(&sealed, bearer, now).is_ok());

@@ -164,18 +164,12 @@ impl Error {
             Self::Refused(assessment) => row(FailedPrecondition, "IMAGE_REFUSED", advice(assessment)),
             Self::Threshold(error) => match error {
                 ThresholdError::LaxerThanPolicy { .. } => row(InvalidArgument, "RATE_LAXER_THAN_POLICY", text),
-                ThresholdError::Calibration(CalibrationError::BeyondTable { .. }) => {
-                    row(FailedPrecondition, "RATE_BEYOND_CALIBRATION", text)
-                }
-                ThresholdError::Calibration(CalibrationError::Empty | CalibrationError::Order { .. }) => {
-                    row(Internal, "INTERNAL", INTERNAL)
-                }
+                ThresholdError::Calibration(error) => calibration_row(error, text),
             },
             Self::Receipt(error) => match error {
                 ReceiptError::NotAuthentic => row(InvalidArgument, "RECEIPT_NOT_AUTHENTIC", text),
                 ReceiptError::OtherClient => row(PermissionDenied, "RECEIPT_OF_ANOTHER_CLIENT", text),
                 ReceiptError::Expired => row(FailedPrecondition, "RECEIPT_EXPIRED", text),
-                ReceiptError::Spent => row(FailedPrecondition, "RECEIPT_SPENT", text),
                 ReceiptError::OtherGallery => row(FailedPrecondition, "RECEIPT_OF_ANOTHER_GALLERY", text),
                 ReceiptError::OtherPurpose => row(FailedPrecondition, "RECEIPT_OF_ANOTHER_PURPOSE", text),
                 ReceiptError::SubjectErased => row(FailedPrecondition, "RECEIPT_OF_ERASED_SUBJECT", text),
@@ -200,14 +194,13 @@ impl Error {
             },
             Self::Search(error) => match error {
                 SearchError::Model(_) => row(FailedPrecondition, "GALLERY_OF_ANOTHER_MODEL", text),
+                SearchError::Rates(error) => calibration_row(error, text),
                 SearchError::Index(_) => row(Internal, "INTERNAL", INTERNAL),
                 SearchError::Late => row(DeadlineExceeded, "DEADLINE", text),
                 SearchError::Stopped => row(Unavailable, "STOPPING", text),
             },
             Self::Case(error) => match error {
-                CaseError::NoGallery { .. } => row(NotFound, "NOT_FOUND", text),
-                CaseError::Exists { .. } => row(Internal, "INTERNAL", INTERNAL),
-                CaseError::Damaged { .. } => row(DataLoss, "CASE_DAMAGED", text),
+                CaseError::Damaged { .. } | CaseError::DamagedList => row(DataLoss, "CASE_DAMAGED", text),
                 CaseError::Store(error) => store_row(error),
             },
             Self::Stopping => row(Unavailable, "STOPPING", text),
@@ -239,10 +232,23 @@ impl Error {
     }
 }
 
+/// A rate that no threshold of the model's keeps, or that would miss too many.
+fn calibration_row(error: &CalibrationError, text: String) -> Row {
+    match error {
+        CalibrationError::BeyondTable { .. } => row(Code::FailedPrecondition, "RATE_BEYOND_CALIBRATION", text),
+        CalibrationError::Misses { .. } => row(Code::FailedPrecondition, "EXPECTED_FNIR_TOO_HIGH", text),
+        CalibrationError::Empty | CalibrationError::Order { .. } | CalibrationError::Fnmr { .. } => {
+            row(Code::Internal, "INTERNAL", INTERNAL)
+        }
+    }
+}
+
 fn store_row(error: &StoreError) -> Row {
     match error {
         StoreError::Full => row(Code::ResourceExhausted, "STORE_FULL", "the store is full: nothing was changed"),
         StoreError::Failed(_) => row(Code::Unavailable, "STORE_FAILED", "the store takes no changes at present"),
+        StoreError::Busy => row(Code::Unavailable, "STORE_BUSY", "the store is held by another program; try again"),
+        StoreError::Unreadable(_) => row(Code::Unavailable, "STORE_UNREADABLE", "the store cannot be read at present"),
         StoreError::Closed => row(Code::Unavailable, "STOPPING", "the service is going down; try another replica"),
     }
 }

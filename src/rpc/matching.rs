@@ -8,7 +8,7 @@ use super::{Service, error::Error, pb, receive, respond};
 use crate::{
     access::Right,
     domain::{Decision, GalleryName, SubjectId, Turn},
-    pipeline::{Bearer, Claim, Claimant, Search, Timings, Verified},
+    pipeline::{Bearer, Claim, Claimant, Search, Timings, Verified, coarse},
 };
 
 #[async_trait]
@@ -84,7 +84,7 @@ impl Service {
             model_digest: self.0.pipeline.model().to_string(),
             gallery_epoch: verified.epoch,
             transaction_id,
-            timings: Some(respond::timings(verified.timings, started.elapsed())),
+            timings: Some(respond::timings(verified.timings, coarse(started.elapsed()))),
             score: verified.score.filter(|_| shows_scores).map(|s| s.value()),
             threshold: shows_scores.then(|| verified.threshold.value()),
         }
@@ -105,7 +105,8 @@ impl Service {
         let search = Search { receipt, bearer, transaction, max_candidates, max_fpir };
         let identified = self.0.pipeline.identify(&gallery, search, &turn).await?;
         let review = identified.case.is_some();
-        tracing::info!(outcome = if review { "review" } else { "no_duplicate" }, "identified");
+        let outcome = if review { "review" } else { "no_duplicate" };
+        tracing::info!(outcome, repeated = identified.repeated, "identified");
         let outcome = if review { pb::IdentifyOutcome::Review } else { pb::IdentifyOutcome::NoDuplicate };
         Ok(pb::IdentifyResponse {
             outcome: outcome.into(),
@@ -115,6 +116,8 @@ impl Service {
             gallery_epoch: identified.epoch,
             transaction_id: context.transaction_id.to_string(),
             timings: Some(respond::timings(identified.timings, started.elapsed())),
+            expected_fnir: identified.expected_fnir,
+            repeated: identified.repeated,
         })
     }
 

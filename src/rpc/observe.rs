@@ -116,8 +116,18 @@ pub fn code_of(answer: &http::Response<Body>) -> Code {
 
 /// The method that a path names; one word for all that is none, so that labels stay few.
 pub fn rpc_name(path: &str) -> &'static str {
-    const RPCS: [&str; 8] =
-        ["Verify", "Identify", "Assess", "Enrol", "EnrolStream", "Erase", "DescribeGallery", "GetCase"];
+    const RPCS: [&str; 10] = [
+        "Verify",
+        "Identify",
+        "Assess",
+        "Enrol",
+        "EnrolStream",
+        "Erase",
+        "DescribeGallery",
+        "ListCases",
+        "GetCase",
+        "RecordVerdict",
+    ];
     let method = path.rsplit('/').next().unwrap_or_default();
     RPCS.into_iter().find(|rpc| *rpc == method).unwrap_or("other")
 }

@@ -8,8 +8,8 @@ use tonic::codegen::http::{Extensions, HeaderMap};
 use super::{Limits, error::Error, pb};
 use crate::{
     domain::{
-        ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext, Site,
-        TransactionId, Turn,
+        ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext, ReviewerId, Site,
+        TransactionId, Turn, Verdict,
     },
     pipeline::{FaceInput, ImageInput},
 };
@@ -137,6 +137,38 @@ pub fn max_candidates(number: u32) -> Result<usize, Error> {
     }
 }
 
+/// 0 stands for 20.
+pub fn page_size(number: u32) -> Result<usize, Error> {
+    match number {
+        0 => Ok(20),
+        1..=100 => Ok(number as usize),
+        _ => Err(Error::field("page_size", "1 to 100, or 0 for 20")),
+    }
+}
+
+/// The position that a page begins behind; the first page's is 0.
+pub fn page_token(token: &str) -> Result<i64, Error> {
+    let known = || token.parse().ok().filter(|position: &i64| *position > 0 && position.to_string() == token);
+    let fault = Error::field("page_token", "empty, or the next_page_token of a ListCasesResponse");
+    if token.is_empty() { Ok(0) } else { known().ok_or(fault) }
+}
+
+/// Empty stands for nobody in particular.
+pub fn reviewer(text: &str) -> Result<Option<ReviewerId>, Error> {
+    if text.is_empty() { Ok(None) } else { id("reviewer", ReviewerId::new(text)).map(Some) }
+}
+
+pub fn verdict(number: i32) -> Result<Verdict, Error> {
+    match pb::Verdict::try_from(number) {
+        Ok(pb::Verdict::SamePerson) => Ok(Verdict::SamePerson),
+        Ok(pb::Verdict::OtherPerson) => Ok(Verdict::OtherPerson),
+        Ok(pb::Verdict::Unclear) => Ok(Verdict::Unclear),
+        Ok(pb::Verdict::Unspecified) | Err(_) => {
+            Err(Error::field("verdict", "one of the contract's verdicts other than VERDICT_UNSPECIFIED"))
+        }
+    }
+}
+
 /// A receipt's bytes, bounded before anything reads them.
 pub fn receipt(bytes: &Bytes) -> Result<&[u8], Error> {
     if bytes.is_empty() {
@@ -215,6 +247,14 @@ mod tests {
         assert_eq!(max_candidates(0).unwrap(), 10);
         assert_eq!(max_candidates(100).unwrap(), 100);
         assert_eq!(field_of(max_candidates(101)), "max_candidates");
+        assert_eq!((page_size(0).unwrap(), page_size(100).unwrap()), (20, 100));
+        assert_eq!(field_of(page_size(101)), "page_size");
+        assert_eq!((page_token("").unwrap(), page_token("7").unwrap()), (0, 7));
+        for bad in ["0", "-1", "+7", "07", "x", "99999999999999999999"] {
+            assert_eq!(field_of(page_token(bad)), "page_token");
+        }
+        assert_eq!((field_of(verdict(0)), field_of(verdict(9))), ("verdict", "verdict"));
+        assert_eq!(field_of(reviewer("Jane Doe")), "reviewer");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 
 use super::pb;
 use crate::{
-    domain::{Candidate, Decision, FiveLandmarks, Measure, MeasureName, Point, Purpose, Reason},
+    domain::{Candidate, CaseSummary, Decision, FiveLandmarks, Measure, MeasureName, Point, Purpose, Reason, Verdict},
     pipeline::Timings,
 };
 
@@ -79,6 +79,24 @@ pub fn candidate(candidate: &Candidate, shows_scores: bool) -> pb::Candidate {
         subject_id: candidate.subject.to_string(),
         reference_id: candidate.reference.to_string(),
         score: shows_scores.then(|| candidate.score.value()),
+    }
+}
+
+pub fn summary(case: CaseSummary) -> pb::CaseSummary {
+    pb::CaseSummary {
+        case_id: case.id.to_string(),
+        opened_at: Some(timestamp(case.opened_at)),
+        opened_by_transaction_id: case.opened_by.to_string(),
+        opened_for: purpose(case.opened_for).into(),
+        candidates: u32::try_from(case.candidates).unwrap_or(u32::MAX),
+    }
+}
+
+pub fn verdict(verdict: Verdict) -> pb::Verdict {
+    match verdict {
+        Verdict::SamePerson => pb::Verdict::SamePerson,
+        Verdict::OtherPerson => pb::Verdict::OtherPerson,
+        Verdict::Unclear => pb::Verdict::Unclear,
     }
 }
 

@@ -1,28 +1,74 @@
-//! ReviewService: GetCase.
+//! ReviewService: ListCases, GetCase, RecordVerdict.
 
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Service, error::Error, pb, receive, respond};
 use crate::{
-    access::Right,
-    domain::{CaseId, Turn},
+    access::{Pass, Right},
+    domain::{CaseId, GalleryName, Judgement, ReviewerId, Turn},
+    telemetry::Metrics,
 };
 
 #[async_trait]
 impl pb::review_service_server::ReviewService for Service {
+    async fn list_cases(
+        &self,
+        request: Request<pb::ListCasesRequest>,
+    ) -> Result<Response<pb::ListCasesResponse>, Status> {
+        let turn = receive::turn(request.extensions());
+        self.answer("ListCases", turn, |turn| self.list_open_cases(turn, request.into_inner())).await
+    }
+
     async fn get_case(&self, request: Request<pb::GetCaseRequest>) -> Result<Response<pb::GetCaseResponse>, Status> {
         let turn = receive::turn(request.extensions());
         self.answer("GetCase", turn, |turn| self.show_case(turn, request.into_inner())).await
     }
+
+    async fn record_verdict(
+        &self,
+        request: Request<pb::RecordVerdictRequest>,
+    ) -> Result<Response<pb::RecordVerdictResponse>, Status> {
+        let turn = receive::turn(request.extensions());
+        self.answer("RecordVerdict", turn, |turn| self.judge_case(turn, request.into_inner())).await
+    }
 }
 
+/// What a caller learns of a case that is not there, or not theirs to see.
+const NO_CASE: Error = Error::Unknown("there is no case of this id");
+
 impl Service {
+    async fn list_open_cases(&self, turn: Turn, request: pb::ListCasesRequest) -> Result<pb::ListCasesResponse, Error> {
+        let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Review])?;
+        let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
+        let page_size = receive::page_size(request.page_size)?;
+        let after = receive::page_token(&request.page_token)?;
+        let reviewer = receive::reviewer(&request.reviewer)?;
+        let gallery = pass.gallery(&name)?.ok_or(Error::Unknown("there is no gallery of this name"))?;
+        // One more than the page: whether there is another.
+        let mut found = gallery.open_cases(after, page_size + 1).await?;
+        let more = found.len() > page_size;
+        found.truncate(page_size);
+        let last = found.last().filter(|_| more).map(|(position, _)| position.to_string());
+        looked(&pass, "list");
+        tracing::info!(cases = found.len(), reviewer = word(reviewer.as_ref()), "cases listed");
+        Ok(pb::ListCasesResponse {
+            cases: found.into_iter().map(|(_, case)| respond::summary(case)).collect(),
+            next_page_token: last.unwrap_or_default(),
+            transaction_id: context.transaction_id.to_string(),
+        })
+    }
+
     async fn show_case(&self, turn: Turn, request: pb::GetCaseRequest) -> Result<pb::GetCaseResponse, Error> {
         let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Review])?;
         let id = receive::id("case_id", CaseId::parse(&request.case_id))?;
-        let case = pass.case(id).await?.ok_or(Error::Unknown("there is no case of this id"))?;
+        let reviewer = receive::reviewer(&request.reviewer)?;
+        let case = pass.case(id).await?.ok_or(NO_CASE)?;
         let shown = |candidate| respond::candidate(candidate, pass.shows_scores());
-        tracing::info!(case_id = %case.id, "case shown");
+        looked(&pass, "case");
+        tracing::info!(case_id = %case.id, reviewer = word(reviewer.as_ref()), "case shown");
+        let judged = case.judged.as_ref();
+        let by = judged.and_then(|judged| judged.reviewer.as_ref());
+        let verdict = judged.map_or(pb::Verdict::Unspecified, |judged| respond::verdict(judged.verdict));
         Ok(pb::GetCaseResponse {
             case_id: case.id.to_string(),
             gallery: case.gallery.to_string(),
@@ -33,6 +79,42 @@ impl Service {
             candidates: case.candidates.as_slice().iter().map(shown).collect(),
             model_digest: case.model.to_string(),
             transaction_id: context.transaction_id.to_string(),
+            verdict: verdict.into(),
+            judged_by_client: judged.map(|judged| judged.client.to_string()).unwrap_or_default(),
+            judged_by: by.map(ToString::to_string).unwrap_or_default(),
+            judged_at: judged.map(|judged| respond::timestamp(judged.at)),
         })
     }
+
+    async fn judge_case(&self, turn: Turn, request: pb::RecordVerdictRequest) -> Result<pb::RecordVerdictResponse, Error> {
+        let client = receive::client_of(&turn)?;
+        let (pass, context) = self.enter(client, request.context, &[Right::Review])?;
+        let id = receive::id("case_id", CaseId::parse(&request.case_id))?;
+        let verdict = receive::verdict(request.verdict)?;
+        let reviewer = receive::reviewer(&request.reviewer)?;
+        let case = pass.case(id).await?.ok_or(NO_CASE)?;
+        let gallery = pass.gallery(&case.gallery)?.ok_or(NO_CASE)?;
+        let said_by = word(reviewer.as_ref()).to_owned();
+        let at = gallery.clock().wall();
+        let judged = Judgement { verdict, client: client.clone(), reviewer, at };
+        if !gallery.judge(id, judged).await? {
+            return Err(NO_CASE); // its retention ended in between
+        }
+        tracing::info!(case_id = %id, verdict = verdict.as_str(), reviewer = said_by, "case judged");
+        Ok(pb::RecordVerdictResponse {
+            case_id: id.to_string(),
+            verdict: respond::verdict(verdict).into(),
+            judged_at: Some(respond::timestamp(at)),
+            transaction_id: context.transaction_id.to_string(),
+        })
+    }
+}
+
+/// Counts a look by the reviewer's client; the person stands in the log.
+fn looked(pass: &Pass, what: &str) {
+    Metrics::get().case_lookups_total.with_label_values(&[pass.client().as_str(), what]).inc();
+}
+
+fn word(reviewer: Option<&ReviewerId>) -> &str {
+    reviewer.map_or("", ReviewerId::as_str)
 }

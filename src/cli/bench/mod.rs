@@ -2,7 +2,12 @@
 
 mod serve;
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -11,7 +16,7 @@ use super::{Failure, Outcome, Shared, open::cores, scratch::Scratch};
 use crate::{
     config::Config,
     domain::{GalleryName, ModelDigest},
-    gallery::{Galleries, bench_enrol},
+    gallery::{Galleries, Gallery, bench_enrol, bench_erasures},
     index::{Spec, bench::bench_search},
     model::{
         Precision,
@@ -65,6 +70,22 @@ pub enum Options {
         #[arg(long)]
         folder: Option<PathBuf>,
     },
+    /// What erasures do to the gallery's part of a verification: its times alone and beside erasures, in turn.
+    Erase {
+        #[arg(long, default_value_t = 1_000_000)]
+        references: usize,
+        /// Values of a template.
+        #[arg(long, default_value_t = 128)]
+        dim: usize,
+        /// Of each part of a round.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// As of `bench enrol`.
+        #[arg(long)]
+        folder: Option<PathBuf>,
+    },
     /// Answers a second of a whole server, and their latencies at given rates of requests.
     Serve(serve::Options),
     /// The server of `bench serve --null-model`: it verifies nobody.
@@ -105,19 +126,38 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
         Options::Serve(options) => serve::run(options, shared),
         Options::NullServer(options) => serve::null::run(options, shared),
         Options::Enrol { references, concurrency, dim, folder } => {
-            let scratch = Scratch::new_in(folder.as_deref().unwrap_or(&shared.data))?;
-            let settings = Config::load(None)?.galleries;
-            let report = super::runtime()?.block_on(async {
-                let galleries = Galleries::open(scratch.path(), &RootKey::random()?, settings)?;
-                let name = GalleryName::new("bench")?;
-                let gallery = galleries.get_or_create(&name, ModelDigest::new([0; 32]), *dim).await?;
-                let report = bench_enrol(&gallery, *references, *concurrency).await;
-                galleries.close().await;
-                Ok::<_, Failure>(report?)
-            })?;
-            print(&report, shared.json)
+            let measured = async |gallery: Arc<Gallery>| Ok(bench_enrol(&gallery, *references, *concurrency).await?);
+            print(&in_a_gallery(folder.as_deref(), *dim, shared, measured)?, shared.json)
+        }
+        Options::Erase { references, dim, seconds, rounds, folder } => {
+            let measured = async |gallery: Arc<Gallery>| {
+                bench_enrol(&gallery, *references, ENROLLERS).await?;
+                Ok(bench_erasures(&gallery, *seconds, *rounds).await?)
+            };
+            print(&in_a_gallery(folder.as_deref(), *dim, shared, measured)?, shared.json)
         }
     }
+}
+
+/// Callers that fill a gallery.
+const ENROLLERS: usize = 512;
+
+/// What is measured in a gallery of its own, in a folder that goes afterwards.
+fn in_a_gallery<T>(
+    folder: Option<&Path>,
+    dim: usize,
+    shared: &Shared,
+    measure: impl AsyncFnOnce(Arc<Gallery>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let scratch = Scratch::new_in(folder.unwrap_or(&shared.data))?;
+    let settings = Config::load(None)?.galleries;
+    super::runtime()?.block_on(async {
+        let galleries = Galleries::open(scratch.path(), &RootKey::random()?, settings)?;
+        let gallery = galleries.get_or_create(&GalleryName::new("bench")?, ModelDigest::new([0; 32]), dim).await?;
+        let report = measure(gallery).await;
+        galleries.close().await;
+        report
+    })
 }
 
 /// The object, or its fields, one on a line.

@@ -128,18 +128,16 @@ async fn people(options: &Options, shared: &Shared, narrator: Narrator) -> Resul
     Ok(people)
 }
 
-/// The default model is for a start: what its least measured rate would have meant for these people.
+/// The default model is for a start: which rates were promised, and what its rate of 1 in 100 would have meant for these people.
 fn admit(story: &Story, shared: &Shared) -> Result<(), Failure> {
     let models = shared.model_set()?;
-    let measured = models.card().calibration.threshold_for_fmr(Fmr::new(0.01)?, Tail::Measured)?;
+    let measured = models.card().calibration.at_fmr(Fmr::new(0.01)?, Tail::Measured)?.threshold;
     let strangers = || story.verifications.iter().filter(|v| !v.mated);
     let matched =
         strangers().filter(|v| v.score.and_then(Score::new).is_some_and(|score| measured.admits(score))).count();
+    println!("The policy here keeps to rates that the model's card has measured: 2 false matches in 1000, 1 false alarm in 10 searches.");
     println!(
-        "The policy here: 1 false match in 1000, 1 false alarm in 100 searches, at thresholds that the model's card extrapolates."
-    );
-    println!(
-        "At its measured threshold for 1 in 100 ({:.4}) {matched} of these {} strangers would have matched: it was measured on",
+        "At its threshold for 1 false match in 100 ({:.4}) {matched} of these {} strangers would have matched: it was measured on",
         measured.value(),
         strangers().count()
     );

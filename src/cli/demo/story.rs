@@ -46,6 +46,8 @@ pub struct Duplicate {
     pub candidates: Vec<(String, Option<f32>)>,
     /// What the front end is told when it asks for the case.
     pub front_end_is_told: String,
+    /// Open cases before and after the back office has recorded its verdict.
+    pub open_cases: (usize, usize),
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -58,8 +60,10 @@ pub struct Story {
     pub mated: Count,
     /// Non-mated probes that did not.
     pub non_mated: Count,
-    /// Searches after a match, before the duplicate was planted, that found none.
+    /// Searches after a match, before the duplicate was planted, that found none; the others were false alarms.
     pub no_duplicate: Count,
+    /// Share of duplicates that the last search is expected to miss.
+    pub expected_fnir: Option<f64>,
     pub duplicate: Option<Duplicate>,
     /// Median of each stage over the verifications, microseconds.
     pub stage_p50_us: BTreeMap<&'static str, u64>,
@@ -177,6 +181,7 @@ impl<'a> Teller<'a> {
         self.narrator.say("Identifying (1:N) with the receipt of that verification: no photo is sent ...");
         let searched = self.front_end.identify(answer.receipt).await?;
         let outcome = searched.outcome();
+        self.story.expected_fnir = searched.expected_fnir;
         let mut duplicate = Duplicate {
             person: person.subject.clone(),
             second_identity: second,
@@ -184,6 +189,7 @@ impl<'a> Teller<'a> {
             case_id: searched.case_id,
             candidates: Vec::new(),
             front_end_is_told: String::new(),
+            open_cases: (0, 0),
         };
         if outcome == pb::IdentifyOutcome::Review {
             let case = self.back_office.case(&duplicate.case_id).await?;
@@ -192,6 +198,9 @@ impl<'a> Teller<'a> {
                 Ok(_) => format!("everything: {FRONT_END} may do what only {BACK_OFFICE} should"),
                 Err(status) => format!("{:?}", status.code()),
             };
+            let before = self.back_office.open_cases().await?.len();
+            self.back_office.judge(&duplicate.case_id, pb::Verdict::SamePerson).await?;
+            duplicate.open_cases = (before, self.back_office.open_cases().await?.len());
         }
         self.story.duplicate = Some(duplicate);
         Ok(())
@@ -201,7 +210,10 @@ impl<'a> Teller<'a> {
         let Story { mated, non_mated, duplicate, .. } = &self.story;
         let wrong = mated.trials + non_mated.trials - mated.right - non_mated.right;
         let found = duplicate.as_ref().is_some_and(|d| {
-            d.candidates.iter().any(|(subject, _)| *subject == d.person) && d.front_end_is_told == "PermissionDenied"
+            let (before, after) = d.open_cases;
+            d.candidates.iter().any(|(subject, _)| *subject == d.person)
+                && d.front_end_is_told == "PermissionDenied"
+                && before == after + 1
         });
         found && mated.trials > 0 && 10 * wrong <= mated.trials + non_mated.trials
     }

@@ -118,7 +118,7 @@ impl FaceContract {
         let points: Option<Vec<_>> = (table.points.iter())
             .map(|p| {
                 let threshold = Threshold::new(Score::new(p.threshold)?);
-                Some(CalibrationPoint { fmr: Fmr::new(p.fmr).ok()?, threshold, trials: p.trials })
+                Some(CalibrationPoint { fmr: Fmr::new(p.fmr).ok()?, threshold, trials: p.trials, fnmr: p.fnmr })
             })
             .collect();
         let spread = (table.non_mated_mean, table.non_mated_standard_deviation);

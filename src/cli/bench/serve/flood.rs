@@ -25,7 +25,8 @@ use crate::{
     config::Config,
     domain::{ClientId, GalleryName, ModelDigest, Purpose, SubjectId, Template},
     gallery::bench_enrol,
-    pipeline::{Bearer, Receipts},
+    gallery::ServiceTime,
+    pipeline::{Bearer, Now, Receipts},
     priority::run_when_idle,
     rpc::pb::{self, match_service_client::MatchServiceClient},
 };
@@ -84,7 +85,9 @@ impl Issuer {
     fn request(&self, client: &str) -> Result<Request<pb::IdentifyRequest>, Failure> {
         let id = ClientId::new(client)?;
         let bearer = Bearer { client: &id, gallery: &self.gallery, purpose: Purpose::SimActivation, model: self.model };
-        let (receipt, _) = self.receipts.issue(&self.probe, &self.subject, bearer, SystemTime::now())?;
+        // The server's service time is its own to know: these receipts end by the wall.
+        let now = Now { service: ServiceTime::from_micros(1 << 60), wall: SystemTime::now() };
+        let (receipt, _) = self.receipts.issue(&self.probe, &self.subject, bearer, now)?;
         let mut request = Request::new(pb::IdentifyRequest {
             context: context(),
             receipt: receipt.into(),

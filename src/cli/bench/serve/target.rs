@@ -47,14 +47,15 @@ pub fn client(connection: usize) -> String {
 }
 
 /// Verifying clients, and those of a flood. Thresholds as the demonstration has them for verification: people who look alike to the
-/// default model are told apart. For searches they let a gallery be large.
+/// default model are told apart. For searches they let a gallery be
+/// large, whatever they miss.
 fn config(clients: usize) -> String {
     let known = |name: String, rights: &str| {
         format!("[clients.{name}]\nrights = [{rights}]\npurposes = [\"sim_activation\"]\ngalleries = [\"{GALLERY}\"]\n")
     };
     let verify = (0..clients).map(|connection| known(client(connection), r#""verify", "enrol", "scores""#));
     let identify = flood::clients().map(|name| known(name, r#""identify""#));
-    let policy = "[policy]\nmax_fmr = 0.001\nmax_fpir = 0.5\nextrapolated_thresholds = true\n";
+    let policy = "[policy]\nmax_fmr = 0.001\nmax_fpir = 0.5\nmax_fnir = 1.0\nextrapolated_thresholds = true\n";
     policy.to_owned() + &verify.chain(identify).collect::<String>()
 }
 
