@@ -11,12 +11,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{digest, enrol, gallery, name, open, root, subject, template, turn};
+use common::{digest, enrol, finish, gallery, name, open, open_case, rates, root, search, subject, template, turn};
 use vultus::{
     domain::{CandidateList, Case, CaseId, ModelDigest, Purpose, ReferenceId, Template, TransactionId, compare},
     gallery::{
-        CaseError, CreateError, EnrolError, Galleries, NewReference, SearchError, Selector, Settings, SpendError,
-        StoreError,
+        CreateError, EnrolError, Finding, Galleries, NewReference, SearchError, Selector, ServiceTime, Settings,
+        SpendError, StoreError,
     },
 };
 
@@ -39,7 +39,7 @@ async fn a_restart_serves_the_same_answers() {
         enrol(&main, &format!("s{}", i % 20), template(i)).await;
     }
     let probe = template(7);
-    let before = (main.describe(), main.search(&probe, &subject("s1"), 10, &turn()).await.unwrap());
+    let before = (main.describe(), search(&main, &probe, &subject("s1"), 10).await);
     assert_eq!((before.0.subjects, before.0.references, before.0.indexed, before.0.epoch), (20, 50, 50, 50));
     let references = main.references_of(&subject("s3"));
     galleries.close().await;
@@ -50,7 +50,7 @@ async fn a_restart_serves_the_same_answers() {
 
     let galleries = open(dir.path());
     let main = galleries.get(&name("main")).unwrap();
-    assert_eq!((main.describe(), main.search(&probe, &subject("s1"), 10, &turn()).await.unwrap()), before);
+    assert_eq!((main.describe(), search(&main, &probe, &subject("s1"), 10).await), before);
     let again = main.references_of(&subject("s3"));
     assert_eq!(references.len(), 3);
     for (a, b) in references.iter().zip(&again) {
@@ -72,7 +72,7 @@ async fn search_leaves_out_the_subject_and_scores_as_compare_does() {
         enrol(&main, &format!("s{i}"), template(i)).await;
     }
     let twin = enrol(&main, "twin", template(0)).await;
-    let (list, epoch) = main.search(&probe, &subject("own"), 5, &turn()).await.unwrap();
+    let (list, epoch) = search(&main, &probe, &subject("own"), 5).await;
     assert_eq!((list.len(), epoch), (5, 31));
     assert_eq!((list.as_slice()[0].reference, list.as_slice()[0].score.value()), (twin, 1.0));
     let mut expected: Vec<_> = (10..30).map(|i| compare(&probe, &template(i)).unwrap().value()).collect();
@@ -81,7 +81,10 @@ async fn search_leaves_out_the_subject_and_scores_as_compare_does() {
     assert_eq!(scores, expected[..4]);
     assert!(list.as_slice().iter().all(|c| c.subject != subject("own")));
     let foreign = Template::new(digest(2), vec![0.0; 16]).unwrap();
-    assert!(matches!(main.search(&foreign, &subject("own"), 5, &turn()).await, Err(SearchError::Model(_))));
+    assert!(matches!(
+        main.search(&foreign, &subject("own"), 5, &rates(0.0), &turn()).await,
+        Err(SearchError::Model(_))
+    ));
     galleries.close().await;
 }
 
@@ -100,8 +103,9 @@ async fn enrolling_again_changes_nothing_and_an_id_has_one_owner() {
     assert_eq!(main.references_of(&subject("a"))[0].template, template(1));
     assert!(matches!(main.enrol(new("b", 1)).await, Err(EnrolError::Exists { .. })));
     let other = galleries.get_or_create(&name("other"), digest(1), 16).await.unwrap();
-    assert!(matches!(other.enrol(new("a", 1)).await, Err(EnrolError::Exists { .. })));
-    assert_eq!((main.describe().references, other.describe().references), (1, 0));
+    // A gallery does not tell what another holds.
+    assert!(!other.enrol(new("b", 1)).await.unwrap().repeated);
+    assert_eq!((main.describe().references, other.describe().references), (1, 1));
     galleries.close().await;
 }
 
@@ -116,11 +120,11 @@ async fn the_erased_are_gone_from_everywhere() {
     let single = enrol(&main, "stays", template(3)).await;
     let kept = enrol(&main, "stays", template(4)).await;
 
-    let (candidates, _) = main.search(&probe, &subject("claimed"), 10, &turn()).await.unwrap();
+    let (candidates, _) = search(&main, &probe, &subject("claimed"), 10).await;
     let case = case(candidates);
-    galleries.open_case(case.clone()).await.unwrap();
+    open_case(&main, case.clone()).await.unwrap();
     assert_eq!(galleries.case(case.id).await.unwrap().unwrap(), case);
-    assert!(matches!(galleries.open_case(case.clone()).await, Err(CaseError::Exists { .. })));
+    assert!(matches!(open_case(&main, case.clone()).await, Err(SpendError::CaseExists { .. })));
     assert_eq!(galleries.case(CaseId::random()).await.unwrap(), None);
 
     assert_eq!(main.erase(Selector::Subject(subject("gone"))).await.unwrap().references, 2);
@@ -130,20 +134,20 @@ async fn the_erased_are_gone_from_everywhere() {
     assert_eq!(main.erase(Selector::Subject(subject("nobody"))).await.unwrap().epoch, 6);
     // A case that was decided on before, opened after: the erased do not come back with it.
     let late = Case { id: CaseId::random(), ..case.clone() };
-    galleries.open_case(late.clone()).await.unwrap();
+    open_case(&main, late.clone()).await.unwrap();
     for id in [case.id, late.id] {
         let shown = galleries.case(id).await.unwrap().unwrap();
         let shown: Vec<_> = shown.candidates.as_slice().iter().map(|c| (c.rank, c.reference)).collect();
         assert_eq!(shown, [(1, kept)]);
     }
     assert!(main.references_of(&subject("gone")).is_empty());
-    assert_eq!(main.search(&probe, &subject("claimed"), 10, &turn()).await.unwrap().0.len(), 1);
+    assert_eq!(search(&main, &probe, &subject("claimed"), 10).await.0.len(), 1);
     galleries.close().await;
     let galleries = open(dir.path());
     let main = galleries.get(&name("main")).unwrap();
     assert_eq!((main.describe().references, main.describe().indexed, main.epoch()), (1, 1, 6));
     assert_eq!(galleries.case(case.id).await.unwrap().unwrap().candidates.len(), 1);
-    assert_eq!(main.search(&probe, &subject("claimed"), 10, &turn()).await.unwrap().0.as_slice()[0].reference, kept);
+    assert_eq!(search(&main, &probe, &subject("claimed"), 10).await.0.as_slice()[0].reference, kept);
     galleries.close().await;
 }
 
@@ -162,9 +166,8 @@ async fn an_erased_subject_is_claimed_in_no_case() {
         ..case(CandidateList::default())
     };
     let (here, elsewhere) = (by(Some("claims-it"), "main"), by(Some("claims-it"), "other"));
-    for case in [&here, &elsewhere] {
-        galleries.open_case(case.clone()).await.unwrap();
-    }
+    open_case(&main, here.clone()).await.unwrap();
+    open_case(&other, elsewhere.clone()).await.unwrap();
     let claimed = async |id| galleries.case(id).await.unwrap().unwrap().claimed;
     main.erase(Selector::Reference(first)).await.unwrap();
     assert_eq!(claimed(here.id).await, Some(subject("claims-it")), "one reference is left");
@@ -173,7 +176,7 @@ async fn an_erased_subject_is_claimed_in_no_case() {
     assert_eq!(claimed(elsewhere.id).await, Some(subject("claims-it")));
     // Decided on before, opened after.
     let late = by(Some("claims-it"), "main");
-    galleries.open_case(late.clone()).await.unwrap();
+    open_case(&main, late.clone()).await.unwrap();
     assert_eq!(claimed(late.id).await, None);
     let last = other.references_of(&subject("claims-it"))[0].id;
     other.erase(Selector::Reference(last)).await.unwrap();
@@ -193,6 +196,7 @@ fn case(candidates: CandidateList) -> Case {
         opened_for: Purpose::SimActivation,
         model: digest(1),
         candidates,
+        judged: None,
     }
 }
 
@@ -301,30 +305,39 @@ async fn a_full_store_acknowledges_nothing_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_receipt_is_spent_once() {
+async fn a_receipt_has_one_outcome() {
     let dir = tempfile::tempdir().unwrap();
-    let galleries = Arc::new(open(dir.path()));
-    let soon = SystemTime::now() + Duration::from_secs(600);
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    enrol(&main, "stays", template(1)).await;
+    assert_eq!(main.outcome([7; 16]).await.unwrap(), None);
+    // Each found something else: the first to be recorded is everyone's answer.
     let race: Vec<_> = (0..64)
-        .map(|_| {
-            let galleries = Arc::clone(&galleries);
-            tokio::spawn(async move { galleries.spend_receipt([7; 16], soon).await })
+        .map(|n| {
+            let main = Arc::clone(&main);
+            let case = (n % 2 == 0).then(|| case(CandidateList::default()));
+            tokio::spawn(async move { finish(&main, [7; 16], case).await.unwrap() })
         })
         .collect();
-    let mut spent = 0;
+    let mut answers = Vec::new();
     for one in race {
-        match one.await.unwrap() {
-            Ok(()) => spent += 1,
-            Err(e) => assert!(matches!(e, SpendError::AlreadySpent)),
-        }
+        answers.push(one.await.unwrap());
     }
-    assert_eq!(spent, 1);
+    let (outcome, _) = answers[0];
+    assert!(answers.iter().all(|(other, _)| *other == outcome));
+    assert_eq!(answers.iter().filter(|(_, repeated)| !repeated).count(), 1);
+    assert_eq!(main.outcome([7; 16]).await.unwrap(), Some(outcome));
+    let tally = galleries.tally().await.unwrap();
+    assert_eq!((tally.searches, tally.cases), (1, u64::from(outcome.case.is_some())));
     galleries.close().await;
+
     let galleries = open(dir.path());
-    assert!(matches!(galleries.spend_receipt([7; 16], soon).await, Err(SpendError::AlreadySpent)));
-    galleries.spend_receipt([8; 16], soon).await.unwrap();
-    let past = SystemTime::now() - Duration::from_secs(1);
-    assert!(matches!(galleries.spend_receipt([9; 16], past).await, Err(SpendError::Expired)));
+    let main = gallery(&galleries).await;
+    assert_eq!(finish(&main, [7; 16], None).await.unwrap(), (outcome, true));
+    let long_gone = ServiceTime::from_micros(-3_600_000_000);
+    let finding = Finding { case: None, epoch: 1, fnir: None };
+    let refused = main.finish_identification([9; 16], long_gone, finding).await;
+    assert!(matches!(refused, Err(SpendError::Expired)));
     galleries.close().await;
 }
 
@@ -332,17 +345,20 @@ async fn a_receipt_is_spent_once() {
 async fn the_expired_is_purged() {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings {
-        purge_interval: Duration::ZERO,
+        purge_interval: Duration::from_millis(20),
         receipt_grace: Duration::ZERO,
         case_retention: Duration::from_millis(50),
         ..Settings::default()
     };
     let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
-    gallery(&galleries).await;
-    galleries.spend_receipt(*b"nonce-of-receipt", SystemTime::now() + Duration::from_millis(50)).await.unwrap();
-    let case = Case { opened_at: SystemTime::now(), ..case(CandidateList::default()) };
-    galleries.open_case(case.clone()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(80)).await;
+    let main = gallery(&galleries).await;
+    let case = case(CandidateList::default());
+    let soon = main.clock().now().after(Duration::from_millis(50));
+    let finding = Finding { case: Some(case.clone()), epoch: 0, fnir: None };
+    main.finish_identification(*b"nonce-of-receipt", soon, finding).await.unwrap();
+    assert!(galleries.case(case.id).await.unwrap().is_some());
+    // Nobody asks for anything meanwhile.
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(galleries.case(case.id).await.unwrap(), None);
     galleries.close().await;
     let disk = bytes_on_disk(dir.path());

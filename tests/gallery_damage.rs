@@ -6,10 +6,10 @@ mod common;
 
 use std::{fs, path::Path, time::SystemTime};
 
-use common::{digest, enrol, gallery, name, open, root, subject, template};
+use common::{digest, enrol, gallery, name, open, open_case, root, search, subject, template};
 use vultus::{
     domain::{CandidateList, Case, CaseId, Purpose, TransactionId},
-    gallery::{Galleries, OpenError, Settings, bench_enrol},
+    gallery::{Galleries, OpenError, Selector, Settings, bench_enrol},
     seal::RootKey,
 };
 
@@ -85,8 +85,8 @@ async fn a_damaged_or_foreign_file_is_an_error() {
     tamper(dir.path(), "CREATE TABLE recipes (name TEXT)");
     assert!(matches!(refused(), OpenError::Foreign { .. }));
     fs::write(&path, &good).unwrap();
-    tamper(dir.path(), "PRAGMA user_version = 3");
-    assert!(matches!(refused(), OpenError::Version { found: 3, known: 2 }));
+    tamper(dir.path(), "PRAGMA user_version = 4");
+    assert!(matches!(refused(), OpenError::Version { found: 4, known: 3 }));
     fs::remove_file(&path).unwrap();
     fs::write(dir.path().join("galleries.db-wal"), b"left behind").unwrap();
     assert!(matches!(refused(), OpenError::Damaged { .. }));
@@ -114,18 +114,25 @@ fn case() -> Case {
         opened_for: Purpose::SimActivation,
         model: digest(1),
         candidates: CandidateList::default(),
+        judged: None,
     }
 }
 
 #[tokio::test]
 async fn a_damaged_case_concerns_only_who_asks_for_it() {
-    for edit in ["model = zeroblob(3)", "opened_by = 'not an id'", "opened_for = 'x'", "claimed = 'not a subject'"] {
+    for edit in [
+        "model = zeroblob(3)",
+        "opened_by = 'not an id'",
+        "opened_for = 'x'",
+        "claimed = 'not a subject'",
+        "verdict = 'x'",
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let galleries = open(dir.path());
         let main = gallery(&galleries).await;
         enrol(&main, "a", template(1)).await;
         let case = case();
-        galleries.open_case(case.clone()).await.unwrap();
+        open_case(&main, case.clone()).await.unwrap();
         galleries.close().await;
         tamper(dir.path(), &format!("UPDATE review_case SET {edit}"));
         let galleries = open(dir.path());
@@ -154,29 +161,77 @@ async fn a_store_that_is_lost_is_not_made_anew() {
     }
 }
 
-#[tokio::test]
-async fn a_store_of_version_1_forgets_the_claims_of_the_erased() {
-    let dir = tempfile::tempdir().unwrap();
-    let galleries = open(dir.path());
-    let main = gallery(&galleries).await;
-    enrol(&main, "a", template(1)).await;
-    let (kept, gone) = (case(), case());
-    for case in [&kept, &gone] {
-        galleries.open_case(case.clone()).await.unwrap();
-    }
-    galleries.close().await;
-    let id: String = gone.id.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-    tamper(
-        dir.path(),
-        &format!(
-            "DROP INDEX review_case_of_claimed; PRAGMA user_version = 1;
-             UPDATE review_case SET claimed = 'erased-before' WHERE id = x'{id}'"
-        ),
+/// Makes the closed store one of version 2, or 1, with the rows that it has.
+fn as_of_version(dir: &Path, version: u8) {
+    let (new, old) = (dir.join("galleries.db"), dir.join("old.db"));
+    let connection = rusqlite::Connection::open(&old).unwrap();
+    let copied = format!(
+        "PRAGMA page_size = 8192; PRAGMA application_id = 0x56554c54;
+         {}
+         ATTACH '{}' AS new;
+         INSERT INTO seal SELECT * FROM new.seal;
+         INSERT INTO gallery SELECT * FROM new.gallery;
+         INSERT INTO reference SELECT * FROM new.reference;
+         UPDATE sqlite_sequence SET seq = (SELECT seq FROM new.sqlite_sequence WHERE name = 'reference');
+         INSERT INTO review_case SELECT key, id, gallery, claimed, opened_at, opened_by, opened_for, model FROM new.review_case;
+         INSERT INTO candidate SELECT * FROM new.candidate;
+         INSERT INTO spent_receipt VALUES (x'00112233445566778899aabbccddeeff', 1);
+         PRAGMA user_version = {version};",
+        include_str!("data/store_v2.sql"),
+        new.display()
     );
-    for _ in 0..2 {
+    connection.execute_batch(&copied).unwrap();
+    if version == 1 {
+        connection.execute_batch("DROP INDEX review_case_of_claimed").unwrap();
+    }
+    connection.close().unwrap();
+    fs::rename(old, new).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_an_older_version_serves_as_before() {
+    for version in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
         let galleries = open(dir.path());
-        let claimed = async |case: &Case| galleries.case(case.id).await.unwrap().unwrap().claimed;
-        assert_eq!((claimed(&kept).await, claimed(&gone).await), (kept.claimed.clone(), None));
+        let main = gallery(&galleries).await;
+        enrol(&main, "a", template(1)).await;
+        let twin = enrol(&main, "twin", template(1)).await;
+        let last = enrol(&main, "b", template(2)).await;
+        let (candidates, _) = search(&main, &template(1), &subject("a"), 9).await;
+        let (kept, gone) = (Case { candidates, ..case() }, case());
+        for case in [&kept, &gone] {
+            open_case(&main, case.clone()).await.unwrap();
+        }
+        // Its number must not come again.
+        main.erase(Selector::Reference(last)).await.unwrap();
+        let before = main.describe();
         galleries.close().await;
+        as_of_version(dir.path(), version);
+        if version == 1 {
+            let id: String = gone.id.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+            tamper(dir.path(), &format!("UPDATE review_case SET claimed = 'erased-before' WHERE id = x'{id}'"));
+        }
+        for _ in 0..2 {
+            let galleries = open(dir.path());
+            let main = galleries.get(&name("main")).unwrap();
+            assert_eq!(main.describe(), before);
+            let claimed = async |case: &Case| galleries.case(case.id).await.unwrap().unwrap().claimed;
+            let forgotten = if version == 1 { None } else { gone.claimed.clone() };
+            assert_eq!((claimed(&kept).await, claimed(&gone).await), (kept.claimed.clone(), forgotten));
+            let found = galleries.case(kept.id).await.unwrap().unwrap().candidates;
+            assert_eq!(found.as_slice()[0].reference, twin);
+            assert_eq!(main.open_cases(0, 9).await.unwrap().len(), 2);
+            galleries.close().await;
+        }
+        let galleries = open(dir.path());
+        let main = galleries.get(&name("main")).unwrap();
+        enrol(&main, "c", template(3)).await;
+        main.erase(Selector::Subject(subject("twin"))).await.unwrap();
+        assert!(galleries.case(kept.id).await.unwrap().unwrap().candidates.is_empty());
+        galleries.close().await;
+        let connection = rusqlite::Connection::open(dir.path().join("galleries.db")).unwrap();
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("SELECT max(seq) FROM reference"), 4, "a number came again");
+        assert_eq!(number("SELECT count(*) FROM pragma_foreign_key_check"), 0);
     }
 }

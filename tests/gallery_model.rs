@@ -4,9 +4,9 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use common::{digest, name, root, subject, template, turn};
+use common::{digest, name, root, search, subject, template};
 use proptest::prelude::*;
 use vultus::{
     domain::{ReferenceId, compare},
@@ -39,8 +39,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Gallery, subject and template's seed by id.
-type Model = BTreeMap<u8, (usize, u8, u64)>;
+/// Subject and template's seed by gallery and id.
+type Model = BTreeMap<(usize, u8), (u8, u64)>;
 
 fn settings() -> Settings {
     Settings { max_references_per_subject: MAX_PER_SUBJECT, ..Settings::default() }
@@ -57,17 +57,17 @@ fn named(id: u8) -> ReferenceId {
 async fn check(galleries: &Galleries, model: &Model) {
     for (at, gallery) in GALLERIES.iter().enumerate() {
         let gallery = galleries.get(&name(gallery)).unwrap();
-        let here: Vec<_> = model.iter().filter(|(_, owner)| owner.0 == at).collect();
+        let here: Vec<_> = model.iter().filter(|((gallery, _), _)| *gallery == at).collect();
         let described = gallery.describe();
         assert_eq!((described.references, described.indexed), (here.len(), here.len()));
         let mut subjects = 0;
         for number in 0..SUBJECTS {
             let mut found = gallery.references_of(&who(number));
             found.sort_by_key(|r| r.id);
-            let expected: Vec<_> = here.iter().filter(|(_, owner)| owner.1 == number).collect();
+            let expected: Vec<_> = here.iter().filter(|(_, owner)| owner.0 == number).collect();
             assert_eq!(found.len(), expected.len());
-            for (found, (id, owner)) in found.iter().zip(&expected) {
-                assert_eq!((found.id, &found.template), (named(**id), &template(owner.2)));
+            for (found, ((_, id), owner)) in found.iter().zip(&expected) {
+                assert_eq!((found.id, &found.template), (named(*id), &template(owner.1)));
             }
             subjects += usize::from(!expected.is_empty());
         }
@@ -89,9 +89,9 @@ async fn run(steps: Vec<Step>) {
             Step::Enrol { gallery, subject, id, seed } => {
                 let new = NewReference { id: Some(named(id)), subject: who(subject), template: template(seed) };
                 let answer = open(gallery).enrol(new).await;
-                let own = model.values().filter(|owner| (owner.0, owner.1) == (gallery, subject)).count();
-                match model.get(&id) {
-                    Some(owner) if (owner.0, owner.1) == (gallery, subject) => assert!(answer.unwrap().repeated),
+                let own = model.iter().filter(|(at, owner)| (at.0, owner.0) == (gallery, subject)).count();
+                match model.get(&(gallery, id)) {
+                    Some(owner) if owner.0 == subject => assert!(answer.unwrap().repeated),
                     Some(_) => assert!(matches!(answer, Err(EnrolError::Exists { .. }))),
                     None if own == MAX_PER_SUBJECT => {
                         assert!(matches!(answer, Err(EnrolError::TooManyForSubject { limit: MAX_PER_SUBJECT })));
@@ -99,32 +99,37 @@ async fn run(steps: Vec<Step>) {
                     None => {
                         epochs[gallery] += 1;
                         assert_eq!(answer.unwrap().epoch, epochs[gallery]);
-                        model.insert(id, (gallery, subject, seed));
+                        model.insert((gallery, id), (subject, seed));
                     }
                 }
             }
             Step::EraseSubject { gallery, subject } => {
                 let erased = open(gallery).erase(Selector::Subject(who(subject))).await.unwrap();
                 let before = model.len();
-                model.retain(|_, owner| (owner.0, owner.1) != (gallery, subject));
+                model.retain(|at, owner| (at.0, owner.0) != (gallery, subject));
                 epochs[gallery] += u64::from(model.len() < before);
                 assert_eq!((erased.references, erased.epoch), (before - model.len(), epochs[gallery]));
             }
             Step::EraseReference { gallery, id } => {
                 let erased = open(gallery).erase(Selector::Reference(named(id))).await.unwrap();
                 let before = model.len();
-                model.retain(|other, owner| (*other, owner.0) != (id, gallery));
+                model.retain(|at, _| *at != (gallery, id));
                 epochs[gallery] += u64::from(model.len() < before);
                 assert_eq!((erased.references, erased.epoch), (before - model.len(), epochs[gallery]));
             }
             Step::Search { gallery, exclude, seed, most } => {
                 let probe = template(seed);
-                let (list, epoch) = open(gallery).search(&probe, &who(exclude), most, &turn()).await.unwrap();
-                let others = model.iter().filter(|(_, owner)| owner.0 == gallery && owner.1 != exclude);
+                let (list, epoch) = search(&open(gallery), &probe, &who(exclude), most).await;
+                let others = model.iter().filter(|(at, owner)| at.0 == gallery && owner.0 != exclude);
                 let mut expected: Vec<_> = others
-                    .map(|(id, owner)| (compare(&probe, &template(owner.2)).unwrap().value(), named(*id), who(owner.1)))
+                    .map(|(at, owner)| {
+                        (compare(&probe, &template(owner.1)).unwrap().value(), named(at.1), who(owner.0))
+                    })
                     .collect();
                 expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+                // People by their best references.
+                let mut seen = BTreeSet::new();
+                expected.retain(|(_, _, subject)| seen.insert(subject.clone()));
                 expected.truncate(most);
                 let found: Vec<_> =
                     list.as_slice().iter().map(|c| (c.score.value(), c.reference, c.subject.clone())).collect();

@@ -62,7 +62,9 @@ pub enum CalibrationError {
     Empty,
     #[error("calibration points go by falling FMR and rising threshold; point {index} does not")]
     Order { index: usize },
-    #[error("a stricter threshold misses no fewer mates: the FNMR of point {index} is below that of the one before, or no rate")]
+    #[error(
+        "a stricter threshold misses no fewer mates: the FNMR of point {index} is below that of the one before, or no rate"
+    )]
     Fnmr { index: usize },
     #[error("no threshold is known for a false match rate of {asked:e}; the table's least is {least:e}")]
     BeyondTable { asked: f64, least: f64 },

@@ -2,9 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{
-    CandidateList, CaseId, ClientId, GalleryName, ModelDigest, Purpose, ReviewerId, SubjectId, TransactionId,
-};
+use super::{CandidateList, CaseId, ClientId, GalleryName, ModelDigest, Purpose, ReviewerId, SubjectId, TransactionId};
 
 /// A possible duplicate identity, kept for the person who reviews it.
 #[derive(Debug, Clone, PartialEq)]

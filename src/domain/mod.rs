@@ -30,11 +30,13 @@ mod turn;
 pub use alignment::Alignment;
 pub use calibration::{Calibration, CalibrationError, CalibrationPoint, Fmr, Fnir, Fpir, RateError, SearchRates, Tail};
 pub use candidate::{Admitted, Candidate, CandidateList};
-pub use claim::compare_claim;
 pub use case::{Case, CaseSummary, Judgement, Verdict};
+pub use claim::compare_claim;
 pub use context::{Purpose, RequestContext};
 pub use decision::{Decision, Reason};
-pub use ids::{CaseId, ClientId, ConsentReference, GalleryName, IdError, ReferenceId, ReviewerId, Site, SubjectId, TransactionId};
+pub use ids::{
+    CaseId, ClientId, ConsentReference, GalleryName, IdError, ReferenceId, ReviewerId, Site, SubjectId, TransactionId,
+};
 pub use image::{
     FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect, Region, Similarity, UprightFace,
 };

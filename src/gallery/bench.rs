@@ -75,11 +75,7 @@ pub struct ErasureReport {
 
 /// Comparisons of a claim, at times that are drawn, in turn alone and beside a caller who erases one subject after another, `seconds` each.
 /// Made-up templates as in [`bench_enrol`], which has filled the gallery.
-pub async fn bench_erasures(
-    gallery: &Arc<Gallery>,
-    seconds: f64,
-    rounds: usize,
-) -> Result<ErasureReport, EraseError> {
+pub async fn bench_erasures(gallery: &Arc<Gallery>, seconds: f64, rounds: usize) -> Result<ErasureReport, EraseError> {
     let (references, mut next) = (gallery.describe().references, 0);
     let (mut alone, mut beside, mut erasures) = (Vec::new(), Vec::new(), 0);
     for _ in 0..rounds.max(1) {

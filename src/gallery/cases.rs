@@ -146,11 +146,10 @@ impl Store {
         since: ServiceTime,
         judged: &Judgement,
     ) -> Result<Option<Option<String>>, rusqlite::Error> {
-        let mut select = self.0.prepare_cached(
-            "SELECT verdict FROM review_case WHERE id = ? AND gallery = ? AND opened_service > ?",
-        )?;
-        let before =
-            select.query_row(params![id.as_bytes(), gallery, since.micros()], |row| row.get(0)).optional()?;
+        let mut select = self
+            .0
+            .prepare_cached("SELECT verdict FROM review_case WHERE id = ? AND gallery = ? AND opened_service > ?")?;
+        let before = select.query_row(params![id.as_bytes(), gallery, since.micros()], |row| row.get(0)).optional()?;
         if before.is_some() {
             let mut update = self.0.prepare_cached(
                 "UPDATE review_case SET verdict = ?, judged_client = ?, judged_by = ?, judged_at = ? WHERE id = ?",

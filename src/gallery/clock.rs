@@ -129,8 +129,11 @@ impl Clock {
 }
 
 /// Tells the writer to keep the time, every `interval`, until the sender that it returns is dropped or the writer ends.
-pub(super) fn keep_time(queue: mpsc::WeakSender<Op>, interval: Duration) -> io::Result<std::sync::mpsc::Sender<()>> {
-    let (ends, end) = std::sync::mpsc::channel::<()>();
+pub(super) fn keep_time(
+    queue: mpsc::WeakSender<Op>,
+    interval: Duration,
+) -> io::Result<std::sync::mpsc::SyncSender<()>> {
+    let (ends, end) = std::sync::mpsc::sync_channel::<()>(0);
     thread::Builder::new().name("gallery-clock".into()).spawn(move || {
         while end.recv_timeout(interval.max(Duration::from_millis(10))) == Err(RecvTimeoutError::Timeout) {
             match queue.upgrade() {

@@ -16,7 +16,8 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    CaseError, Clock, Clocks, CreateError, Gallery, MachineClocks, OpenError, Settings, Shared, StoreError, Tally, cases,
+    CaseError, Clock, Clocks, CreateError, Gallery, MachineClocks, OpenError, Settings, Shared, StoreError, Tally,
+    cases,
     clock::keep_time,
     reader::Reader,
     reserve::Reserve,
@@ -48,7 +49,7 @@ pub struct Galleries {
     has_failed: Arc<AtomicBool>,
     shared: Shared,
     /// Ends the thread that keeps the time when it is dropped.
-    _time: std::sync::mpsc::Sender<()>,
+    _time: std::sync::mpsc::SyncSender<()>,
 }
 
 impl Galleries {
@@ -64,12 +65,7 @@ impl Galleries {
     }
 
     /// As [`Self::open`], by other clocks than the machine's.
-    pub fn open_by(
-        dir: &Path,
-        root: &RootKey,
-        settings: Settings,
-        clocks: Arc<dyn Clocks>,
-    ) -> Result<Self, OpenError> {
+    pub fn open_by(dir: &Path, root: &RootKey, settings: Settings, clocks: Arc<dyn Clocks>) -> Result<Self, OpenError> {
         let mut lock = lock(dir)?;
         let was_made = lock.metadata().is_ok_and(|found| found.len() > 0);
         let check = root.sealer(CHECK_PURPOSE);

@@ -18,8 +18,8 @@ use super::{
 const TRIES: usize = 10;
 
 pub(super) struct Reader {
-    /// Cases are read by few people: one connection, in turn.
-    connection: Mutex<Connection>,
+    /// Cases are read by few people: one connection, in turn. `None` once the galleries are closed.
+    connection: Mutex<Option<Connection>>,
     interrupt: InterruptHandle,
 }
 
@@ -35,7 +35,12 @@ impl Reader {
             .execute_batch("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY;")
             .map_err(fault)?;
         let interrupt = connection.get_interrupt_handle();
-        Ok(Self { connection: Mutex::new(connection), interrupt })
+        Ok(Self { connection: Mutex::new(Some(connection)), interrupt })
+    }
+
+    /// Before the writer closes: who closes last empties the write-ahead log, which this connection may not.
+    pub(super) fn close(&self) {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Breaks off what is being read; it is read again.
@@ -51,18 +56,19 @@ impl Reader {
         let reader = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || {
             let connection = reader.connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut read = work(&connection);
+            let connection = connection.as_ref().ok_or(StoreError::Closed)?;
+            let mut read = work(connection);
             for _ in 1..TRIES {
                 match &read {
                     Err(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-                        read = work(&connection);
+                        read = work(connection);
                     }
                     _ => break,
                 }
             }
-            read
+            Ok(read)
         });
-        match read.await.map_err(|_| StoreError::Closed)? {
+        match read.await.map_err(|_| StoreError::Closed)?? {
             Err(e) if e.sqlite_error_code().is_some() => Err(StoreError::Unreadable(e.to_string().into())),
             read => Ok(read),
         }

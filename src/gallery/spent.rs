@@ -22,8 +22,7 @@ pub struct Outcome {
 
 /// What was recorded for a receipt, if it is spent.
 pub(super) fn outcome(connection: &Connection, nonce: [u8; 16]) -> Result<Option<Outcome>, rusqlite::Error> {
-    let mut select =
-        connection.prepare_cached("SELECT review_case, epoch, fnir FROM spent_receipt WHERE nonce = ?")?;
+    let mut select = connection.prepare_cached("SELECT review_case, epoch, fnir FROM spent_receipt WHERE nonce = ?")?;
     let read = |row: &rusqlite::Row<'_>| {
         let case: Option<[u8; 16]> = row.get(0)?;
         Ok(Outcome { case: case.map(CaseId::from_bytes), epoch: unsigned(row, 1)?, fnir: row.get(2)? })

@@ -205,7 +205,7 @@ mod tests {
         let (state, who) = (State::new(4, 0), SubjectId::new("a").unwrap());
         state.apply(vec![enrolled(1, "a"), enrolled(2, "b")], 2).unwrap();
         thread::scope(|scope| {
-            let (done, ended) = mpsc::channel();
+            let (done, ended) = mpsc::sync_channel(1);
             // Stops in the middle of a search, with everything in hand that one holds: the index, and names.
             let (published, rows) = (state.published(), state.rows.pin());
             assert!(rows.get(&1).is_some());

@@ -9,10 +9,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
-use super::{
-    OpenError, ServiceTime, Settings, StoreError,
-    clock::Kept,
-};
+use super::{OpenError, ServiceTime, Settings, StoreError, clock::Kept};
 use crate::domain::{ReferenceId, SubjectId};
 
 const SCHEMA: &str = include_str!("schema.sql");

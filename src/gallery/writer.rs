@@ -168,6 +168,7 @@ impl Writer {
                 self.reserve.keep(); // as often as that, and after the answers
             }
         }
+        self.shared.reader.close();
     }
 
     /// Gives up the reserve; what the log holds moves into the file as far as it can.
@@ -200,7 +201,9 @@ impl Writer {
         if batch.failure.is_none() {
             let erased = batch.touched.values().any(|touched| touched.erased);
             self.follow(&mut batch);
-            if (erased || self.log_is_due) && let Err(e) = self.empty_log(erased) {
+            if (erased || self.log_is_due)
+                && let Err(e) = self.empty_log(erased)
+            {
                 let what = format!("erased, but the write-ahead log was not emptied: {e}");
                 batch.failure.get_or_insert(StoreError::Failed(what.into()));
             }
@@ -246,7 +249,9 @@ impl Writer {
 
     /// Brings memory to the state of the store.
     fn follow(&mut self, batch: &mut Batch) {
-        if batch.counted && let Ok(tally) = Tally::read(&self.store.0) {
+        if batch.counted
+            && let Ok(tally) = Tally::read(&self.store.0)
+        {
             tally.show();
         }
         for (key, touched) in std::mem::take(&mut batch.touched) {
@@ -317,7 +322,8 @@ impl Writer {
             created_at: self.wall(),
         };
         row.key = self.store.insert_gallery(&row)?;
-        let gallery = Arc::new(Gallery::new(row, name, &self.root, self.queue.clone(), &self.settings, self.shared.clone()));
+        let gallery =
+            Arc::new(Gallery::new(row, name, &self.root, self.queue.clone(), &self.settings, self.shared.clone()));
         batch.created.push(Arc::clone(&gallery));
         Ok(Ok(gallery))
     }

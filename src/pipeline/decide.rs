@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{
-    Calibration, CalibrationError, Fmr, Fnir, Fpir, Reason, Score, SearchRates, Tail, Threshold,
-};
+use crate::domain::{Calibration, CalibrationError, Fmr, Fnir, Fpir, Reason, Score, SearchRates, Tail, Threshold};
 
 /// The operator's rates: what a caller that names none gets, and the laxest that one may name.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -138,9 +138,8 @@ impl Pipeline {
                     model: self.model(),
                 };
                 // There is a match with references of a gallery alone.
-                let issued = gallery.map(|gallery| {
-                    self.receipts.issue(&probe, claimant.subject, bearer, Now::by(gallery.clock()))
-                });
+                let issued = gallery
+                    .map(|gallery| self.receipts.issue(&probe, claimant.subject, bearer, Now::by(gallery.clock())));
                 issued.transpose()?
             }
             _ => None,

@@ -8,8 +8,8 @@ use tonic::codegen::http::{Extensions, HeaderMap};
 use super::{Limits, error::Error, pb};
 use crate::{
     domain::{
-        ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext, ReviewerId, Site,
-        TransactionId, Turn, Verdict,
+        ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext, ReviewerId,
+        Site, TransactionId, Turn, Verdict,
     },
     pipeline::{FaceInput, ImageInput},
 };

@@ -86,7 +86,11 @@ impl Service {
         })
     }
 
-    async fn judge_case(&self, turn: Turn, request: pb::RecordVerdictRequest) -> Result<pb::RecordVerdictResponse, Error> {
+    async fn judge_case(
+        &self,
+        turn: Turn,
+        request: pb::RecordVerdictRequest,
+    ) -> Result<pb::RecordVerdictResponse, Error> {
         let client = receive::client_of(&turn)?;
         let (pass, context) = self.enter(client, request.context, &[Right::Review])?;
         let id = receive::id("case_id", CaseId::parse(&request.case_id))?;

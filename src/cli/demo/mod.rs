@@ -135,7 +135,14 @@ fn admit(story: &Story, shared: &Shared) -> Result<(), Failure> {
     let strangers = || story.verifications.iter().filter(|v| !v.mated);
     let matched =
         strangers().filter(|v| v.score.and_then(Score::new).is_some_and(|score| measured.admits(score))).count();
-    println!("The policy here keeps to rates that the model's card has measured: 2 false matches in 1000, 1 false alarm in 10 searches.");
+    println!(
+        "The policy here keeps to rates that the model's card has measured: 2 false matches in 1000, 1 false alarm in 10 searches."
+    );
+    let (searches, quiet) = (story.no_duplicate.trials, story.no_duplicate.right);
+    println!(
+        "{} of {searches} searches raised a false alarm: the promise holds for people as those of the card, and these are more alike.",
+        searches - quiet
+    );
     println!(
         "At its threshold for 1 false match in 100 ({:.4}) {matched} of these {} strangers would have matched: it was measured on",
         measured.value(),

@@ -1,0 +1,205 @@
+//! Cases and candidates: people, not references; read beside the writer, and when the store takes no more changes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+mod common;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use common::{enrol, gallery, name, open, open_case, rates, root, search, subject, template, turn};
+use vultus::{
+    domain::{
+        CalibrationError, CandidateList, Case, CaseId, ClientId, Fnir, Judgement, Purpose, ReviewerId, SearchRates,
+        Template, TransactionId, Verdict,
+    },
+    gallery::{Galleries, Gallery, SearchError, Selector, Settings, Tally},
+};
+
+fn case(gallery: &Gallery, claimed: &str, candidates: CandidateList) -> Case {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Case {
+        id: CaseId::random(),
+        gallery: gallery.name().clone(),
+        claimed: Some(subject(claimed)),
+        opened_at: UNIX_EPOCH + Duration::from_secs(now.as_secs()),
+        opened_by: TransactionId::new("t-1").unwrap(),
+        opened_for: Purpose::SimActivation,
+        model: gallery.model(),
+        candidates,
+        judged: None,
+    }
+}
+
+/// At a distance from `template(0)` that grows with `step`.
+fn near(step: u8) -> Template {
+    let mut values = template(0).values().to_vec();
+    values[3] += f32::from(step) / 1000.0;
+    Template::new(template(0).model(), values).unwrap()
+}
+
+#[tokio::test]
+async fn a_crowd_of_references_hides_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    // Before everyone else stand people with all the references that one may have.
+    for person in 0..4 {
+        for step in 0..16 {
+            enrol(&main, &format!("crowd-{person}"), near(16 * person + step)).await;
+        }
+    }
+    enrol(&main, "own", template(0)).await;
+    let second = enrol(&main, "second", near(100)).await;
+    for far in 1..400 {
+        enrol(&main, &format!("far-{far}"), template(far)).await;
+    }
+    let people = |list: &CandidateList| list.as_slice().iter().map(|c| c.subject.to_string()).collect::<Vec<_>>();
+    let (list, _) = search(&main, &template(0), &subject("own"), 5).await;
+    assert_eq!(people(&list), ["crowd-0", "crowd-1", "crowd-2", "crowd-3", "second"]);
+    assert_eq!((list.as_slice()[4].reference, list.as_slice()[4].rank), (second, 5));
+    assert_eq!(list.as_slice()[0].others.len(), 15);
+    // The threshold parts them as well: a distance of 0.05 is a score of 1 - 0.00125.
+    let least = 1.0 - 0.05_f32.powi(2) / 2.0;
+    let found = main.search(&template(0), &subject("own"), 5, &rates(least), &turn()).await.unwrap();
+    assert_eq!(people(&found.candidates), ["crowd-0", "crowd-1", "crowd-2", "crowd-3"]);
+    assert_eq!((found.size, found.epoch), (4 * 16 + 1 + 399, 465), "the own reference is not compared with");
+    assert_eq!(found.candidates.as_slice()[3].others.len(), 2);
+
+    // The best reference of a candidate is erased: the next one stands in, and the person stays.
+    let opened = case(&main, "own", list.clone());
+    open_case(&main, opened.clone()).await.unwrap();
+    main.erase(Selector::Reference(list.as_slice()[0].reference)).await.unwrap();
+    let shown = galleries.case(opened.id).await.unwrap().unwrap().candidates;
+    assert_eq!(shown.as_slice().iter().filter(|c| c.subject == subject("crowd-0")).count(), 1);
+    assert_eq!(shown.len(), 5);
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn a_search_that_would_miss_too_many_is_refused_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    enrol(&main, "a", template(1)).await;
+    // The table says that one in eight is missed.
+    let strict = SearchRates { max_fnir: Fnir::new(0.1).unwrap(), ..rates(0.5) };
+    let refused = main.search(&template(1), &subject("b"), 5, &strict, &turn()).await;
+    let expected = CalibrationError::Misses { expected: Some(0.125), allowed: 0.1 };
+    assert!(matches!(refused, Err(SearchError::Rates(error)) if error == expected));
+    let allowed = SearchRates { max_fnir: Fnir::new(0.125).unwrap(), ..strict };
+    assert_eq!(main.search(&template(1), &subject("b"), 5, &allowed, &turn()).await.unwrap().point.fnmr, Some(0.125));
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn cases_are_listed_oldest_first_and_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let other = galleries.get_or_create(&name("other"), main.model(), 16).await.unwrap();
+    enrol(&main, "a", template(1)).await;
+    enrol(&main, "b", template(1)).await;
+    let (candidates, _) = search(&main, &template(1), &subject("a"), 9).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let case = case(&main, "a", candidates.clone());
+        ids.push(case.id);
+        open_case(&main, case).await.unwrap();
+    }
+    open_case(&other, case(&other, "a", CandidateList::default())).await.unwrap();
+    let list = async |after, most| {
+        let found = main.open_cases(after, most).await.unwrap();
+        (found.iter().map(|(_, case)| case.id).collect::<Vec<_>>(), found.last().map_or(0, |(at, _)| *at))
+    };
+    let (first, at) = list(0, 2).await;
+    let (second, at) = (list(at, 2).await.0, list(at, 2).await.1);
+    let (third, _) = list(at, 2).await;
+    assert_eq!([first, second, third].concat(), ids);
+    assert_eq!(main.open_cases(0, 1).await.unwrap()[0].1.candidates, 1);
+
+    let judged = |verdict, reviewer: Option<&str>| Judgement {
+        verdict,
+        client: ClientId::new("back-office").unwrap(),
+        reviewer: reviewer.map(|who| ReviewerId::new(who).unwrap()),
+        at: UNIX_EPOCH + Duration::from_secs(7),
+    };
+    assert!(main.judge(ids[1], judged(Verdict::OtherPerson, Some("r-7"))).await.unwrap());
+    assert!(main.judge(ids[3], judged(Verdict::Unclear, None)).await.unwrap());
+    assert!(!other.judge(ids[0], judged(Verdict::Unclear, None)).await.unwrap(), "a case of another gallery");
+    assert!(!main.judge(CaseId::random(), judged(Verdict::Unclear, None)).await.unwrap());
+    assert_eq!(list(0, 9).await.0, [ids[0], ids[2], ids[4]]);
+    let shown = galleries.case(ids[1]).await.unwrap().unwrap();
+    assert_eq!(shown.judged, Some(judged(Verdict::OtherPerson, Some("r-7"))));
+    // Looked at again: the later verdict counts, once.
+    assert!(main.judge(ids[3], judged(Verdict::SamePerson, None)).await.unwrap());
+    let tally = Tally { searches: 6, cases: 6, same_person: 1, other_person: 1, unclear: 0 };
+    assert_eq!(galleries.tally().await.unwrap(), tally);
+    assert_eq!(tally.false_positive_rate(), Some(0.5));
+    galleries.close().await;
+    let galleries = open(dir.path());
+    assert_eq!(galleries.tally().await.unwrap(), tally);
+    assert_eq!(galleries.case(ids[1]).await.unwrap().unwrap(), shown);
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn cases_are_read_when_the_store_takes_no_more_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    // A store that may not grow takes nothing new; nor does one whose writer waits for a lock that somebody holds.
+    let settings = Settings { reserve_bytes: 1 << 16, ..Settings::default() };
+    let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
+    let main = gallery(&galleries).await;
+    enrol(&main, "a", template(1)).await;
+    let opened = case(&main, "a", CandidateList::default());
+    open_case(&main, opened.clone()).await.unwrap();
+    let holder = rusqlite::Connection::open(dir.path().join("galleries.db")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting = {
+        let main = Arc::clone(&main);
+        tokio::spawn(async move { main.erase(Selector::Subject(subject("nobody"))).await })
+    };
+    let start = Instant::now();
+    assert_eq!(galleries.case(opened.id).await.unwrap(), Some(opened.clone()));
+    assert_eq!(main.open_cases(0, 9).await.unwrap().len(), 1);
+    assert_eq!(main.describe().references, 1);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let refused = waiting.await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("another program") && !galleries.has_failed(), "{refused}");
+    holder.execute_batch("ROLLBACK").unwrap();
+    enrol(&main, "b", template(2)).await;
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_keeps_the_log_fails_no_erasure() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings =
+        Settings { reserve_bytes: 1 << 16, purge_interval: Duration::from_millis(50), ..Settings::default() };
+    let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
+    let main = gallery(&galleries).await;
+    enrol(&main, "who-leaves", template(1)).await;
+    enrol(&main, "who-stays", template(2)).await;
+    // Another program reads, as an operator's shell would, and keeps the log.
+    let reader = rusqlite::Connection::open(dir.path().join("galleries.db")).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    reader.query_row("SELECT count(*) FROM reference", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(main.erase(Selector::Subject(subject("who-leaves"))).await.unwrap().references, 1);
+    assert!(!galleries.has_failed() && main.references_of(&subject("who-leaves")).is_empty());
+    enrol(&main, "who-comes", template(3)).await;
+    let holds = || {
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        let bytes = files.map(|file| std::fs::read(file.unwrap().path()).unwrap_or_default()).collect::<Vec<_>>();
+        bytes.iter().any(|file| file.windows(10).any(|part| part == b"who-leaves"))
+    };
+    assert!(holds(), "the log was kept");
+    reader.execute_batch("ROLLBACK").unwrap();
+    let start = Instant::now();
+    while holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the log is never emptied");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    galleries.close().await;
+}
