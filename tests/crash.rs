@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use common::{digest, name, open, subject, template, turn};
+use common::{digest, name, open, search, subject, template};
 use vultus::{
     domain::ReferenceId,
     gallery::{EnrolError, Galleries, Gallery, NewReference, Selector, StoreError},
@@ -169,7 +169,7 @@ async fn check(dir: &Path, told: &Told, searched: usize) -> usize {
         if let Some(stored) = stored.first() {
             assert_eq!((Some(stored.id), &stored.template), (new.id, &new.template));
             if at % step == 0 {
-                let (list, _) = gallery.search(&new.template, &nobody, 1, &turn()).await.unwrap();
+                let (list, _) = search(&gallery, &new.template, &nobody, 1).await;
                 assert_eq!(Some(list.as_slice()[0].reference), new.id, "reference {number} is not found");
             }
         }

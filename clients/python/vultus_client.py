@@ -116,7 +116,8 @@ class Vultus:
 
     def send(self, request):
         """Sends a request to the one method that takes it."""
-        service = {"Verify": self._match, "Identify": self._match, "Assess": self._match, "GetCase": self._review}
+        service = dict.fromkeys(("Verify", "Identify", "Assess"), self._match)
+        service |= dict.fromkeys(("ListCases", "GetCase", "RecordVerdict"), self._review)
         name = type(request).__name__.removesuffix("Request")
         return self.call(getattr(service.get(name, self._gallery), name), request)
 
@@ -142,8 +143,22 @@ class Vultus:
     def assess(self, image: bytes):
         return self.send(v1.AssessRequest(context=self._activation(), image=face(image)))
 
+    def list_cases(self, gallery: str, page_token: str = ""):
+        """A page of open cases, oldest first."""
+        return self.send(v1.ListCasesRequest(context=self._review_context(), gallery=gallery, page_token=page_token))
+
     def get_case(self, case_id: str):
-        return self.send(v1.GetCaseRequest(context=self.context(v1.PURPOSE_CASE_REVIEW), case_id=case_id))
+        return self.send(v1.GetCaseRequest(context=self._review_context(), case_id=case_id))
+
+    def record_verdict(self, case_id: str, verdict: int, reviewer: str = ""):
+        return self.send(
+            v1.RecordVerdictRequest(
+                context=self._review_context(), case_id=case_id, verdict=verdict, reviewer=reviewer
+            )
+        )
+
+    def _review_context(self):
+        return self.context(v1.PURPOSE_CASE_REVIEW)
 
     def _activation(self):
         return self.context(v1.PURPOSE_SIM_ACTIVATION)
@@ -178,8 +193,14 @@ def parse_arguments() -> argparse.Namespace:
     command = commands.add_parser("identify")
     command.add_argument("gallery")
     command.add_argument("receipt", type=lambda text: base64.b64decode(text, validate=True), help="base64, from verify")
+    command = commands.add_parser("list-cases", help="for a client with the right `review`: --client back-office")
+    command.add_argument("gallery")
     command = commands.add_parser("get-case")
     command.add_argument("case_id")
+    command = commands.add_parser("record-verdict")
+    command.add_argument("case_id")
+    command.add_argument("verdict", choices=("same_person", "other_person", "unclear"))
+    command.add_argument("--reviewer", default="", help="who judged; opaque, never a name")
     return parser.parse_args()
 
 
@@ -194,6 +215,11 @@ def main() -> int:
                     answer = vultus.verify(asked.gallery, asked.subject, asked.image.read_bytes())
                 case "identify":
                     answer = vultus.identify(asked.gallery, asked.receipt)
+                case "list-cases":
+                    answer = vultus.list_cases(asked.gallery)
+                case "record-verdict":
+                    verdict = v1.Verdict.Value(f"VERDICT_{asked.verdict.upper()}")
+                    answer = vultus.record_verdict(asked.case_id, verdict, asked.reviewer)
                 case _:
                     answer = vultus.get_case(asked.case_id)
         except (Refused, OSError) as error:

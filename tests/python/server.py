@@ -12,8 +12,13 @@ STOP_WITHIN_S = 30
 
 POLICY = """
 [clients.shop]
-rights = ["verify", "identify", "enrol", "erase", "review", "scores", "admin"]
-purposes = ["sim_activation", "case_review", "data_subject_request", "operations"]
+rights = ["verify", "identify", "enrol", "erase", "scores", "admin"]
+purposes = ["sim_activation", "data_subject_request", "operations"]
+galleries = ["subscribers"]
+
+[clients.back-office]
+rights = ["review", "scores"]
+purposes = ["case_review"]
 galleries = ["subscribers"]
 
 [clients.kiosk]

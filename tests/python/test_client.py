@@ -28,11 +28,12 @@ PER_CALL = ("transaction_id", "timings", "score")
 
 
 def setUpModule() -> None:
-    global server, shop, kiosk, enrolled, duplicate, stranger
+    global server, shop, kiosk, reviewer, enrolled, duplicate, stranger
     enrolled, duplicate, stranger = faces.people()
     server = unittest.enterModuleContext(Server(VULTUS, MODELS))
     shop = unittest.enterModuleContext(Vultus(server.address, "shop"))
     kiosk = unittest.enterModuleContext(Vultus(server.address, "kiosk"))
+    reviewer = unittest.enterModuleContext(Vultus(server.address, "back-office"))
     shop.enrol(GALLERY, "subject-1", enrolled.reference)
     # One person under two identities: what Identify is for.
     shop.enrol(GALLERY, "subject-2", duplicate.reference)
@@ -108,7 +109,9 @@ class Identification(Case):
         self.assertEqual(answer.outcome, v1.IDENTIFY_OUTCOME_REVIEW)
         self.assertIn("second ID document", answer.alternative_route)
 
-        case = shop.get_case(answer.case_id)
+        open_cases = [case.case_id for case in reviewer.list_cases(GALLERY).cases]
+        self.assertIn(answer.case_id, open_cases)
+        case = reviewer.get_case(answer.case_id)
         self.assertEqual(case.claimed_subject_id, "subject-2")
         self.assertEqual(case.opened_by_transaction_id, answer.transaction_id)
         self.assertEqual([(c.rank, c.subject_id) for c in case.candidates], [(1, "subject-3")])
@@ -119,10 +122,16 @@ class Identification(Case):
         asked.context.purpose = v1.PURPOSE_SIM_ACTIVATION
         self.assert_refused(StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", asked, kiosk)
 
-    def test_a_receipt_works_once(self):
+        judged = reviewer.record_verdict(answer.case_id, v1.VERDICT_SAME_PERSON, "reviewer-1")
+        self.assertEqual(judged.verdict, v1.VERDICT_SAME_PERSON)
+        self.assertEqual(reviewer.get_case(answer.case_id).judged_by, "reviewer-1")
+        self.assertNotIn(answer.case_id, [case.case_id for case in reviewer.list_cases(GALLERY).cases])
+
+    def test_a_receipt_has_one_outcome(self):
         asked = self.identify_request(shop)
-        shop.send(asked)
-        self.assert_refused(StatusCode.FAILED_PRECONDITION, "RECEIPT_SPENT", asked)
+        first, again = shop.send(asked), shop.send(asked)
+        self.assertEqual((first.outcome, first.case_id), (again.outcome, again.case_id))
+        self.assertEqual((first.repeated, again.repeated), (False, True))
 
     def test_a_receipt_is_of_its_client(self):
         self.assert_refused(StatusCode.PERMISSION_DENIED, "RECEIPT_OF_ANOTHER_CLIENT", self.identify_request(shop), kiosk)

@@ -15,4 +15,6 @@ mod requests;
 mod server;
 mod story;
 mod stream;
+mod review;
 mod traces;
+mod unknown;

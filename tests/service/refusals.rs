@@ -6,7 +6,8 @@ use prost::bytes::Bytes;
 use tonic::{Code, Request};
 use vultus::{
     domain::{ClientId, GalleryName, ModelDigest, Purpose, SubjectId, Template},
-    pipeline::{Bearer, RECEIPT_LIFETIME, Receipts},
+    gallery::ServiceTime,
+    pipeline::{Bearer, Now, RECEIPT_LIFETIME, Receipts},
     rpc::pb::{self, Decision, DecisionReason, FiveLandmarks, Point, QualityMeasureName},
     seal::RootKey,
 };
@@ -14,7 +15,8 @@ use vultus::{
 use crate::{
     faces::PEOPLE,
     requests::{
-        assess, case, context, describe, encoded, enrol, erase, identify, of, raw, refusal, verify, verify_inline,
+        assess, case, context, describe, encoded, enrol, erase, identify, list_cases, of, raw, record_verdict, refusal,
+        verify, verify_inline,
     },
     server::{CONFIG, Server},
 };
@@ -208,6 +210,15 @@ async fn no_call_is_answered_without_a_client_a_context_and_a_right() {
         assert_eq!(refusal(gallery.describe_gallery(of(client, describe(GALLERY))).await), denied);
         assert_eq!(refusal(review.get_case(of(client, case("x"))).await), denied);
     }
+    // Who enrols, verifies and identifies reviews nothing; who reviews does nothing else.
+    for client in ["nobody", "unheard-of", "shop", "kiosk"] {
+        assert_eq!(refusal(review.get_case(of(client, case("x"))).await), denied);
+        assert_eq!(refusal(review.list_cases(of(client, list_cases(GALLERY, 0, ""))).await), denied);
+        let verdict = record_verdict("x", pb::Verdict::SamePerson);
+        assert_eq!(refusal(review.record_verdict(of(client, verdict)).await), denied);
+    }
+    assert_eq!(refusal(matching.verify(of("back-office", verify(GALLERY, "a", unsound.clone()))).await), denied);
+    assert_eq!(refusal(review.list_cases(of("auditor", list_cases("staff", 0, ""))).await), denied);
     // Rights are separate, and so are galleries.
     assert_eq!(refusal(gallery.enrol(of("kiosk", enrol(GALLERY, "a", unsound.clone()))).await), denied);
     assert_eq!(refusal(matching.verify(of("kiosk", verify("staff", "a", unsound.clone()))).await), denied);
@@ -231,7 +242,7 @@ async fn an_empty_selector_never_means_all() {
 }
 
 #[tokio::test]
-async fn a_receipt_is_taken_once_from_its_bearer_and_from_nobody_else() {
+async fn a_receipt_has_one_outcome_for_its_bearer_and_from_nobody_else() {
     // Of a lane one client has half, and 64 race.
     let config = format!("{CONFIG}\n[limits]\nidentifications_in_flight = 128");
     let dir = tempfile::tempdir().unwrap();
@@ -269,7 +280,8 @@ async fn a_receipt_is_taken_once_from_its_bearer_and_from_nobody_else() {
     let made = |model: ModelDigest, at: SystemTime| {
         let probe = Template::new(model, vec![0.1; 128]).unwrap();
         let bearer = Bearer { client: &client, gallery: &name, purpose: Purpose::SimActivation, model };
-        receipts.issue(&probe, &SubjectId::new("alice").unwrap(), bearer, at).unwrap().0
+        let now = Now { service: ServiceTime::from_micros(1 << 60), wall: at };
+        receipts.issue(&probe, &SubjectId::new("alice").unwrap(), bearer, now).unwrap().0
     };
     let now = SystemTime::now();
     let bytes: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&digest[2 * i..2 * i + 2], 16).unwrap()).collect();
@@ -281,23 +293,28 @@ async fn a_receipt_is_taken_once_from_its_bearer_and_from_nobody_else() {
     let answer = matching.identify(of("shop", identify(GALLERY, of_another_model))).await;
     assert_eq!(refusal(answer), refused(Code::FailedPrecondition, "RECEIPT_OF_ANOTHER_MODEL"));
 
-    // None of that has spent it. 64 at once: one is answered. Nor does a restart bring it back.
+    // None of that has spent it. 64 at once: one search is recorded, and is everyone's answer. Nor does a restart bring the receipt back.
+    gallery.enrol(of("shop", enrol(GALLERY, "anna", PEOPLE[0].probe.clone()))).await.unwrap();
     let races: Vec<_> = (0..64)
         .map(|_| {
             let (mut matching, receipt) = (matching.clone(), receipt.clone());
             tokio::spawn(async move { matching.identify(of("shop", identify(GALLERY, receipt))).await })
         })
         .collect();
-    let mut answered = 0;
+    let mut answers = Vec::new();
     for race in races {
-        match race.await.unwrap() {
-            Ok(_) => answered += 1,
-            error => assert_eq!(refusal(error), refused(Code::FailedPrecondition, "RECEIPT_SPENT")),
-        }
+        answers.push(race.await.unwrap().unwrap().into_inner());
     }
-    assert_eq!(answered, 1);
+    let case_id = answers[0].case_id.clone();
+    assert!(!case_id.is_empty() && answers.iter().all(|answer| answer.case_id == case_id));
+    assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1);
     server.kill();
     let server = Server::start(dir.path());
-    let answer = server.matching().await.identify(of("shop", identify(GALLERY, receipt))).await;
-    assert_eq!(refusal(answer), refused(Code::FailedPrecondition, "RECEIPT_SPENT"));
+    let searched = "vultus_stage_seconds_count{stage=\"search\"}";
+    let answer = server.matching().await.identify(of("shop", identify(GALLERY, receipt))).await.unwrap().into_inner();
+    assert_eq!((answer.case_id.as_str(), answer.repeated), (case_id.as_str(), true));
+    assert!(!server.scrape().contains(&format!("{searched} 1")), "a spent receipt searches nothing");
+    let mut review = server.review().await;
+    let listed = review.list_cases(of("back-office", list_cases(GALLERY, 0, ""))).await.unwrap().into_inner();
+    assert_eq!(listed.cases.iter().map(|case| case.case_id.as_str()).collect::<Vec<_>>(), [case_id.as_str()]);
 }

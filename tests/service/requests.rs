@@ -106,7 +106,26 @@ pub fn describe(gallery: &str) -> pb::DescribeGalleryRequest {
 }
 
 pub fn case(id: &str) -> pb::GetCaseRequest {
-    pb::GetCaseRequest { context: context(pb::Purpose::CaseReview), case_id: id.into() }
+    pb::GetCaseRequest { context: context(pb::Purpose::CaseReview), case_id: id.into(), reviewer: String::new() }
+}
+
+pub fn list_cases(gallery: &str, page_size: u32, page_token: &str) -> pb::ListCasesRequest {
+    pb::ListCasesRequest {
+        context: context(pb::Purpose::CaseReview),
+        gallery: gallery.into(),
+        page_size,
+        page_token: page_token.into(),
+        reviewer: "reviewer-7".into(),
+    }
+}
+
+pub fn record_verdict(id: &str, verdict: pb::Verdict) -> pb::RecordVerdictRequest {
+    pb::RecordVerdictRequest {
+        context: context(pb::Purpose::CaseReview),
+        case_id: id.into(),
+        verdict: verdict.into(),
+        reviewer: "reviewer-7".into(),
+    }
 }
 
 /// Code and stable reason of a refusal.

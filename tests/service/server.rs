@@ -14,22 +14,31 @@ use vultus::rpc::pb::{
     review_service_client::ReviewServiceClient,
 };
 
-/// Two shops with all rights in two galleries, one auditor that sees no scores, one client without rights.
+/// A shop and a kiosk, a back office and an auditor that sees no scores, one client without rights.
 pub const CONFIG: &str = r#"
 [policy]
 max_fmr = 0.01
 max_fpir = 0.5
+max_fnir = 0.5
 extrapolated_thresholds = true
 alternative_route = "Ask for a second document."
 [server]
 reflection = true
 [clients.shop]
-rights = ["verify", "identify", "enrol", "erase", "review", "scores", "admin"]
+rights = ["verify", "identify", "enrol", "erase", "scores", "admin"]
 purposes = ["sim_activation", "sim_replacement", "case_review", "data_subject_request", "operations"]
 galleries = ["subscribers", "staff"]
 [clients.kiosk]
-rights = ["verify", "identify", "review"]
+rights = ["verify", "identify"]
 purposes = ["sim_activation", "case_review"]
+galleries = ["subscribers"]
+[clients.back-office]
+rights = ["review", "scores"]
+purposes = ["case_review"]
+galleries = ["subscribers", "staff"]
+[clients.auditor]
+rights = ["review"]
+purposes = ["case_review"]
 galleries = ["subscribers"]
 [clients.nobody]
 "#;

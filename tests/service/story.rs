@@ -1,11 +1,11 @@
 //! The main job, end to end: enrol, verify, identify, review, erase, restart.
 
 use tonic::Code;
-use vultus::rpc::pb::{self, Decision, DecisionReason, IdentifyOutcome, erase_request::Selector};
+use vultus::rpc::pb::{Decision, DecisionReason, IdentifyOutcome, erase_request::Selector};
 
 use crate::{
     faces::PEOPLE,
-    requests::{case, describe, enrol, erase, identify, of, raw, refusal, verify, verify_inline},
+    requests::{case, describe, enrol, erase, identify, of, refusal, verify, verify_inline},
     server::Server,
 };
 
@@ -46,13 +46,13 @@ async fn a_customer_is_verified_and_a_second_identity_is_found() {
     let searched = matching.identify(of("shop", identify(GALLERY, answer.receipt))).await.unwrap().into_inner();
     assert_eq!(searched.outcome(), IdentifyOutcome::Review);
     let id = searched.case_id;
-    let shown = review.get_case(of("shop", case(&id))).await.unwrap().into_inner();
+    let shown = review.get_case(of("back-office", case(&id))).await.unwrap().into_inner();
     assert_eq!((shown.claimed_subject_id.as_str(), shown.candidates.len()), ("anna", 1));
     assert_eq!((shown.candidates[0].subject_id.as_str(), shown.candidates[0].rank), ("alice", 1));
     assert!(shown.candidates[0].score.is_some());
 
     // Who may not see scores sees none; who may not review sees nothing.
-    let shown = review.get_case(of("kiosk", case(&id))).await.unwrap().into_inner();
+    let shown = review.get_case(of("auditor", case(&id))).await.unwrap().into_inner();
     assert!(shown.candidates[0].score.is_none());
     assert_eq!(refusal(review.get_case(of("nobody", case(&id))).await).0, Code::PermissionDenied);
     let unscored =
@@ -74,7 +74,7 @@ async fn a_customer_is_verified_and_a_second_identity_is_found() {
     let (mut gallery, mut matching) = (server.gallery().await, server.matching().await);
     let answer = matching.verify(of("shop", verify(GALLERY, "alice", alice.probe.clone()))).await.unwrap();
     assert_eq!(answer.into_inner().decision(), Decision::NonMatch);
-    let shown = server.review().await.get_case(of("shop", case(&id))).await.unwrap().into_inner();
+    let shown = server.review().await.get_case(of("back-office", case(&id))).await.unwrap().into_inner();
     assert!(shown.candidates.is_empty(), "an erased subject stands in a case");
     let again = gallery.erase(of("shop", erase(GALLERY, subject))).await.unwrap().into_inner();
     assert_eq!(again.erased_references, 0);
@@ -94,43 +94,6 @@ async fn an_inline_reference_earns_no_receipt() {
     let request = verify_inline(PEOPLE[0].probe.clone(), PEOPLE[1].reference.clone());
     let answer = matching.verify(of("shop", request)).await.unwrap().into_inner();
     assert_eq!(answer.decision(), Decision::NonMatch);
-}
-
-#[tokio::test]
-async fn an_unknown_subject_looks_like_a_non_match() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    let (mut gallery, mut matching) = (server.gallery().await, server.matching().await);
-    for _ in 0..5 {
-        gallery.enrol(of("shop", enrol(GALLERY, "alice", PEOPLE[0].reference.clone()))).await.unwrap();
-    }
-    let probe = PEOPLE[1].probe.clone();
-    let Some(pb::face_image::Content::Raw(image)) = probe.clone().unwrap().content else { panic!("raw") };
-    let mut rgb8 = image.rgb8.to_vec();
-    rgb8[0] ^= 4;
-    let nearly = raw(image.width, image.height, rgb8);
-    let mut answers = Vec::new();
-    for subject in ["alice", "no-such-subject"] {
-        let request = verify(GALLERY, subject, probe.clone());
-        let mut answer = matching.verify(of("shop", request)).await.unwrap().into_inner();
-        assert!(answer.score.unwrap() < answer.threshold.unwrap());
-        // As with a reference: the same image has the same score, and nearly the same image nearly the same.
-        let request = verify(GALLERY, subject, probe.clone());
-        let again = matching.verify(of("shop", request)).await.unwrap().into_inner();
-        assert_eq!(answer.score, again.score, "{subject}: a score that wavers is telling");
-        let request = verify(GALLERY, subject, nearly.clone());
-        let moved = matching.verify(of("shop", request)).await.unwrap().into_inner().score.unwrap();
-        assert!((moved - answer.score.unwrap()).abs() < 0.02, "{subject}: a score that leaps is telling");
-        // Nor does the time of the comparison count references: whole milliseconds, one as long as nothing is in the way.
-        assert_eq!(answer.timings.unwrap().compare_us % 1000, 0);
-        answer.timings = None;
-        answer.score = None;
-        answers.push(answer);
-    }
-    assert_eq!(answers[0], answers[1]);
-    let request = verify("staff", "alice", probe);
-    let elsewhere = matching.verify(of("shop", request)).await.unwrap().into_inner();
-    assert_eq!(elsewhere.decision(), Decision::NonMatch);
 }
 
 #[tokio::test]

@@ -1,0 +1,115 @@
+//! A claimed subject without references looks like a non-match, in everything that a client can see.
+
+use tonic::Code;
+use vultus::rpc::pb::{self, Decision, DecisionReason};
+
+use crate::{
+    faces::PEOPLE,
+    requests::{enrol, of, raw, refusal, verify},
+    server::{CONFIG, Server},
+};
+
+const GALLERY: &str = "subscribers";
+
+async fn verified(server: &Server, gallery: &str, subject: &str, probe: &Option<pb::FaceImage>) -> pb::VerifyResponse {
+    let request = verify(gallery, subject, probe.clone());
+    server.matching().await.verify(of("shop", request)).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn an_unknown_subject_looks_like_a_non_match() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut gallery = server.gallery().await;
+    for (subject, references) in [("alice", 5), ("bella", 1)] {
+        for _ in 0..references {
+            gallery.enrol(of("shop", enrol(GALLERY, subject, PEOPLE[0].reference.clone()))).await.unwrap();
+        }
+    }
+    gallery.enrol(of("shop", enrol("staff", "alice", PEOPLE[0].reference.clone()))).await.unwrap();
+    let probe = &PEOPLE[1].probe;
+    let Some(pb::face_image::Content::Raw(image)) = probe.clone().unwrap().content else { panic!("raw") };
+    let mut rgb8 = image.rgb8.to_vec();
+    rgb8[0] ^= 4;
+    let nearly = raw(image.width, image.height, rgb8);
+    let mut answers = Vec::new();
+    for subject in ["alice", "bella", "no-such-subject", "nor-this-one"] {
+        let answer = verified(&server, GALLERY, subject, probe).await;
+        let score = answer.score.unwrap();
+        assert!(score < answer.threshold.unwrap() && (0.3..1.0).contains(&score), "{subject}: {score}");
+        // As with a reference: the same image has the same score, and nearly the same image nearly the same.
+        assert_eq!(verified(&server, GALLERY, subject, probe).await.score, Some(score), "{subject}: it wavers");
+        let moved = verified(&server, GALLERY, subject, &nearly).await.score.unwrap();
+        assert!((moved - score).abs() < 0.02, "{subject}: a score that leaps is telling");
+        answers.push(answer);
+    }
+    for answer in &answers {
+        let timings = answer.timings.unwrap();
+        // What the comparison is a part of counts whole milliseconds.
+        assert_eq!((timings.compare_us % 1000, timings.total_us % 1000), (0, 0), "{timings:?}");
+        assert!(timings.compare_us > 0 && timings.total_us >= timings.extract_us);
+    }
+    // All else is the same to the letter.
+    let rest = |answer: &pb::VerifyResponse| pb::VerifyResponse { timings: None, score: None, ..answer.clone() };
+    assert!(answers.iter().all(|answer| rest(answer) == rest(&answers[0])), "{answers:?}");
+    assert_eq!(answers[0].reason(), DecisionReason::ScoreBelowThreshold);
+    assert_ne!(answers[2].score, answers[3].score);
+}
+
+#[tokio::test]
+async fn the_same_claim_in_two_galleries_has_two_scores() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut gallery = server.gallery().await;
+    // "known" is another person in each; "unknown" is nobody in both.
+    for (name, person) in [(GALLERY, &PEOPLE[0]), ("staff", &PEOPLE[2])] {
+        gallery.enrol(of("shop", enrol(name, "known", person.reference.clone()))).await.unwrap();
+    }
+    for subject in ["known", "unknown"] {
+        let here = verified(&server, GALLERY, subject, &PEOPLE[1].probe).await;
+        let there = verified(&server, "staff", subject, &PEOPLE[1].probe).await;
+        assert_eq!((here.decision(), there.decision()), (Decision::NonMatch, Decision::NonMatch));
+        assert_ne!(here.score, there.score, "{subject}: equal scores in two galleries are nobody's");
+    }
+}
+
+#[tokio::test]
+async fn another_precision_refuses_the_known_and_the_unknown_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut gallery = server.gallery().await;
+    gallery.enrol(of("shop", enrol(GALLERY, "alice", PEOPLE[0].reference.clone()))).await.unwrap();
+    assert!(server.terminate().success());
+    let server = Server::start_as(&["--precision", "bf16", "serve"], dir.path(), CONFIG);
+    for subject in ["alice", "no-such-subject"] {
+        let answer =
+            server.matching().await.verify(of("shop", verify(GALLERY, subject, PEOPLE[0].probe.clone()))).await;
+        let expected = (Code::FailedPrecondition, "GALLERY_OF_ANOTHER_MODEL".to_owned());
+        assert_eq!(refusal(answer), expected, "{subject}");
+    }
+}
+
+#[tokio::test]
+async fn no_error_admits_a_reference_of_a_gallery_that_is_not_the_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!(
+        "{CONFIG}\n[clients.small]\nrights = [\"enrol\"]\npurposes = [\"sim_activation\"]\ngalleries = [\"subscribers\"]\n"
+    );
+    let server = Server::start_with(dir.path(), &config);
+    let mut gallery = server.gallery().await;
+    let id = "5f0c6c1e-8a57-4c0e-9b57-0d2f5b0e8c11";
+    let with_id = |name: &str, subject: &str| pb::EnrolRequest {
+        reference_id: id.into(),
+        ..enrol(name, subject, PEOPLE[0].reference.clone())
+    };
+    gallery.enrol(of("shop", with_id("staff", "alice"))).await.unwrap();
+    for subject in ["alice", "bella"] {
+        let mut fresh = with_id(GALLERY, subject);
+        fresh.reference_id = if subject == "alice" { id.into() } else { "5f0c6c1e-8a57-4c0e-9b57-0d2f5b0e8c12".into() };
+        let answer = gallery.enrol(of("small", fresh)).await.unwrap().into_inner();
+        assert!(!answer.already_enrolled, "an id of another gallery is as good as one that is nowhere");
+    }
+    // Within the gallery an id has one owner.
+    let answer = gallery.enrol(of("small", with_id(GALLERY, "carol"))).await;
+    assert_eq!(refusal(answer), (Code::AlreadyExists, "REFERENCE_EXISTS".to_owned()));
+}
