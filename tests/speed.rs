@@ -7,7 +7,7 @@ mod common;
 
 use std::{env, time::Instant};
 
-use common::{digest, name, open, search, subject};
+use common::{digest, name, open, subject};
 use vultus::{
     domain::Template,
     gallery::{Selector, bench_enrol},
@@ -53,7 +53,7 @@ async fn enrol_search_erase_restart() {
         let probe = Template::new(digest(1), vec![0.1; dim]).unwrap();
         let start = Instant::now();
         for _ in 0..20 {
-            search(&main, &probe, &subject("nobody"), 10).await;
+            common::search(&main, &probe, &subject("nobody"), 10).await;
         }
         println!("{dim}-d search of {} {:?}", main.describe().references, start.elapsed() / 20);
         let start = Instant::now();
