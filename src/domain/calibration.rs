@@ -58,7 +58,9 @@ pub struct CalibrationPoint {
 /// Why points are not a table.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CalibrationError {
-    #[error("there is no calibration: expected a table of one point or more, as `vultus evaluate` measures them")]
+    #[error(
+        "there is no calibration in this precision: expected a table of one point or more, as `vultus evaluate` measures them in it"
+    )]
     Empty,
     #[error("calibration points go by falling FMR and rising threshold; point {index} does not")]
     Order { index: usize },

@@ -31,6 +31,7 @@
 mod batch;
 mod bench;
 mod cases;
+mod changes;
 mod clock;
 mod error;
 mod galleries;

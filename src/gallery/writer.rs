@@ -11,17 +11,14 @@ use std::{
 };
 
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
 use super::{
     CaseError, CreateError, EnrolError, Enrolled, EraseError, Erased, Finding, Gallery, Outcome, Selector, ServiceTime,
     Settings, Shared, SpendError, StoreError, Tally,
-    batch::{Batch, Erasure, Pending, Step},
+    batch::{Batch, Erasure, Pending},
     galleries::Map,
     reserve::Reserve,
-    spent,
-    state::{Change, Row},
-    store::{GalleryRow, Store, is_busy, is_full, micros, time},
+    store::{Store, is_busy, is_full},
 };
 use crate::{
     domain::{CaseId, GalleryName, Judgement, ModelDigest, ReferenceId, SubjectId, Template},
@@ -94,14 +91,14 @@ pub(super) async fn ask<T, E: From<StoreError>>(
 }
 
 pub(super) struct Writer {
-    store: Store,
+    pub(super) store: Store,
     reserve: Reserve,
-    galleries: BTreeMap<i64, Arc<Gallery>>,
+    pub(super) galleries: BTreeMap<i64, Arc<Gallery>>,
     by_name: Map,
-    root: RootKey,
-    settings: Settings,
-    queue: mpsc::WeakSender<Op>,
-    shared: Shared,
+    pub(super) root: RootKey,
+    pub(super) settings: Settings,
+    pub(super) queue: mpsc::WeakSender<Op>,
+    pub(super) shared: Shared,
     purged_at: Option<Instant>,
     /// The write-ahead log holds something erased, as a reader kept it.
     log_is_due: bool,
@@ -295,116 +292,6 @@ impl Writer {
             #[cfg(test)]
             Op::Call(work) => work(),
         }
-    }
-
-    fn create(
-        &self,
-        batch: &mut Batch,
-        name: GalleryName,
-        model: ModelDigest,
-        dimension: usize,
-    ) -> Step<Arc<Gallery>, CreateError> {
-        let mut known = self.galleries.values().chain(&batch.created);
-        if let Some(gallery) = known.find(|g| g.name == name) {
-            return Ok(Ok(Arc::clone(gallery)));
-        }
-        let limit = self.settings.max_galleries;
-        if self.galleries.len() + batch.created.len() >= limit {
-            return Ok(Err(CreateError::TooMany { limit }));
-        }
-        let mut row = GalleryRow {
-            key: 0,
-            uid: *Uuid::new_v4().as_bytes(),
-            name: name.as_str().into(),
-            model: *model.as_bytes(),
-            dimension,
-            epoch: 0,
-            created_at: self.wall(),
-        };
-        row.key = self.store.insert_gallery(&row)?;
-        let gallery =
-            Arc::new(Gallery::new(row, name, &self.root, self.queue.clone(), &self.settings, self.shared.clone()));
-        batch.created.push(Arc::clone(&gallery));
-        Ok(Ok(gallery))
-    }
-
-    fn enrol(&self, batch: &mut Batch, key: i64, new: Prepared) -> Step<Enrolled, EnrolError> {
-        let Some(touched) = batch.touch(&self.galleries, key) else { return Ok(Err(StoreError::Closed.into())) };
-        if let Some(subject) = self.store.owner(key, new.id)? {
-            return Ok(if subject == new.subject.as_str() {
-                Ok(Enrolled { id: new.id, epoch: touched.epoch, repeated: true })
-            } else {
-                Err(EnrolError::Exists { id: new.id })
-            });
-        }
-        let limit = self.settings.max_references;
-        if touched.references >= limit {
-            return Ok(Err(EnrolError::GalleryFull { limit }));
-        }
-        let limit = self.settings.max_references_per_subject;
-        if self.store.count_of_subject(key, &new.subject)? >= limit {
-            return Ok(Err(EnrolError::TooManyForSubject { limit }));
-        }
-        let enrolled_at = self.wall();
-        let seq = self.store.insert_reference(key, new.id, &new.subject, &new.sealed, enrolled_at)?;
-        touched.references += 1;
-        touched.epoch += 1;
-        let row = Row { id: new.id, subject: new.subject, enrolled_at };
-        touched.changes.push(Change::Enrolled { seq, row, template: new.template });
-        Ok(Ok(Enrolled { id: new.id, epoch: touched.epoch, repeated: false }))
-    }
-
-    fn erase(&self, batch: &mut Batch, key: i64, selector: &Selector) -> Step<Erased, EraseError> {
-        let Some(touched) = batch.touch(&self.galleries, key) else { return Ok(Err(StoreError::Closed.into())) };
-        let gone = match selector {
-            Selector::Subject(subject) => self.store.erase_subject(key, subject)?,
-            Selector::Reference(id) => self.store.erase_reference(key, *id)?,
-        };
-        let references = gone.len();
-        if references > 0 {
-            touched.references = touched.references.saturating_sub(references);
-            touched.epoch += 1;
-            touched.erased = true;
-            touched.changes.push(Change::Erased(gone));
-        }
-        Ok(Ok(Erased { references, epoch: touched.epoch }))
-    }
-
-    fn finish(&self, batch: &mut Batch, key: i64, finish: &Finish) -> Step<(Outcome, bool), SpendError> {
-        if let Some(outcome) = spent::outcome(&self.store.0, finish.nonce)? {
-            return Ok(Ok((outcome, true)));
-        }
-        let now = self.shared.clock.now();
-        if finish.expires.after(self.settings.receipt_grace) <= now {
-            return Ok(Err(SpendError::Expired));
-        }
-        let Finding { case, epoch, fnir } = &finish.finding;
-        if let Some(case) = case
-            && !self.store.insert_case(key, case, now)?
-        {
-            return Ok(Err(SpendError::CaseExists { id: case.id }));
-        }
-        let outcome = Outcome { case: case.as_ref().map(|case| case.id), epoch: *epoch, fnir: *fnir };
-        self.store.spend(finish.nonce, finish.expires, &outcome)?;
-        self.store.count("searches", 1)?;
-        self.store.count("cases", i64::from(case.is_some()))?;
-        batch.counted = true;
-        Ok(Ok((outcome, false)))
-    }
-
-    fn judge(&self, batch: &mut Batch, key: i64, id: CaseId, judged: &Judgement) -> Step<bool, CaseError> {
-        let Some(before) = self.store.judge(key, id, self.shared.cases_since(), judged)? else { return Ok(Ok(false)) };
-        if let Some(before) = before {
-            self.store.count(&before, -1)?;
-        }
-        self.store.count(judged.verdict.as_str(), 1)?;
-        batch.counted = true;
-        Ok(Ok(true))
-    }
-
-    /// As precise as the store keeps it.
-    fn wall(&self) -> std::time::SystemTime {
-        time(micros(self.shared.clock.wall()))
     }
 
     fn purge(&mut self, now: ServiceTime) -> Result<(), rusqlite::Error> {

@@ -43,8 +43,9 @@ pub enum ContractError {
     )]
     CalibrationOf { of: String, digest: String },
     #[error(
-        "model.toml: the calibration does not say which weights it was measured for: expected face.calibration.of = \"{digest}\" if it \
-         was these, else no [face.calibration]; for the default model `vultus model fetch` writes it"
+        "model.toml: the calibration does not say which weights it was measured for, and in which precision: expected \
+         face.calibration.of = \"{digest}\" if it was these, and face.calibration.precision = \"f32\" or another; else no \
+         [face.calibration]; for the default model `vultus model fetch` writes it"
     )]
     CalibrationOfUnknown { digest: String },
     #[error("model.toml, quality: unknown measure {0:?}")]

@@ -124,7 +124,7 @@ impl ModelSet {
             alignment: promise.alignment,
             precision: contract.precision,
             metric: promise.metric,
-            calibration: promise.calibration()?,
+            calibration: promise.calibration(contract.precision)?,
             quality: promise.quality_thresholds()?,
         };
         let template_digest = template_digest(&landmark, &face, &card);
@@ -132,7 +132,7 @@ impl ModelSet {
     }
 
     /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared
-    /// with those of the first.
+    /// with those of the first, nor are its scores with the first's thresholds.
     ///
     /// # Errors
     /// [`OpenError::Agreement`], [`OpenError::NotMeasured`].
@@ -144,6 +144,9 @@ impl ModelSet {
                 Some(class) if !self.face.measured(class) => return Err(OpenError::NotMeasured(precision)),
                 Some(_) => {}
             }
+        }
+        if let Some(face) = &contract.face {
+            self.card.calibration = face.calibration(precision)?;
         }
         self.card.precision = precision;
         self.template_digest = template_digest(&self.landmark, &self.face, &self.card);

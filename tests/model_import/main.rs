@@ -46,14 +46,14 @@ fn a_file_and_its_card_become_a_model_that_answers() {
     let (code, _, err) = verify();
     assert!(code == 1 && err.contains("there is no calibration"), "{err}");
     let mut calibrated = card(&network());
-    calibrated.face.as_mut().unwrap().calibration = Some(table());
+    calibrated.face.as_mut().unwrap().calibration = vec![table()];
     place.write_card(&calibrated);
     let (code, _, err) = place.import();
     assert!(
         code == 1 && err.contains("measured for other weights") && err.contains("remove [face.calibration]"),
         "{err}"
     );
-    calibrated.face.as_mut().unwrap().calibration = Some(CalibrationTable { of: None, ..table() });
+    calibrated.face.as_mut().unwrap().calibration = vec![CalibrationTable { of: None, ..table() }];
     place.write_card(&calibrated);
     let (code, _, err) = place.import();
     let bundle = Contract::parse(&fs::read_to_string(place.at("models/means/model.toml")).unwrap()).unwrap();

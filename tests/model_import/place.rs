@@ -89,7 +89,7 @@ pub fn card(file: &[u8]) -> Contract {
     (card.input.mean, card.input.scale) = ([0.0; 3], 1.0 / 255.0);
     card.output.dimension = DIMENSION as usize;
     let face = card.face.as_mut().unwrap();
-    face.calibration = None;
+    face.calibration.clear();
     (face.alignment, face.metric) = (Alignment::ArcFace112, Metric::Cosine);
     let class = |precision, agreement| PrecisionClass {
         precision,
@@ -107,7 +107,7 @@ pub fn card(file: &[u8]) -> Contract {
 /// The default model's calibration.
 pub fn table() -> CalibrationTable {
     let card = Contract::parse(include_str!("../../models/default.toml")).unwrap();
-    card.face.and_then(|face| face.calibration).unwrap()
+    card.face.unwrap().calibration.remove(0)
 }
 
 /// A data directory with the fetched networks and the file beside.
@@ -178,7 +178,7 @@ impl Place {
         let (code, _, err) = self.import();
         assert_eq!(code, 0, "{err}");
         let imported = Contract::parse(&fs::read_to_string(self.at("models/means/model.toml")).unwrap()).unwrap();
-        card.face.as_mut().unwrap().calibration = Some(CalibrationTable { of: imported.digest, ..table() });
+        card.face.as_mut().unwrap().calibration = vec![CalibrationTable { of: imported.digest, ..table() }];
         self.write_card(&card);
         let (code, _, err) = self.import();
         assert_eq!(code, 0, "{err}");

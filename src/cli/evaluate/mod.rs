@@ -1,5 +1,6 @@
 //! `vultus evaluate`: how often is the model right on pairs whose truth is known?
 
+mod claims;
 mod pairs;
 mod statistics;
 
@@ -10,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use self::{
+    claims::{Line, Rule, Sample},
     pairs::Pairs,
     statistics::{Best, Point, RankOne, Trial},
 };
@@ -18,7 +20,7 @@ use super::{
     report::{Refused, in_words},
 };
 use crate::{
-    domain::{Lane, Template, compare},
+    domain::{Lane, compare},
     model::Role,
     pipeline::{FaceInput, ImageInput, Pipeline},
     seal::RootKey,
@@ -35,6 +37,10 @@ pub struct Options {
     /// Refuses images whose quality is below the model's thresholds, as the service does. Otherwise only a missing face is refused.
     #[arg(long)]
     quality: bool,
+    /// Measures claims as well: probes against several references of a person, by number and by the rule that joins their scores. People are
+    /// those whom mated pairs join.
+    #[arg(long)]
+    claims: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -68,22 +74,27 @@ struct Report {
     /// Mean and standard deviation of non-mated scores; none with fewer than two.
     non_mated_mean: Option<f64>,
     non_mated_standard_deviation: Option<f64>,
+    /// Claims, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    claims: Vec<Line>,
     /// The digest of templates, as answers carry it.
     model: String,
     /// The digest of the bundle: what `face.calibration.of` says of a table of these figures.
     of: String,
+    /// What `face.calibration.precision` says.
+    precision: &'static str,
 }
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let pairs = Pairs::open(&options.pairs).map_err(|e| format!("{}: {e}", options.pairs.display()))?;
     // Whatever the licence: how often weights are right is research.
     let models = shared.model_set()?;
-    let of = hex::encode(models.bundle(Role::Embed).digest());
+    let of = (hex::encode(models.bundle(Role::Embed).digest()), models.card().precision.as_str());
     let pipeline = shared.started(&models, &RootKey::random()?, &input::config(input::MANY_FILES)?)?;
     let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
     let model = pipeline.model().to_string();
-    let templates = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
-    let report = judge(&pairs, &templates, model, of)?;
+    let samples = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
+    let report = judge(&pairs, &samples, options.claims, model, of)?;
     if shared.json {
         println!("{}", serde_json::to_string(&report)?)
     } else {
@@ -93,44 +104,58 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
 }
 
 /// One for each image: its template, or why there is none.
-type Templates = Vec<Result<Template, String>>;
+type Samples = Vec<Result<Sample, String>>;
 
-async fn extract_all(pipeline: Arc<Pipeline>, options: &Options, pairs: &Pairs) -> Result<Templates, Failure> {
+async fn extract_all(pipeline: Arc<Pipeline>, options: &Options, pairs: &Pairs) -> Result<Samples, Failure> {
     let bar = ProgressBar::new(pairs.images.len() as u64); // on stderr, and only if that is a terminal
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} images, {eta} to go")?);
-    let mut templates: Templates = vec![Err("not extracted".into()); pairs.images.len()];
-    let alignment = options.alignment;
+    let mut samples: Samples = vec![Err("not extracted".into()); pairs.images.len()];
+    let (alignment, claims) = (options.alignment, options.claims);
     let work = |(number, image): (usize, &String)| {
         let (pipeline, path) = (Arc::clone(&pipeline), Pairs::path(&options.pairs, image));
-        async move { (number, extract(&pipeline, path, alignment).await) }
+        async move { (number, extract(&pipeline, path, alignment, claims).await) }
     };
-    let done = |(number, template): (usize, _)| {
-        if let Some(place) = templates.get_mut(number) {
-            *place = template;
+    let done = |(number, sample): (usize, _)| {
+        if let Some(place) = samples.get_mut(number) {
+            *place = sample;
         }
         bar.inc(1);
     };
     input::in_flight(pairs.images.iter().enumerate(), work, done).await?;
     bar.finish_and_clear();
-    Ok(templates)
+    Ok(samples)
 }
 
-async fn extract(pipeline: &Pipeline, path: PathBuf, alignment: Alignment) -> Result<Template, String> {
+async fn extract(pipeline: &Pipeline, path: PathBuf, alignment: Alignment, claims: bool) -> Result<Sample, String> {
     let read = tokio::task::spawn_blocking(move || input::read(&path, input::MANY_FILES.max_bytes));
     let file = read.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-    let image = ImageInput::Encoded(file);
-    match alignment {
-        Alignment::Whole => pipeline.extract_whole(image, input::deadline()).await.map_err(|e| e.to_string()),
+    let image = || ImageInput::Encoded(file.clone());
+    let turn = || input::turn(Lane::Enrolment);
+    let template = match alignment {
+        Alignment::Whole => pipeline.extract_whole(image(), input::deadline()).await.map_err(|e| e.to_string())?,
         Alignment::Landmarks => {
-            let face = FaceInput { image, landmarks: None };
-            let extraction = pipeline.extract(face, &input::turn(Lane::Enrolment)).await;
-            extraction.map_err(|e| e.to_string())?.outcome.map_err(|assessment| in_words(&assessment))
+            let face = FaceInput { image: image(), landmarks: None };
+            let extraction = pipeline.extract(face, &turn()).await;
+            extraction.map_err(|e| e.to_string())?.outcome.map_err(|assessment| in_words(&assessment))?
         }
+    };
+    let mut quality = 0;
+    if claims {
+        let face = FaceInput { image: image(), landmarks: None };
+        let (assessment, _) = pipeline.assess(face, &turn()).await.map_err(|e| e.to_string())?;
+        quality = assessment.measures.iter().map(|measure| measure.value).min().unwrap_or(0);
     }
+    Ok(Sample { template, quality })
 }
 
-fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String, of: String) -> Result<Report, Failure> {
-    let template = |number: usize| templates.get(number).and_then(|t| t.as_ref().ok());
+fn judge(
+    pairs: &Pairs,
+    samples: &[Result<Sample, String>],
+    claims: bool,
+    model: String,
+    (of, precision): (String, &'static str),
+) -> Result<Report, Failure> {
+    let template = |number: usize| samples.get(number).and_then(|s| s.as_ref().ok()).map(|s| &s.template);
     let mut trials = Vec::with_capacity(pairs.pairs.len());
     for pair in &pairs.pairs {
         if let (Some(a), Some(b)) = (template(pair.a), template(pair.b)) {
@@ -141,9 +166,16 @@ fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String, o
     let RankOne { correct, total } = statistics::rank_one(&trials);
     let mated = trials.iter().filter(|t| t.mated).count();
     let spread = statistics::non_mated_spread(&trials);
-    let failed = pairs.images.iter().zip(templates).filter_map(|(image, template)| {
-        Some(Refused { path: image.clone(), reason: template.as_ref().err()?.clone() })
-    });
+    let failed =
+        pairs.images.iter().zip(samples).filter_map(|(image, sample)| {
+            Some(Refused { path: image.clone(), reason: sample.as_ref().err()?.clone() })
+        });
+    let claims = if claims {
+        let samples: Vec<_> = samples.iter().map(|sample| sample.as_ref().ok().cloned()).collect();
+        claims::measure(&samples, &trials)?
+    } else {
+        Vec::new()
+    };
     Ok(Report {
         pairs: trials.len(),
         mated,
@@ -157,8 +189,10 @@ fn judge(pairs: &Pairs, templates: &[Result<Template, String>], model: String, o
         fnmr_at_fmr: statistics::fnmr_at_fmr(&trials, &RATES),
         non_mated_mean: spread.map(|(mean, _)| mean),
         non_mated_standard_deviation: spread.map(|(_, deviation)| deviation),
+        claims,
         model,
         of,
+        precision,
     })
 }
 
@@ -176,4 +210,31 @@ fn print(report: &Report) {
         println!("FNMR at FMR {fmr:<8.5} {:6.2} %  threshold {threshold:.4}, {trials} non-mated trials", 100.0 * fnmr);
     }
     println!("of the model   {} (a card's face.calibration.of)", report.of);
+    println!("in precision   {} (its face.calibration.precision)", report.precision);
+    print_claims(&report.claims);
+}
+
+/// A table for each promised rate: a row for each number of references, FMR and FNMR by rule.
+fn print_claims(lines: &[Line]) {
+    let same = |a: &Line, b: &Line| a.promised == b.promised;
+    for of_rate in lines.chunk_by(same) {
+        let Some(Line { promised, .. }) = of_rate.first() else { continue };
+        println!(
+            "\nclaims at the threshold for an FMR of {:.0} % of single comparisons of other people: FMR / FNMR, %",
+            100.0 * promised
+        );
+        print!("references  non-mated  mated   kept within");
+        Rule::ALL.iter().for_each(|rule| print!("  {:>14}", rule.as_str()));
+        println!();
+        for row in of_rate.chunk_by(|a, b| a.references == b.references) {
+            let Some(Line { references, non_mated, mated, kept_within: (low, high), .. }) = row.first() else {
+                continue;
+            };
+            print!("{references:>10}  {non_mated:>9}  {mated:>5}  {:>4.1} to {:>4.1}", 100.0 * low, 100.0 * high);
+            row.iter().for_each(|line| {
+                print!("  {:>14}", format!("{:.1} / {:.1}", 100.0 * line.fmr, 100.0 * line.fnmr));
+            });
+            println!();
+        }
+    }
 }

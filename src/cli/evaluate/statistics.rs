@@ -107,8 +107,7 @@ pub fn fnmr_at_fmr(trials: &[Trial], rates: &[f64]) -> Vec<Point> {
     }
     let trials = non_mated.len();
     let least = 1.0 / trials as f64;
-    // A rate such as 7 in 700 is not exactly 7 / 700 in binary.
-    let allowed = |rate: f64| (rate * trials as f64 + 1e-6).floor() as usize;
+    let allowed = |rate: f64| allowed(rate, trials);
     let mut points: Vec<Point> = Vec::new();
     for rate in rates.iter().copied().chain([least]) {
         let may_match = allowed(rate);
@@ -122,6 +121,28 @@ pub fn fnmr_at_fmr(trials: &[Trial], rates: &[f64]) -> Vec<Point> {
         points.push(Point { fmr: rate, threshold, fnmr: missed as f64 / mated.len() as f64, trials });
     }
     points
+}
+
+/// Trials that may match at a rate. One such as 7 in 700 is not exactly 7 / 700 in binary.
+fn allowed(rate: f64, trials: usize) -> usize {
+    (rate * trials as f64 + 1e-6).floor() as usize
+}
+
+/// The laxest threshold that keeps a false match rate on these trials; `None` where they are too few to show it.
+pub fn threshold_at(trials: &[Trial], rate: f64) -> Option<f32> {
+    let mut non_mated: Vec<f32> = trials.iter().filter(|t| !t.mated).map(|t| t.score).collect();
+    non_mated.sort_by(|a, b| b.total_cmp(a));
+    let may_match = allowed(rate, non_mated.len());
+    non_mated.get(may_match).filter(|_| may_match > 0).map(|score| score.next_up())
+}
+
+/// Wilson's 95 % interval around a share of `trials` independent ones.
+pub fn interval(share: f64, trials: usize) -> (f64, f64) {
+    const Z: f64 = 1.96;
+    let n = trials.max(1) as f64;
+    let middle = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
+    let half = Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    ((middle - half).max(0.0), (middle + half).min(1.0))
 }
 
 /// Mean and sample standard deviation of the non-mated scores; `None` with fewer than two.
@@ -146,6 +167,14 @@ mod tests {
         assert_eq!(non_mated_spread(&of_scores(&[0.9], &[0.5])), None);
         let (mean, deviation) = non_mated_spread(&of_scores(&[0.9], &[0.25, 0.75])).unwrap();
         assert!((mean - 0.5).abs() < 1e-12 && (deviation - 0.125_f64.sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_interval_is_wilsons() {
+        let (low, high) = interval(0.1, 100);
+        assert!((low - 0.0552).abs() < 1e-3 && (high - 0.1744).abs() < 1e-3, "{low} {high}");
+        assert_eq!(threshold_at(&of_scores(&[0.9], &[0.5; 9]), 0.1), None);
+        assert_eq!(threshold_at(&of_scores(&[0.9], &[0.1, 0.2, 0.3, 0.4]), 0.5), Some(0.2_f32.next_up()));
     }
 
     fn trial(a: usize, b: usize, mated: bool, score: f32) -> Trial {

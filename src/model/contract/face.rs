@@ -1,10 +1,16 @@
 //! What a card says of a face network: who finds faces for it, how they lie, how templates are compared and judged.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{
+        MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
+};
 
-use super::{ContractError, Input, is_name};
+use super::{ContractError, Input, Precision, is_name};
 use crate::domain::{
     Alignment, Calibration, CalibrationPoint, Fmr, MeasureName, QualityThresholds, Score, Template, Threshold,
 };
@@ -44,9 +50,10 @@ pub struct FaceContract {
     /// The threshold that is customary for the network, as a distance and as a score.
     pub customary_distance: f32,
     pub customary_score: f32,
-    /// Without one no rate has a threshold: nothing serves and nobody is verified, but one can be measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calibration: Option<CalibrationTable>,
+    /// One for each precision that was measured. In a precision without one no rate has a threshold: nothing serves and nobody is
+    /// verified, but one can be measured.
+    #[serde(default, deserialize_with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    pub calibration: Vec<CalibrationTable>,
     /// The least accepted value of each measure, 0 to 100; those not named accept all.
     pub quality: BTreeMap<String, u8>,
 }
@@ -58,6 +65,9 @@ pub struct CalibrationTable {
     /// The digest of the bundle that it was measured for: the thresholds of others say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
+    /// The precision that it was measured in: another rounds scores, and so rates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// What was measured, and how little it proves.
     pub source: String,
     /// How rates below the measured ones were extrapolated.
@@ -71,6 +81,46 @@ pub struct CalibrationTable {
     pub published: Vec<Published>,
     /// By falling FMR.
     pub points: Vec<TablePoint>,
+}
+
+impl CalibrationTable {
+    fn calibration(&self) -> Result<Calibration, ContractError> {
+        let rate = ContractError::Value("calibration: a rate is above 0 and at most 1, thresholds are finite");
+        let points: Option<Vec<_>> = (self.points.iter())
+            .map(|p| {
+                let threshold = Threshold::new(Score::new(p.threshold)?);
+                Some(CalibrationPoint { fmr: Fmr::new(p.fmr).ok()?, threshold, trials: p.trials, fnmr: p.fnmr })
+            })
+            .collect();
+        let spread = (self.non_mated_mean, self.non_mated_standard_deviation);
+        if !(spread.0.is_finite() && spread.1.is_finite() && spread.1 > 0.0) {
+            return Err(ContractError::Value("calibration: expected a mean and a positive standard deviation"));
+        }
+        Ok(Calibration::new(points.ok_or(rate)?, spread)?)
+    }
+}
+
+/// A table, or a list of them.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CalibrationTable>, D::Error> {
+    struct Tables;
+
+    impl<'de> Visitor<'de> for Tables {
+        type Value = Vec<CalibrationTable>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a calibration table for each precision, as [[face.calibration]]")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Ok(vec![CalibrationTable::deserialize(MapAccessDeserializer::new(map))?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(seq))
+        }
+    }
+
+    deserializer.deserialize_any(Tables)
 }
 
 /// A figure that was published, not measured here.
@@ -108,38 +158,39 @@ impl FaceContract {
         if self.alignment == Alignment::ArcFace112 && input.width != input.height {
             return Err(ContractError::NotSquare { width: input.width, height: input.height });
         }
-        self.calibration()?;
+        for table in &self.calibration {
+            table.calibration()?;
+            if self.calibration.iter().filter(|other| other.precision == table.precision).count() > 1 {
+                return Err(ContractError::Value("face.calibration: expected one table for each precision"));
+            }
+        }
         self.quality_thresholds().map(|_| ())
     }
 
-    pub fn calibration(&self) -> Result<Calibration, ContractError> {
-        let Some(table) = &self.calibration else { return Ok(Calibration::unmeasured()) };
-        let rate = ContractError::Value("calibration: a rate is above 0 and at most 1, thresholds are finite");
-        let points: Option<Vec<_>> = (table.points.iter())
-            .map(|p| {
-                let threshold = Threshold::new(Score::new(p.threshold)?);
-                Some(CalibrationPoint { fmr: Fmr::new(p.fmr).ok()?, threshold, trials: p.trials, fnmr: p.fnmr })
-            })
-            .collect();
-        let spread = (table.non_mated_mean, table.non_mated_standard_deviation);
-        if !(spread.0.is_finite() && spread.1.is_finite() && spread.1 > 0.0) {
-            return Err(ContractError::Value("calibration: expected a mean and a positive standard deviation"));
-        }
-        Ok(Calibration::new(points.ok_or(rate)?, spread)?)
+    /// Thresholds in this precision; none where nobody has measured them in it.
+    pub fn calibration(&self, precision: Precision) -> Result<Calibration, ContractError> {
+        let table = self.calibration.iter().find(|table| table.precision == Some(precision));
+        table.map_or_else(|| Ok(Calibration::unmeasured()), CalibrationTable::calibration)
     }
 
-    /// A table must be that of the bundle of this `digest` (hexadecimal).
+    /// Every table must be that of the bundle of this `digest` (hexadecimal), and name its precision.
     ///
     /// # Errors
     /// [`ContractError::CalibrationOf`], [`ContractError::CalibrationOfUnknown`].
     pub fn calibrated_for(&self, digest: &str) -> Result<(), ContractError> {
-        match self.calibration.as_ref().map(|table| table.of.as_deref()) {
-            Some(Some(of)) if of != digest => {
-                Err(ContractError::CalibrationOf { of: of.chars().take(64).collect(), digest: digest.into() })
+        for table in &self.calibration {
+            match (table.of.as_deref(), table.precision) {
+                (Some(of), _) if of != digest => {
+                    return Err(ContractError::CalibrationOf {
+                        of: of.chars().take(64).collect(),
+                        digest: digest.into(),
+                    });
+                }
+                (Some(_), Some(_)) => {}
+                _ => return Err(ContractError::CalibrationOfUnknown { digest: digest.into() }),
             }
-            Some(None) => Err(ContractError::CalibrationOfUnknown { digest: digest.into() }),
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     pub fn quality_thresholds(&self) -> Result<QualityThresholds, ContractError> {

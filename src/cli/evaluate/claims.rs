@@ -1,0 +1,340 @@
+//! Claims: a probe against several references of one subject, as verification compares them. Which rule joins the scores, and does
+//! it keep the rate that was measured for one comparison? Pure.
+//!
+//! Thresholds are tuned on single comparisons of one half of the people, and claims of the other half are judged by them. Of few people
+//! there are few ways to halve them, and all are taken, as one alone is luck; of many the first half by the files' order, and the second.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+
+use super::statistics::{Trial, interval, threshold_at};
+use crate::domain::{ModelMismatch, Template, compare, compare_claim};
+
+/// An image with a template.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    pub template: Template,
+    /// The least of its quality measures, 0 to 100; all 0 where none was taken.
+    pub quality: u8,
+}
+
+/// How the scores of a claim become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// As the service does.
+    Served,
+    Best,
+    MeanScore,
+    MeanTemplate,
+    /// Mean score over the better half of the references, by quality.
+    BetterHalf,
+    /// The one reference of the best quality.
+    BestQuality,
+}
+
+impl Rule {
+    pub const ALL: [Self; 6] =
+        [Self::Served, Self::Best, Self::MeanScore, Self::MeanTemplate, Self::BetterHalf, Self::BestQuality];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Served => "as served",
+            Self::Best => "best score",
+            Self::MeanScore => "mean score",
+            Self::MeanTemplate => "mean template",
+            Self::BetterHalf => "better half",
+            Self::BestQuality => "best quality",
+        }
+    }
+}
+
+/// What claims of so many references come to, at the threshold that keeps `promised` on single comparisons of other people.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Line {
+    pub promised: f64,
+    pub references: usize,
+    pub rule: Rule,
+    /// Claims in one way to halve the people, in the mean.
+    pub non_mated: usize,
+    /// Mean over the ways to halve them.
+    pub fmr: f64,
+    /// Of the ways to halve them the least and the greatest.
+    pub fmr_range: (f64, f64),
+    pub mated: usize,
+    pub fnmr: f64,
+    /// Ways to halve them.
+    pub splits: usize,
+    /// Between which shares a promise that is kept shows in 95 % of such counts, if claims were independent, which they are not.
+    pub kept_within: (f64, f64),
+}
+
+/// Rates that are promised, as far as the pairs of one half can show them.
+const RATES: [f64; 4] = [0.1, 0.05, 0.02, 0.01];
+/// Sets of references that are drawn for a probe, a subject and a number.
+const MOST_SETS: usize = 20;
+/// People of whom every way to halve them is taken.
+const MOST_PEOPLE: usize = 10;
+/// References of a claim at most.
+const MOST_REFERENCES: usize = 16;
+
+/// Every line, by rate, number of references and rule; none with fewer than four people of two images or more.
+pub fn measure(samples: &[Option<Sample>], trials: &[Trial]) -> Result<Vec<Line>, ModelMismatch> {
+    let people = people(samples.len(), trials);
+    let several = people.iter().filter(|person| person.len() > 1).count();
+    if several < 4 {
+        return Ok(Vec::new());
+    }
+    let mut lines: BTreeMap<(usize, usize, Rule), Vec<Counts>> = BTreeMap::new();
+    for half in halves(people.len()) {
+        let part = |inside: bool| -> Vec<&[usize]> {
+            people.iter().enumerate().filter(|(at, _)| half.contains(at) == inside).map(|(_, p)| p.as_slice()).collect()
+        };
+        let mut counts = BTreeMap::new();
+        judge(samples, trials, &part(true), &part(false), &mut counts)?;
+        counts.into_iter().for_each(|(line, counts)| lines.entry(line).or_default().push(counts));
+    }
+    let line = |((rate, references, rule), splits): ((usize, usize, Rule), Vec<Counts>)| {
+        let promised = RATES.get(rate).copied().unwrap_or(1.0);
+        let share = |part: usize, of: usize| if of == 0 { f64::NAN } else { part as f64 / of as f64 };
+        let sum = |of: fn(&Counts) -> usize| splits.iter().map(of).sum::<usize>();
+        let non_mated = sum(|c| c.non_mated);
+        let fmrs = || splits.iter().map(|c| share(c.matched, c.non_mated));
+        Line {
+            promised,
+            references,
+            rule,
+            non_mated: non_mated / splits.len(),
+            fmr: share(sum(|c| c.matched), non_mated),
+            fmr_range: (fmrs().fold(f64::INFINITY, f64::min), fmrs().fold(0.0, f64::max)),
+            mated: sum(|c| c.mated) / splits.len(),
+            fnmr: share(sum(|c| c.missed), sum(|c| c.mated)),
+            splits: splits.len(),
+            kept_within: interval(promised, non_mated / splits.len()),
+        }
+    };
+    Ok(lines.into_iter().map(line).collect())
+}
+
+/// Ways to halve so many people: who tunes.
+fn halves(people: usize) -> Vec<Vec<usize>> {
+    let all: Vec<usize> = (0..people).collect();
+    if people <= MOST_PEOPLE {
+        return combinations(&all, people / 2, usize::MAX);
+    }
+    let (first, second) = all.split_at(people / 2);
+    vec![first.to_vec(), second.to_vec()]
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    non_mated: usize,
+    matched: usize,
+    mated: usize,
+    missed: usize,
+}
+
+/// Claims of `judged`, at thresholds of `tuned`.
+fn judge(
+    samples: &[Option<Sample>],
+    trials: &[Trial],
+    tuned: &[&[usize]],
+    judged: &[&[usize]],
+    counts: &mut BTreeMap<(usize, usize, Rule), Counts>,
+) -> Result<(), ModelMismatch> {
+    let within: HashSet<usize> = tuned.iter().copied().flatten().copied().collect();
+    let inside = |t: &&Trial| within.contains(&t.a) && within.contains(&t.b);
+    let own: Vec<Trial> = trials.iter().filter(inside).copied().collect();
+    let thresholds: Vec<Option<f32>> = RATES.iter().map(|rate| threshold_at(&own, *rate)).collect();
+    let strangers: HashSet<(usize, usize)> =
+        trials.iter().filter(|t| !t.mated).map(|t| (t.a.min(t.b), t.a.max(t.b))).collect();
+    for (claimed, person) in judged.iter().enumerate() {
+        for (owner, probe) in judged.iter().enumerate().flat_map(|(owner, of)| of.iter().map(move |p| (owner, *p))) {
+            let mated = owner == claimed;
+            let references: Vec<usize> = person
+                .iter()
+                .copied()
+                .filter(|r| if mated { *r != probe } else { strangers.contains(&(probe.min(*r), probe.max(*r))) })
+                .collect();
+            for number in 1..=references.len().min(MOST_REFERENCES) {
+                for set in sets(&references, number) {
+                    for rule in Rule::ALL {
+                        let Some(score) = score(rule, samples, probe, &set)? else { continue };
+                        for (rate, threshold) in thresholds.iter().enumerate() {
+                            let Some(threshold) = threshold else { continue };
+                            let line = counts.entry((rate, number, rule)).or_default();
+                            let admitted = score >= *threshold;
+                            if mated {
+                                line.mated += 1;
+                                line.missed += usize::from(!admitted);
+                            } else {
+                                line.non_mated += 1;
+                                line.matched += usize::from(admitted);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The claim's score; `None` where a sample has no template.
+fn score(
+    rule: Rule,
+    samples: &[Option<Sample>],
+    probe: usize,
+    references: &[usize],
+) -> Result<Option<f32>, ModelMismatch> {
+    let sample = |number: usize| samples.get(number).and_then(Option::as_ref);
+    let Some(probe) = sample(probe).map(|s| &s.template) else { return Ok(None) };
+    let Some(mut all) = references.iter().map(|r| sample(*r)).collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let mean = |of: &[&Sample]| -> Result<Option<f32>, ModelMismatch> {
+        let scores = of.iter().map(|s| Ok(f64::from(compare(probe, &s.template)?.value())));
+        Ok(Some((scores.sum::<Result<f64, ModelMismatch>>()? / of.len() as f64) as f32))
+    };
+    match rule {
+        Rule::Served => {
+            let templates: Vec<_> = all.iter().map(|s| &s.template).collect();
+            Ok(compare_claim(probe, &templates)?.map(|score| score.value()))
+        }
+        Rule::Best => {
+            let scores = all.iter().map(|s| Ok(compare(probe, &s.template)?.value()));
+            Ok(Some(scores.collect::<Result<Vec<_>, ModelMismatch>>()?.into_iter().fold(f32::MIN, f32::max)))
+        }
+        Rule::MeanScore => mean(&all),
+        Rule::MeanTemplate => {
+            let mut sum = vec![0.0_f64; probe.dimension()];
+            for s in &all {
+                sum.iter_mut().zip(s.template.values()).for_each(|(sum, value)| *sum += f64::from(*value));
+            }
+            let values = sum.iter().map(|v| (v / all.len() as f64) as f32).collect();
+            let Ok(fused) = Template::new(probe.model(), values) else { return Ok(None) };
+            Ok(Some(compare(probe, &fused)?.value()))
+        }
+        Rule::BetterHalf | Rule::BestQuality => {
+            all.sort_by_key(|s| std::cmp::Reverse(s.quality)); // stable: of equal ones the first
+            all.truncate(if rule == Rule::BestQuality { 1 } else { all.len().div_ceil(2) });
+            mean(&all)
+        }
+    }
+}
+
+/// Images by person, in the order of their first image: those that mated pairs join.
+fn people(images: usize, trials: &[Trial]) -> Vec<Vec<usize>> {
+    let mut person: Vec<usize> = (0..images).collect();
+    fn root(person: &[usize], mut at: usize) -> usize {
+        while let Some(&above) = person.get(at).filter(|above| **above != at) {
+            at = above;
+        }
+        at
+    }
+    for trial in trials.iter().filter(|t| t.mated) {
+        let (a, b) = (root(&person, trial.a), root(&person, trial.b));
+        if let Some(place) = person.get_mut(a.max(b)) {
+            *place = a.min(b);
+        }
+    }
+    let compared: HashSet<usize> = trials.iter().flat_map(|t| [t.a, t.b]).collect();
+    let mut people: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for image in (0..images).filter(|image| compared.contains(image)) {
+        people.entry(root(&person, image)).or_default().push(image);
+    }
+    people.into_values().collect()
+}
+
+/// Sets of `number` of `all`, in order; where there are too many, some from all over.
+fn sets(all: &[usize], number: usize) -> Vec<Vec<usize>> {
+    let sets = combinations(all, number, 100 * MOST_SETS);
+    let step = sets.len().div_ceil(MOST_SETS).max(1);
+    sets.into_iter().step_by(step).collect()
+}
+
+/// The first `most` ways to take `number` of `all`, in order.
+fn combinations(all: &[usize], number: usize, most: usize) -> Vec<Vec<usize>> {
+    let mut found = Vec::new();
+    let mut places: Vec<usize> = (0..number).collect();
+    while found.len() < most {
+        found.push(places.iter().filter_map(|place| all.get(*place).copied()).collect());
+        let can_move = |at: &usize| places.get(*at).is_some_and(|place| *place < all.len() - number + at);
+        let Some(moves) = (0..number).rev().find(can_move) else { break };
+        let Some(from) = places.get(moves).copied() else { break };
+        places.iter_mut().skip(moves).zip(from + 1..).for_each(|(place, next)| *place = next);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ModelDigest;
+
+    fn sample(values: [f32; 2], quality: u8) -> Option<Sample> {
+        Some(Sample { template: Template::new(ModelDigest::new([1; 32]), values.to_vec()).unwrap(), quality })
+    }
+
+    /// Four people of three images each, in different corners.
+    fn crowd() -> (Vec<Option<Sample>>, Vec<Trial>) {
+        let mut samples = Vec::new();
+        for person in 0..4_u8 {
+            for image in 0..3_u8 {
+                let at = [f32::from(person), f32::from(image) / 10.0];
+                samples.push(sample(at, 10 * image));
+            }
+        }
+        let mut trials = Vec::new();
+        for a in 0..12 {
+            for b in 0..a {
+                let template = |n: usize| &samples[n].as_ref().unwrap().template;
+                let score = compare(template(a), template(b)).unwrap().value();
+                trials.push(Trial { a, b, mated: a / 3 == b / 3, score });
+            }
+        }
+        (samples, trials)
+    }
+
+    #[test]
+    fn people_are_what_mated_pairs_join() {
+        let (_, trials) = crowd();
+        assert_eq!(people(12, &trials)[1], [3, 4, 5]);
+        assert_eq!(people(13, &trials).len(), 4, "who is compared with nobody is nobody");
+    }
+
+    #[test]
+    fn claims_are_counted_by_number_and_rule() {
+        let (samples, trials) = crowd();
+        let lines = measure(&samples, &trials).unwrap();
+        let line = |references, rule| lines.iter().find(|l| l.references == references && l.rule == rule).unwrap();
+        // Of four people six halves tune; then each of 6 probes claims the two other images of its own person, and the three of a stranger.
+        assert_eq!((lines[0].splits, halves(11).len()), (6, 2));
+        for (references, mated, non_mated) in [(1, 12, 18), (2, 6, 18), (3, 0, 6)] {
+            let line = line(references, Rule::Served);
+            assert_eq!((line.mated, line.non_mated), (mated, non_mated));
+            assert!(line.fmr == 0.0 && (line.fnmr == 0.0 || mated == 0));
+        }
+        assert!(measure(&samples[..6], &trials[..15]).unwrap().is_empty(), "two people can be told from nobody");
+    }
+
+    #[test]
+    fn rules_are_what_they_say() {
+        let samples = [sample([0.0, 0.0], 0), sample([1.0, 0.0], 50), sample([0.0, 2.0], 90), sample([3.0, 0.0], 10)];
+        let at = |rule| score(rule, &samples, 0, &[1, 2, 3]).unwrap().unwrap();
+        let scores = [1.0 - 0.5, 1.0 - 2.0, 1.0 - 4.5];
+        let mean = scores.iter().sum::<f32>() / 3.0;
+        assert_eq!(at(Rule::Best), 0.5);
+        assert!((at(Rule::MeanScore) - mean).abs() < 1e-6 && at(Rule::BestQuality) == -1.0);
+        assert_eq!(at(Rule::BetterHalf), (0.5 - 1.0) / 2.0);
+        // The mean is at (4/3, 2/3).
+        assert!((at(Rule::MeanTemplate) - (1.0 - (16.0 + 4.0) / 9.0 / 2.0)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn sets_are_all_or_some_from_all_over() {
+        assert_eq!(sets(&[4, 5, 6], 2), [[4, 5], [4, 6], [5, 6]]);
+        assert_eq!(sets(&[4, 5, 6], 3), [[4, 5, 6]]);
+        let many = sets(&(0..12).collect::<Vec<_>>(), 6);
+        assert!(many.len() <= MOST_SETS && many.len() > MOST_SETS / 2 && many.last().unwrap()[0] > 0);
+    }
+}
