@@ -35,6 +35,7 @@ mod changes;
 mod clock;
 mod error;
 mod galleries;
+mod migrate;
 mod reader;
 mod reserve;
 mod search;

@@ -12,44 +12,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params}
 use super::{OpenError, ServiceTime, Settings, StoreError, clock::Kept};
 use crate::domain::{ReferenceId, SubjectId};
 
-const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 3;
-/// From version 1, which kept the claimed subject of a case when the subject was erased.
-const FROM_VERSION_1: &str = "
-    BEGIN;
-    UPDATE review_case SET claimed = '' WHERE NOT EXISTS
-        (SELECT 1 FROM reference WHERE reference.gallery = review_case.gallery AND subject = claimed);
-    CREATE INDEX review_case_of_claimed ON review_case (gallery, claimed);
-    PRAGMA user_version = 2;
-    COMMIT;";
-/// From version 2, whose times were of the wall, and in which a reference's id was unique over all galleries: its tables step aside, those
-/// of the schema are made, and rows move over. Receipts of before are sealed in another way and open no more, so those that were
-/// spent need not be remembered. Cases begin their retention anew: nobody knows how long the store was served.
-const STEP_ASIDE: &str = "
-    ALTER TABLE seal RENAME TO old_seal;
-    ALTER TABLE gallery RENAME TO old_gallery;
-    ALTER TABLE reference RENAME TO old_reference;
-    ALTER TABLE review_case RENAME TO old_review_case;
-    ALTER TABLE candidate RENAME TO old_candidate;
-    DROP TABLE spent_receipt;
-    DROP INDEX reference_of_subject;
-    DROP INDEX review_case_by_age;
-    DROP INDEX review_case_of_claimed;
-    DROP INDEX candidate_by_reference;";
-const MOVE_OVER: &str = "
-    INSERT INTO seal SELECT * FROM old_seal;
-    INSERT INTO gallery SELECT * FROM old_gallery;
-    INSERT INTO reference SELECT * FROM old_reference ORDER BY seq;
-    DELETE FROM sqlite_sequence WHERE name = 'reference';
-    INSERT INTO sqlite_sequence (name, seq) SELECT 'reference', seq FROM sqlite_sequence WHERE name = 'old_reference';
-    INSERT INTO review_case (key, id, gallery, claimed, opened_at, opened_service, opened_by, opened_for, model)
-        SELECT key, id, gallery, claimed, opened_at, 0, opened_by, opened_for, model FROM old_review_case ORDER BY key;
-    INSERT INTO candidate SELECT * FROM old_candidate;
-    DROP TABLE old_candidate;
-    DROP TABLE old_review_case;
-    DROP TABLE old_reference;
-    DROP TABLE old_gallery;
-    DROP TABLE old_seal;";
+pub(super) const SCHEMA: &str = include_str!("schema.sql");
+pub(super) const SCHEMA_VERSION: i64 = 3;
 /// How long to wait for a reader that keeps the write-ahead log, at a time.
 const BUSY: Duration = Duration::from_millis(100);
 /// "VULT": a file without it is somebody else's.
@@ -145,23 +109,6 @@ impl Store {
             store.migrate(version).map_err(fault)?;
         }
         Ok(store)
-    }
-
-    /// From an older schema, whole or not at all.
-    fn migrate(&self, version: i64) -> Result<(), rusqlite::Error> {
-        if version == 1 {
-            self.0.execute_batch(FROM_VERSION_1)?;
-        }
-        // No transaction can switch foreign keys; without them old rows go in any order.
-        self.0.execute_batch("PRAGMA foreign_keys = OFF")?;
-        let migrated = self.0.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {STEP_ASIDE} {SCHEMA} {MOVE_OVER} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        ));
-        if migrated.is_err() {
-            self.rollback()?;
-        }
-        self.0.execute_batch("PRAGMA foreign_keys = ON")?;
-        migrated.and_then(|()| self.empty_log())
     }
 
     fn configure(&self, settings: &Settings) -> Result<(), rusqlite::Error> {

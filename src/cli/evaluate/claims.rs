@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 
 use super::statistics::{Trial, interval, threshold_at};
-use crate::domain::{ModelMismatch, Template, compare, compare_claim};
+use crate::domain::{Calibration, ModelMismatch, Template, compare, compare_claim};
 
 /// An image with a template.
 #[derive(Debug, Clone)]
@@ -53,6 +53,8 @@ impl Rule {
 /// What claims of so many references come to, at the threshold that keeps `promised` on single comparisons of other people.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {
+    /// Where the threshold comes from: `other_people`, or the model's `card`.
+    pub tuned_on: &'static str,
     pub promised: f64,
     pub references: usize,
     pub rule: Rule,
@@ -79,8 +81,9 @@ const MOST_PEOPLE: usize = 10;
 /// References of a claim at most.
 const MOST_REFERENCES: usize = 16;
 
-/// Every line, by rate, number of references and rule; none with fewer than four people of two images or more.
-pub fn measure(samples: &[Option<Sample>], trials: &[Trial]) -> Result<Vec<Line>, ModelMismatch> {
+/// Every line, by rate, number of references and rule; none with fewer than four people of two images or more. Those of other people first,
+/// then everybody's at the thresholds of the `card` that were measured.
+pub fn measure(samples: &[Option<Sample>], trials: &[Trial], card: &Calibration) -> Result<Vec<Line>, ModelMismatch> {
     let people = people(samples.len(), trials);
     let several = people.iter().filter(|person| person.len() > 1).count();
     if several < 4 {
@@ -91,30 +94,45 @@ pub fn measure(samples: &[Option<Sample>], trials: &[Trial]) -> Result<Vec<Line>
         let part = |inside: bool| -> Vec<&[usize]> {
             people.iter().enumerate().filter(|(at, _)| half.contains(at) == inside).map(|(_, p)| p.as_slice()).collect()
         };
-        let mut counts = BTreeMap::new();
-        judge(samples, trials, &part(true), &part(false), &mut counts)?;
+        let within: HashSet<usize> = part(true).concat().into_iter().collect();
+        let inside = |t: &&Trial| within.contains(&t.a) && within.contains(&t.b);
+        let own: Vec<Trial> = trials.iter().filter(inside).copied().collect();
+        let thresholds: Vec<Option<f32>> = RATES.iter().map(|rate| threshold_at(&own, *rate)).collect();
+        let counts = judge(samples, trials, &thresholds, &part(false))?;
         counts.into_iter().for_each(|(line, counts)| lines.entry(line).or_default().push(counts));
     }
-    let line = |((rate, references, rule), splits): ((usize, usize, Rule), Vec<Counts>)| {
-        let promised = RATES.get(rate).copied().unwrap_or(1.0);
-        let share = |part: usize, of: usize| if of == 0 { f64::NAN } else { part as f64 / of as f64 };
-        let sum = |of: fn(&Counts) -> usize| splits.iter().map(of).sum::<usize>();
-        let non_mated = sum(|c| c.non_mated);
-        let fmrs = || splits.iter().map(|c| share(c.matched, c.non_mated));
-        Line {
-            promised,
-            references,
-            rule,
-            non_mated: non_mated / splits.len(),
-            fmr: share(sum(|c| c.matched), non_mated),
-            fmr_range: (fmrs().fold(f64::INFINITY, f64::min), fmrs().fold(0.0, f64::max)),
-            mated: sum(|c| c.mated) / splits.len(),
-            fnmr: share(sum(|c| c.missed), sum(|c| c.mated)),
-            splits: splits.len(),
-            kept_within: interval(promised, non_mated / splits.len()),
-        }
-    };
-    Ok(lines.into_iter().map(line).collect())
+    let points: Vec<_> = card.points().iter().filter(|point| point.trials > 0).collect();
+    let thresholds: Vec<_> = points.iter().map(|point| Some(point.threshold.value())).collect();
+    let everybody: Vec<&[usize]> = people.iter().map(Vec::as_slice).collect();
+    let by_card = judge(samples, trials, &thresholds, &everybody)?;
+
+    let of_others = lines.into_iter().filter_map(|((rate, references, rule), splits)| {
+        Some(line("other_people", *RATES.get(rate)?, references, rule, &splits))
+    });
+    let of_card = by_card.into_iter().filter_map(|((rate, references, rule), counts)| {
+        Some(line("card", points.get(rate)?.fmr.value(), references, rule, &[counts]))
+    });
+    Ok(of_others.chain(of_card).collect())
+}
+
+fn line(tuned_on: &'static str, promised: f64, references: usize, rule: Rule, splits: &[Counts]) -> Line {
+    let share = |part: usize, of: usize| if of == 0 { f64::NAN } else { part as f64 / of as f64 };
+    let sum = |of: fn(&Counts) -> usize| splits.iter().map(of).sum::<usize>();
+    let (non_mated, number) = (sum(|c| c.non_mated), splits.len().max(1));
+    let fmrs = || splits.iter().map(|c| share(c.matched, c.non_mated));
+    Line {
+        tuned_on,
+        promised,
+        references,
+        rule,
+        non_mated: non_mated / number,
+        fmr: share(sum(|c| c.matched), non_mated),
+        fmr_range: (fmrs().fold(f64::INFINITY, f64::min), fmrs().fold(0.0, f64::max)),
+        mated: sum(|c| c.mated) / number,
+        fnmr: share(sum(|c| c.missed), sum(|c| c.mated)),
+        splits: splits.len(),
+        kept_within: interval(promised, non_mated / number),
+    }
 }
 
 /// Ways to halve so many people: who tunes.
@@ -135,18 +153,14 @@ struct Counts {
     missed: usize,
 }
 
-/// Claims of `judged`, at thresholds of `tuned`.
+/// Claims of `judged` at each of `thresholds`, by its number, the number of references, and the rule.
 fn judge(
     samples: &[Option<Sample>],
     trials: &[Trial],
-    tuned: &[&[usize]],
+    thresholds: &[Option<f32>],
     judged: &[&[usize]],
-    counts: &mut BTreeMap<(usize, usize, Rule), Counts>,
-) -> Result<(), ModelMismatch> {
-    let within: HashSet<usize> = tuned.iter().copied().flatten().copied().collect();
-    let inside = |t: &&Trial| within.contains(&t.a) && within.contains(&t.b);
-    let own: Vec<Trial> = trials.iter().filter(inside).copied().collect();
-    let thresholds: Vec<Option<f32>> = RATES.iter().map(|rate| threshold_at(&own, *rate)).collect();
+) -> Result<BTreeMap<(usize, usize, Rule), Counts>, ModelMismatch> {
+    let mut counts: BTreeMap<(usize, usize, Rule), Counts> = BTreeMap::new();
     let strangers: HashSet<(usize, usize)> =
         trials.iter().filter(|t| !t.mated).map(|t| (t.a.min(t.b), t.a.max(t.b))).collect();
     for (claimed, person) in judged.iter().enumerate() {
@@ -178,7 +192,7 @@ fn judge(
             }
         }
     }
-    Ok(())
+    Ok(counts)
 }
 
 /// The claim's score; `None` where a sample has no template.
@@ -305,7 +319,7 @@ mod tests {
     #[test]
     fn claims_are_counted_by_number_and_rule() {
         let (samples, trials) = crowd();
-        let lines = measure(&samples, &trials).unwrap();
+        let lines = measure(&samples, &trials, &Calibration::unmeasured()).unwrap();
         let line = |references, rule| lines.iter().find(|l| l.references == references && l.rule == rule).unwrap();
         // Of four people six halves tune; then each of 6 probes claims the two other images of its own person, and the three of a stranger.
         assert_eq!((lines[0].splits, halves(11).len()), (6, 2));
@@ -314,7 +328,10 @@ mod tests {
             assert_eq!((line.mated, line.non_mated), (mated, non_mated));
             assert!(line.fmr == 0.0 && (line.fnmr == 0.0 || mated == 0));
         }
-        assert!(measure(&samples[..6], &trials[..15]).unwrap().is_empty(), "two people can be told from nobody");
+        assert!(
+            measure(&samples[..6], &trials[..15], &Calibration::unmeasured()).unwrap().is_empty(),
+            "two people can be told from nobody"
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     report::{Refused, in_words},
 };
 use crate::{
-    domain::{Lane, compare},
+    domain::{Calibration, Lane, compare},
     model::Role,
     pipeline::{FaceInput, ImageInput, Pipeline},
     seal::RootKey,
@@ -94,7 +94,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
     let model = pipeline.model().to_string();
     let samples = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
-    let report = judge(&pairs, &samples, options.claims, model, of)?;
+    let report = judge(&pairs, &samples, options.claims, &models.card().calibration, model, of)?;
     if shared.json {
         println!("{}", serde_json::to_string(&report)?)
     } else {
@@ -152,6 +152,7 @@ fn judge(
     pairs: &Pairs,
     samples: &[Result<Sample, String>],
     claims: bool,
+    card: &Calibration,
     model: String,
     (of, precision): (String, &'static str),
 ) -> Result<Report, Failure> {
@@ -172,7 +173,7 @@ fn judge(
         });
     let claims = if claims {
         let samples: Vec<_> = samples.iter().map(|sample| sample.as_ref().ok().cloned()).collect();
-        claims::measure(&samples, &trials)?
+        claims::measure(&samples, &trials, card)?
     } else {
         Vec::new()
     };
@@ -216,13 +217,14 @@ fn print(report: &Report) {
 
 /// A table for each promised rate: a row for each number of references, FMR and FNMR by rule.
 fn print_claims(lines: &[Line]) {
-    let same = |a: &Line, b: &Line| a.promised == b.promised;
+    let same = |a: &Line, b: &Line| (a.tuned_on, a.promised) == (b.tuned_on, b.promised);
     for of_rate in lines.chunk_by(same) {
-        let Some(Line { promised, .. }) = of_rate.first() else { continue };
-        println!(
-            "\nclaims at the threshold for an FMR of {:.0} % of single comparisons of other people: FMR / FNMR, %",
-            100.0 * promised
-        );
+        let Some(Line { tuned_on, promised, splits, .. }) = of_rate.first() else { continue };
+        let whose = match *tuned_on {
+            "card" => "the card's threshold".to_owned(),
+            _ => format!("other people's threshold ({splits} ways to halve them)"),
+        };
+        println!("\nclaims at {whose} for an FMR of {:.1} % of single comparisons: FMR / FNMR, %", 100.0 * promised);
         print!("references  non-mated  mated   kept within");
         Rule::ALL.iter().for_each(|rule| print!("  {:>14}", rule.as_str()));
         println!();
