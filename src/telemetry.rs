@@ -105,7 +105,7 @@ impl Metrics {
         let seconds = prometheus::exponential_buckets(0.000_1, 2.0, 18).unwrap_or_default(); // 0.1 ms to 13 s
         let images = (0..=6).map(|p| f64::from(1 << p)).collect::<Vec<_>>(); // 1 to 64
         let list = List(&registry);
-        Self {
+        let metrics = Self {
             request_seconds: list.histograms("request_seconds", "Seconds from receipt to answer.", &["rpc"], &seconds),
             answers_total: list.counters("answers_total", "Answers by gRPC code.", &["rpc", "code"]),
             stage_seconds: list.histograms("stage_seconds", "Seconds in a stage.", &["stage"], &seconds),
@@ -143,6 +143,27 @@ impl Metrics {
             serving: list.gauge("serving", "1 while health says SERVING."),
             canaries_total: list.counters("canaries_total", "Canaries that ran.", &["outcome"]),
             registry,
+        };
+        metrics.make_shared_labels();
+        metrics
+    }
+
+    /// Labels of what verifications and searches both observe are there from the start: making one locks its metric for all, and a thread
+    /// that runs when a core is idle may hold it then.
+    fn make_shared_labels(&self) {
+        for stage in ["decode", "align", "detect", "landmark", "embed", "compare", "search", "commit"] {
+            self.stage_seconds.with_label_values(&[stage]);
+        }
+        for role in ["detect", "landmark", "embed", "search"] {
+            self.batch_images.with_label_values(&[role]);
+        }
+        for lane in ["verification", "identification", "enrolment"] {
+            for waited_for in ["pixels", "core", "device", "search"] {
+                self.queue_seconds.with_label_values(&[waited_for, lane]);
+                for reason in ["gone", "late", "full"] {
+                    self.dropped_jobs_total.with_label_values(&[reason, waited_for, lane]);
+                }
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ use std::{
 use common::{digest, name, open, root, search, subject, template};
 use disk::Faults;
 use vultus::{
-    domain::ReferenceId,
+    domain::{CaseId, ReferenceId},
     gallery::{EnrolError, Galleries, Gallery, NewReference, OpenError, Selector, Settings, StoreError},
 };
 
@@ -67,6 +67,10 @@ fn child() {
         // Only a failing disk leads here.
         let after = gallery.enrol(reference(first + NUMBERS - 1)).await;
         say(if matches!(after, Err(EnrolError::Store(StoreError::Failed(_)))) { "refuses" } else { "accepts" });
+        // Reading goes on beside a writer that has failed.
+        let listed = gallery.open_cases(0, 9).await.is_ok() && galleries.tally().await.is_ok();
+        let known = galleries.case(CaseId::random()).await.is_ok_and(|case| case.is_none());
+        say(if listed && known && gallery.describe().references > 0 { "reads" } else { "is blind" });
         galleries.close().await;
     });
 }
@@ -102,6 +106,7 @@ struct Told {
     erased: BTreeSet<u64>,
     failed: Vec<String>,
     refuses: bool,
+    reads: bool,
 }
 
 impl Told {
@@ -113,7 +118,10 @@ impl Told {
             Some(("?", n)) => drop(self.erasing.insert(number(n))),
             Some(("-", n)) => drop(self.erased.insert(number(n))),
             Some(("failed", why)) => self.failed.push(why.into()),
-            _ => self.refuses |= line == "refuses",
+            _ => {
+                self.refuses |= line == "refuses";
+                self.reads |= line == "reads";
+            }
         }
     }
 }
@@ -260,6 +268,7 @@ async fn failing(faults: Faults) {
     assert_eq!(told.failed.len(), CALLERS as usize, "{faults:?}");
     assert!(told.failed.iter().all(|why| why.contains("takes no further changes")), "{:?}", told.failed.first());
     assert!(told.refuses, "{faults:?}: the writer went on");
+    assert!(told.reads || told.enrolled.is_empty(), "{faults:?}: nothing can be read");
     println!("{faults:?}: {} were acknowledged before", told.enrolled.len());
     assert_eq!(lost(home.path(), &told).await.unwrap(), 0, "{faults:?}");
 }

@@ -94,6 +94,31 @@ async fn a_search_that_would_miss_too_many_is_refused_and_changes_nothing() {
     galleries.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_threshold_is_of_the_state_that_is_searched() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let enrolling = {
+        let main = Arc::clone(&main);
+        tokio::spawn(async move {
+            for seed in 0..400 {
+                enrol(&main, &format!("s{seed}"), template(seed)).await;
+            }
+        })
+    };
+    let mut sizes = std::collections::BTreeSet::new();
+    while !enrolling.is_finished() {
+        let found = main.search(&template(7), &subject("nobody"), 3, &rates(-1e6), &turn()).await.unwrap();
+        // Each enrolment is a reference and an epoch more.
+        assert_eq!(found.size as u64, found.epoch);
+        sizes.insert(found.size);
+    }
+    enrolling.await.unwrap();
+    assert!(sizes.len() > 1, "the gallery did not grow meanwhile");
+    galleries.close().await;
+}
+
 #[tokio::test]
 async fn cases_are_listed_oldest_first_and_judged() {
     let dir = tempfile::tempdir().unwrap();

@@ -68,6 +68,18 @@ fn settings_that_contradict_each_other_are_faults() {
 }
 
 #[test]
+fn who_reviews_neither_enrols_nor_identifies() {
+    for beside in ["enrol", "identify"] {
+        let clients =
+            format!("[clients.a]\nrights = [\"verify\", \"review\", \"{beside}\"]\n[clients.b]\nrights = [\"review\"]");
+        let faults = Config::parse(&clients).unwrap_err().to_string();
+        assert!(faults.contains(&format!("clients.a.rights: expected no review beside {beside}")), "{faults}");
+        assert!(faults.contains("1 fault"), "{faults}");
+    }
+    Config::parse("[clients.a]\nrights = [\"verify\", \"review\", \"scores\", \"erase\", \"admin\"]").unwrap();
+}
+
+#[test]
 fn a_file_without_end_is_not_read_to_its_end() {
     let faults = Config::load(Some(Path::new("/dev/zero"))).unwrap_err().to_string();
     assert!(faults.contains("expected at most 1048576 bytes"), "{faults}");

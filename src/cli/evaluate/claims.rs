@@ -289,21 +289,21 @@ mod tests {
         Some(Sample { template: Template::new(ModelDigest::new([1; 32]), values.to_vec()).unwrap(), quality })
     }
 
-    /// Four people of three images each, in different corners.
+    /// Four people of five images each, in different corners.
     fn crowd() -> (Vec<Option<Sample>>, Vec<Trial>) {
         let mut samples = Vec::new();
         for person in 0..4_u8 {
-            for image in 0..3_u8 {
-                let at = [f32::from(person), f32::from(image) / 10.0];
+            for image in 0..5_u8 {
+                let at = [f32::from(person), f32::from(image) / 100.0];
                 samples.push(sample(at, 10 * image));
             }
         }
         let mut trials = Vec::new();
-        for a in 0..12 {
+        for a in 0..20 {
             for b in 0..a {
                 let template = |n: usize| &samples[n].as_ref().unwrap().template;
                 let score = compare(template(a), template(b)).unwrap().value();
-                trials.push(Trial { a, b, mated: a / 3 == b / 3, score });
+                trials.push(Trial { a, b, mated: a / 5 == b / 5, score });
             }
         }
         (samples, trials)
@@ -312,26 +312,27 @@ mod tests {
     #[test]
     fn people_are_what_mated_pairs_join() {
         let (_, trials) = crowd();
-        assert_eq!(people(12, &trials)[1], [3, 4, 5]);
-        assert_eq!(people(13, &trials).len(), 4, "who is compared with nobody is nobody");
+        assert_eq!(people(20, &trials)[1], [5, 6, 7, 8, 9]);
+        assert_eq!(people(21, &trials).len(), 4, "who is compared with nobody is nobody");
     }
 
     #[test]
     fn claims_are_counted_by_number_and_rule() {
         let (samples, trials) = crowd();
         let lines = measure(&samples, &trials, &Calibration::unmeasured()).unwrap();
-        let line = |references, rule| lines.iter().find(|l| l.references == references && l.rule == rule).unwrap();
-        // Of four people six halves tune; then each of 6 probes claims the two other images of its own person, and the three of a stranger.
+        let line = |references, rule| {
+            lines.iter().find(|l| l.promised == 0.1 && l.references == references && l.rule == rule).unwrap()
+        };
+        // Of four people six halves tune; then each of 10 probes claims the four other images of its own person, and the five of a stranger.
         assert_eq!((lines[0].splits, halves(11).len()), (6, 2));
-        for (references, mated, non_mated) in [(1, 12, 18), (2, 6, 18), (3, 0, 6)] {
-            let line = line(references, Rule::Served);
-            assert_eq!((line.mated, line.non_mated), (mated, non_mated));
-            assert!(line.fmr == 0.0 && (line.fnmr == 0.0 || mated == 0));
+        for (references, mated, non_mated) in [(1, 40, 50), (2, 60, 100), (3, 40, 100), (4, 10, 50), (5, 0, 10)] {
+            let served = line(references, Rule::Served);
+            assert_eq!((served.mated, served.non_mated), (mated, non_mated));
+            assert!(served.fnmr == 0.0 || mated == 0);
+            assert_eq!(served.fmr, line(references, Rule::MeanScore).fmr);
+            assert!(served.fmr <= line(references, Rule::Best).fmr);
         }
-        assert!(
-            measure(&samples[..6], &trials[..15], &Calibration::unmeasured()).unwrap().is_empty(),
-            "two people can be told from nobody"
-        );
+        assert!(measure(&samples[..10], &trials[..45], &Calibration::unmeasured()).unwrap().is_empty());
     }
 
     #[test]

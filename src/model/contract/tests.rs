@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::Calibration;
 
 const CARD: &str = include_str!("../../../models/default.toml");
 
@@ -51,4 +52,30 @@ fn landmarks_are_placed_in_squares_alone() {
     assert!(refused.contains("expected a square") && refused.contains("150x112"), "{refused}");
     // Other alignments go by a rectangle.
     assert!(Contract::parse(&CARD.replacen("height = 150", "height = 112", 1)).is_ok());
+}
+
+#[test]
+fn a_calibration_is_of_one_precision() {
+    let card = Contract::parse(CARD).unwrap();
+    let digest = card.digest.unwrap();
+    let face = card.face.unwrap();
+    face.calibrated_for(&digest).unwrap();
+    let table = |precision| face.calibration(precision).unwrap();
+    assert_ne!(table(Precision::F32), table(Precision::Bf16));
+    assert_eq!(table(Precision::Int8), Calibration::unmeasured(), "what was measured in others says nothing");
+
+    let mut nameless = face.clone();
+    nameless.calibration[0].precision = None;
+    let refused = nameless.calibrated_for(&digest).unwrap_err();
+    assert!(matches!(&refused, ContractError::CalibrationOfUnknown { .. }), "{refused}");
+    assert!(refused.to_string().contains("face.calibration.precision"), "{refused}");
+    // In the order of the file: both would be bf16's.
+    let twice = CARD.replacen("precision = \"f32\"\nsource = \"\"\"", "precision = \"bf16\"\nsource = \"\"\"", 1);
+    assert!(Contract::parse(&twice).unwrap_err().to_string().contains("one table for each precision"));
+    // Of one that is no list, as cards once had it.
+    let single = CARD.replacen("[[face.calibration]]", "[face.calibration]", 1);
+    let (single, _) = single.split_once("\n[[face.calibration]]").unwrap();
+    let quality = CARD.split_once("[face.quality]").unwrap().1;
+    let single = Contract::parse(&format!("{single}\n[face.quality]{quality}")).unwrap();
+    assert_eq!(single.face.unwrap().calibration.len(), 1);
 }
