@@ -108,3 +108,17 @@ fn compare_with_card(found: &serde_json::Value, precision: Precision) {
     assert!((found["non_mated_mean"].as_f64().unwrap() - f64::from(mean)).abs() < 1e-3);
     assert!((found["non_mated_standard_deviation"].as_f64().unwrap() - f64::from(deviation)).abs() < 1e-3);
 }
+
+#[test]
+fn a_precision_that_nobody_has_calibrated_decides_nothing() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models");
+    assert!(models.exists(), "run `make model`");
+    let dir = tempfile::tempdir().unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_vultus"))
+        .args(["serve", "--insecure", "--listen", "127.0.0.1:0", "--precision", "int8", "--models"])
+        .args([models.as_os_str(), "--data".as_ref(), dir.path().as_os_str()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.code() == Some(1) && said.contains("no calibration in this precision"), "{said}");
+}

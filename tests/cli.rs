@@ -386,13 +386,6 @@ fn benches_print_their_figures() {
 }
 
 #[test]
-fn a_precision_that_nobody_has_calibrated_decides_nothing() {
-    let dir = nowhere();
-    let ran = vultus(dir.path(), &["serve", "--insecure", "--listen", "127.0.0.1:0", "--precision", "int8"]);
-    assert!(ran.code == 1 && ran.err.contains("no calibration in this precision"), "{}", ran.err);
-}
-
-#[test]
 fn the_demonstration_goes_well() {
     let dir = nowhere();
     let ran = vultus(dir.path(), &["demo", "--json"]);

@@ -181,7 +181,8 @@ impl Writer {
         batch.attempt(|_| self.store.begin());
         let kept = self.shared.clock.watch();
         batch.attempt(|_| self.store.keep_clock(kept));
-        if self.purged_at.is_none_or(|at| at.elapsed() >= self.settings.purge_interval) {
+        let purges = self.purged_at.is_none_or(|at| at.elapsed() >= self.settings.purge_interval);
+        if purges {
             batch.attempt(|_| self.purge(kept.service));
         }
         for op in ops {
@@ -198,7 +199,8 @@ impl Writer {
         if batch.failure.is_none() {
             let erased = batch.touched.values().any(|touched| touched.erased);
             self.follow(&mut batch);
-            if (erased || self.log_is_due)
+            // Where another program keeps the log, each try waits for it: so not with every commit.
+            if (erased || self.log_is_due && purges)
                 && let Err(e) = self.empty_log(erased)
             {
                 let what = format!("erased, but the write-ahead log was not emptied: {e}");
@@ -224,8 +226,8 @@ impl Writer {
         unanswered
     }
 
-    /// A reader that keeps the log is broken off, and begins again. Who goes on reading is no reason to fail: then the log is emptied at
-    /// a later commit.
+    /// A reader that keeps the log is broken off, and begins again. Who goes on reading is no reason to fail: then the log is emptied
+    /// later.
     fn empty_log(&mut self, erased: bool) -> Result<(), rusqlite::Error> {
         for _ in 0..if erased { CHECKPOINT_TRIES } else { 1 } {
             match self.store.empty_log() {
