@@ -199,14 +199,14 @@ impl Gallery {
     fn search_together(&self, asks: &[Ask]) -> Result<Vec<Answer>, IndexError> {
         let state = self.state.published();
         let decided: Vec<_> = asks.iter().map(|ask| self.decides(&state, ask)).collect();
-        // So many neighbours have enough other people among them, if there are so many people; mostly far fewer do.
-        let mut wanted = decided.iter().map(|own| own.count + own.most).max().unwrap_or(0) + SPARE_NEIGHBOURS;
-        let enough = decided.iter().map(|own| own.enough).max().unwrap_or(0);
+        // Enough where each person has one reference that is near; where a crowd of one person's stands before others, more are asked for.
+        // What is refused is not searched for.
+        let searched = decided.iter().filter(|own| own.point.is_ok());
+        let mut wanted = searched.map(|own| own.count + own.most + SPARE_NEIGHBOURS).max().unwrap_or(0);
         let probes: Vec<&[f32]> = asks.iter().map(|ask| ask.probe.values()).collect();
         loop {
-            wanted = wanted.min(enough).min(state.index.len());
+            wanted = wanted.min(state.index.len());
             let neighbours = state.index.search(&probes, wanted)?;
-            let is_last = wanted >= enough.min(state.index.len());
             let answers: Vec<_> = asks
                 .iter()
                 .zip(&decided)
@@ -217,7 +217,7 @@ impl Gallery {
                 let found = answer.as_ref().map_or(usize::MAX, |found| found.candidates.len());
                 found < own.most && near.last().is_some_and(|last| own.reaches(last))
             };
-            if is_last || !decided.iter().zip(&answers).zip(&neighbours).any(lacks) {
+            if wanted == state.index.len() || !decided.iter().zip(&answers).zip(&neighbours).any(lacks) {
                 return Ok(answers);
             }
             wanted *= 4;
@@ -227,9 +227,7 @@ impl Gallery {
     fn decides(&self, state: &Published, ask: &Ask) -> Decides {
         let count = self.state.count_of_subject(&ask.exclude);
         let size = state.index.len().saturating_sub(count);
-        let each = self.max_references_per_subject.max(count);
-        let enough = ask.most.saturating_add(1).saturating_mul(each).saturating_add(SPARE_NEIGHBOURS);
-        Decides { point: ask.rates.at(size as u64), size, count, most: ask.most, enough }
+        Decides { point: ask.rates.at(size as u64), size, count, most: ask.most }
     }
 
     /// Names come from the state of now: what was erased since the search's has none.
@@ -257,8 +255,6 @@ struct Decides {
     /// References of the excluded subject.
     count: usize,
     most: usize,
-    /// So many neighbours are `most` people, however many references each has.
-    enough: usize,
 }
 
 impl Decides {

@@ -164,8 +164,20 @@ impl Store {
     pub(super) fn empty_log(&self) -> Result<(), rusqlite::Error> {
         let busy: i64 = self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         match busy {
-            0 => Ok(()),
+            0 => self.sync_log(),
             _ => Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None)),
+        }
+    }
+
+    /// SQLite cuts the log and does not sync it: a power cut would bring back what was in it.
+    fn sync_log(&self) -> Result<(), rusqlite::Error> {
+        let log = format!("{}-wal", self.0.path().unwrap_or_default());
+        match fs::File::open(log).and_then(|log| log.sync_all()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+                Err(rusqlite::Error::SqliteFailure(code, Some(e.to_string())))
+            }
+            _ => Ok(()),
         }
     }
 

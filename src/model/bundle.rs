@@ -150,6 +150,11 @@ impl Bundle {
     /// The same with another class of precision in its contract, in the place of one of the same precision. The digest is of
     /// what it serves in at first, and stays.
     pub fn with_class(mut self, class: PrecisionClass) -> Result<Self, ContractError> {
+        // Other ranges give other templates: thresholds of before say nothing of them.
+        let other_ranges = self.contract.class(class.precision).is_some_and(|before| before.ranges != class.ranges);
+        if let Some(face) = self.contract.face.as_mut().filter(|_| other_ranges) {
+            face.calibration.retain(|table| table.precision != Some(class.precision));
+        }
         self.contract.precisions.retain(|other| other.precision != class.precision);
         self.contract.precisions.push(class);
         self.contract.check()?;

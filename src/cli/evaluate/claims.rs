@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 
 use super::statistics::{Trial, interval, threshold_at};
-use crate::domain::{Calibration, ModelMismatch, Template, compare, compare_claim};
+use crate::{
+    domain::{Calibration, ModelMismatch, Template, compare, compare_claim},
+    model::contract::Metric,
+};
 
 /// An image with a template.
 #[derive(Debug, Clone)]
@@ -72,6 +75,16 @@ pub struct Line {
     pub kept_within: (f64, f64),
 }
 
+/// Why claims are not measured.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum ClaimsError {
+    /// Numbers of two images that mated pairs join, and that are a pair of strangers.
+    #[error("images {a} and {b} are non-mated, and one person by other pairs")]
+    Contradiction { a: usize, b: usize },
+    #[error(transparent)]
+    Model(#[from] ModelMismatch),
+}
+
 /// Rates that are promised, as far as the pairs of one half can show them.
 const RATES: [f64; 4] = [0.1, 0.05, 0.02, 0.01];
 /// Sets of references that are drawn for a probe, a subject and a number.
@@ -83,8 +96,17 @@ const MOST_REFERENCES: usize = 16;
 
 /// Every line, by rate, number of references and rule; none with fewer than four people of two images or more. Those of other people first,
 /// then everybody's at the thresholds of the `card` that were measured.
-pub fn measure(samples: &[Option<Sample>], trials: &[Trial], card: &Calibration) -> Result<Vec<Line>, ModelMismatch> {
+pub fn measure(
+    samples: &[Option<Sample>],
+    trials: &[Trial],
+    card: &Calibration,
+    metric: Metric,
+) -> Result<Vec<Line>, ClaimsError> {
     let people = people(samples.len(), trials);
+    let person = |image: usize| people.iter().position(|of| of.contains(&image));
+    if let Some(t) = trials.iter().find(|t| !t.mated && person(t.a) == person(t.b)) {
+        return Err(ClaimsError::Contradiction { a: t.a, b: t.b });
+    }
     let several = people.iter().filter(|person| person.len() > 1).count();
     if several < 4 {
         return Ok(Vec::new());
@@ -98,13 +120,13 @@ pub fn measure(samples: &[Option<Sample>], trials: &[Trial], card: &Calibration)
         let inside = |t: &&Trial| within.contains(&t.a) && within.contains(&t.b);
         let own: Vec<Trial> = trials.iter().filter(inside).copied().collect();
         let thresholds: Vec<Option<f32>> = RATES.iter().map(|rate| threshold_at(&own, *rate)).collect();
-        let counts = judge(samples, trials, &thresholds, &part(false))?;
+        let counts = judge(samples, trials, &thresholds, &part(false), metric)?;
         counts.into_iter().for_each(|(line, counts)| lines.entry(line).or_default().push(counts));
     }
     let points: Vec<_> = card.points().iter().filter(|point| point.trials > 0).collect();
     let thresholds: Vec<_> = points.iter().map(|point| Some(point.threshold.value())).collect();
     let everybody: Vec<&[usize]> = people.iter().map(Vec::as_slice).collect();
-    let by_card = judge(samples, trials, &thresholds, &everybody)?;
+    let by_card = judge(samples, trials, &thresholds, &everybody, metric)?;
 
     let of_others = lines.into_iter().filter_map(|((rate, references, rule), splits)| {
         Some(line("other_people", *RATES.get(rate)?, references, rule, &splits))
@@ -159,6 +181,7 @@ fn judge(
     trials: &[Trial],
     thresholds: &[Option<f32>],
     judged: &[&[usize]],
+    metric: Metric,
 ) -> Result<BTreeMap<(usize, usize, Rule), Counts>, ModelMismatch> {
     let mut counts: BTreeMap<(usize, usize, Rule), Counts> = BTreeMap::new();
     let strangers: HashSet<(usize, usize)> =
@@ -174,7 +197,7 @@ fn judge(
             for number in 1..=references.len().min(MOST_REFERENCES) {
                 for set in sets(&references, number) {
                     for rule in Rule::ALL {
-                        let Some(score) = score(rule, samples, probe, &set)? else { continue };
+                        let Some(score) = score(rule, samples, probe, &set, metric)? else { continue };
                         for (rate, threshold) in thresholds.iter().enumerate() {
                             let Some(threshold) = threshold else { continue };
                             let line = counts.entry((rate, number, rule)).or_default();
@@ -201,6 +224,7 @@ fn score(
     samples: &[Option<Sample>],
     probe: usize,
     references: &[usize],
+    metric: Metric,
 ) -> Result<Option<f32>, ModelMismatch> {
     let sample = |number: usize| samples.get(number).and_then(Option::as_ref);
     let Some(probe) = sample(probe).map(|s| &s.template) else { return Ok(None) };
@@ -225,7 +249,7 @@ fn score(
                 sum.iter_mut().zip(s.template.values()).for_each(|(sum, value)| *sum += f64::from(*value));
             }
             let values = sum.iter().map(|v| (v / all.len() as f64) as f32).collect();
-            let Ok(fused) = Template::new(probe.model(), values) else { return Ok(None) };
+            let Ok(fused) = Template::new(probe.model(), metric.features(values)) else { return Ok(None) };
             Ok(Some(compare(probe, &fused)?.value()))
         }
         Rule::BetterHalf | Rule::BestQuality => {
@@ -261,9 +285,25 @@ fn people(images: usize, trials: &[Trial]) -> Vec<Vec<usize>> {
 
 /// Sets of `number` of `all`, in order; where there are too many, some from all over.
 fn sets(all: &[usize], number: usize) -> Vec<Vec<usize>> {
-    let sets = combinations(all, number, 100 * MOST_SETS);
-    let step = sets.len().div_ceil(MOST_SETS).max(1);
-    sets.into_iter().step_by(step).collect()
+    let most = 100 * MOST_SETS;
+    let sets = combinations(all, number, most);
+    if sets.len() < most {
+        let step = sets.len().div_ceil(MOST_SETS).max(1);
+        return sets.into_iter().step_by(step).collect();
+    }
+    // Too many to list: drawn, the same in every run.
+    let mut random = 1_u64;
+    let mut draw = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    let mut shuffled = all.to_vec();
+    (0..MOST_SETS)
+        .map(|_| {
+            (1..shuffled.len()).rev().for_each(|at| shuffled.swap(at, draw(at + 1)));
+            shuffled.iter().take(number).copied().collect()
+        })
+        .collect()
 }
 
 /// The first `most` ways to take `number` of `all`, in order.
@@ -281,78 +321,4 @@ fn combinations(all: &[usize], number: usize, most: usize) -> Vec<Vec<usize>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::ModelDigest;
-
-    fn sample(values: [f32; 2], quality: u8) -> Option<Sample> {
-        Some(Sample { template: Template::new(ModelDigest::new([1; 32]), values.to_vec()).unwrap(), quality })
-    }
-
-    /// Four people of five images each, in different corners.
-    fn crowd() -> (Vec<Option<Sample>>, Vec<Trial>) {
-        let mut samples = Vec::new();
-        for person in 0..4_u8 {
-            for image in 0..5_u8 {
-                let at = [f32::from(person), f32::from(image) / 100.0];
-                samples.push(sample(at, 10 * image));
-            }
-        }
-        let mut trials = Vec::new();
-        for a in 0..20 {
-            for b in 0..a {
-                let template = |n: usize| &samples[n].as_ref().unwrap().template;
-                let score = compare(template(a), template(b)).unwrap().value();
-                trials.push(Trial { a, b, mated: a / 5 == b / 5, score });
-            }
-        }
-        (samples, trials)
-    }
-
-    #[test]
-    fn people_are_what_mated_pairs_join() {
-        let (_, trials) = crowd();
-        assert_eq!(people(20, &trials)[1], [5, 6, 7, 8, 9]);
-        assert_eq!(people(21, &trials).len(), 4, "who is compared with nobody is nobody");
-    }
-
-    #[test]
-    fn claims_are_counted_by_number_and_rule() {
-        let (samples, trials) = crowd();
-        let lines = measure(&samples, &trials, &Calibration::unmeasured()).unwrap();
-        let line = |references, rule| {
-            lines.iter().find(|l| l.promised == 0.1 && l.references == references && l.rule == rule).unwrap()
-        };
-        // Of four people six halves tune; then each of 10 probes claims the four other images of its own person, and the five of a stranger.
-        assert_eq!((lines[0].splits, halves(11).len()), (6, 2));
-        for (references, mated, non_mated) in [(1, 40, 50), (2, 60, 100), (3, 40, 100), (4, 10, 50), (5, 0, 10)] {
-            let served = line(references, Rule::Served);
-            assert_eq!((served.mated, served.non_mated), (mated, non_mated));
-            assert!(served.fnmr == 0.0 || mated == 0);
-            assert_eq!(served.fmr, line(references, Rule::MeanScore).fmr);
-            assert!(served.fmr <= line(references, Rule::Best).fmr);
-        }
-        assert!(measure(&samples[..10], &trials[..45], &Calibration::unmeasured()).unwrap().is_empty());
-    }
-
-    #[test]
-    fn rules_are_what_they_say() {
-        let samples = [sample([0.0, 0.0], 0), sample([1.0, 0.0], 50), sample([0.0, 2.0], 90), sample([3.0, 0.0], 10)];
-        let at = |rule| score(rule, &samples, 0, &[1, 2, 3]).unwrap().unwrap();
-        let scores = [1.0 - 0.5, 1.0 - 2.0, 1.0 - 4.5];
-        let mean = scores.iter().sum::<f32>() / 3.0;
-        assert_eq!(at(Rule::Best), 0.5);
-        assert!((at(Rule::MeanScore) - mean).abs() < 1e-6 && at(Rule::BestQuality) == -1.0);
-        assert_eq!(at(Rule::BetterHalf), (0.5 - 1.0) / 2.0);
-        // The mean is at (4/3, 2/3).
-        assert!((at(Rule::MeanTemplate) - (1.0 - (16.0 + 4.0) / 9.0 / 2.0)).abs() < 1e-6);
-    }
-
-    #[test]
-    fn sets_are_all_or_some_from_all_over() {
-        assert_eq!(sets(&[4, 5, 6], 2), [[4, 5], [4, 6], [5, 6]]);
-        assert_eq!(sets(&[4, 5, 6], 3), [[4, 5, 6]]);
-        let many = sets(&(0..12).collect::<Vec<_>>(), 6);
-        assert!(many.len() <= MOST_SETS && many.len() > MOST_SETS / 2 && many.last().unwrap()[0] > 0);
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use self::{
-    claims::{Line, Rule, Sample},
+    claims::{ClaimsError, Line, Rule, Sample},
     pairs::Pairs,
     statistics::{Best, Point, RankOne, Trial},
 };
@@ -20,8 +20,8 @@ use super::{
     report::{Refused, in_words},
 };
 use crate::{
-    domain::{Calibration, Lane, compare},
-    model::Role,
+    domain::{Lane, compare},
+    model::{Card, Role},
     pipeline::{FaceInput, ImageInput, Pipeline},
     seal::RootKey,
 };
@@ -94,11 +94,11 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
     let model = pipeline.model().to_string();
     let samples = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
-    let report = judge(&pairs, &samples, options.claims, &models.card().calibration, model, of)?;
+    let report = judge(&pairs, &samples, options.claims, models.card(), model, of)?;
     if shared.json {
         println!("{}", serde_json::to_string(&report)?)
     } else {
-        print(&report)
+        print(&report, options.claims)
     }
     Ok(if report.failures.is_empty() { Outcome::Good } else { Outcome::Negative })
 }
@@ -152,7 +152,7 @@ fn judge(
     pairs: &Pairs,
     samples: &[Result<Sample, String>],
     claims: bool,
-    card: &Calibration,
+    card: &Card,
     model: String,
     (of, precision): (String, &'static str),
 ) -> Result<Report, Failure> {
@@ -173,7 +173,13 @@ fn judge(
         });
     let claims = if claims {
         let samples: Vec<_> = samples.iter().map(|sample| sample.as_ref().ok().cloned()).collect();
-        claims::measure(&samples, &trials, card)?
+        claims::measure(&samples, &trials, &card.calibration, card.metric).map_err(|e| match e {
+            ClaimsError::Contradiction { a, b } => {
+                let image = |number: usize| pairs.images.get(number).map_or("", String::as_str);
+                format!("{} and {}: a non-mated pair, and one person by other pairs", image(a), image(b)).into()
+            }
+            ClaimsError::Model(e) => Failure::from(e),
+        })?
     } else {
         Vec::new()
     };
@@ -197,7 +203,7 @@ fn judge(
     })
 }
 
-fn print(report: &Report) {
+fn print(report: &Report, claims: bool) {
     let Report { pairs, mated, non_mated, pairs_left_out, rank1_correct, rank1_total, .. } = report;
     println!("{pairs} pairs: {mated} mated, {non_mated} non-mated; {pairs_left_out} left out");
     for Refused { path, reason } in &report.failures {
@@ -212,6 +218,9 @@ fn print(report: &Report) {
     }
     println!("of the model   {} (a card's face.calibration.of)", report.of);
     println!("in precision   {} (its face.calibration.precision)", report.precision);
+    if claims && report.claims.is_empty() {
+        println!("\nclaims need four people of two images or more");
+    }
     print_claims(&report.claims);
 }
 
@@ -234,7 +243,8 @@ fn print_claims(lines: &[Line]) {
             };
             print!("{references:>10}  {non_mated:>9}  {mated:>5}  {:>4.1} to {:>4.1}", 100.0 * low, 100.0 * high);
             row.iter().for_each(|line| {
-                print!("  {:>14}", format!("{:.1} / {:.1}", 100.0 * line.fmr, 100.0 * line.fnmr));
+                let share = |share: f64| if share.is_nan() { "-".to_owned() } else { format!("{:.1}", 100.0 * share) };
+                print!("  {:>14}", format!("{} / {}", share(line.fmr), share(line.fnmr)));
             });
             println!();
         }
