@@ -36,6 +36,9 @@ pub struct Found {
     pub point: CalibrationPoint,
 }
 
+/// States of a gallery that one pass searches at most, where references go meanwhile.
+const STATES: usize = 4;
+
 type Answer = Result<Found, SearchError>;
 
 /// What waits to be searched, and how many passes run.
@@ -196,9 +199,21 @@ impl Gallery {
         }
     }
 
+    /// Searches again where a reference went while the gallery moved on: the one that took its place is in a later state alone.
     fn search_together(&self, asks: &[Ask]) -> Result<Vec<Answer>, IndexError> {
-        let state = self.state.published();
-        let decided: Vec<_> = asks.iter().map(|ask| self.decides(&state, ask)).collect();
+        for _ in 1..STATES {
+            let state = self.state.published();
+            let (answers, complete) = self.search_in(&state, asks)?;
+            if complete || self.state.published().epoch == state.epoch {
+                return Ok(answers);
+            }
+        }
+        Ok(self.search_in(&self.state.published(), asks)?.0)
+    }
+
+    /// And whether everyone who was found has a name.
+    fn search_in(&self, state: &Published, asks: &[Ask]) -> Result<(Vec<Answer>, bool), IndexError> {
+        let decided: Vec<_> = asks.iter().map(|ask| self.decides(state, ask)).collect();
         // Enough where each person has one reference that is near; where a crowd of one person's stands before others, more are asked for.
         // What is refused is not searched for.
         let searched = decided.iter().filter(|own| own.point.is_ok());
@@ -211,21 +226,25 @@ impl Gallery {
                 .iter()
                 .zip(&decided)
                 .zip(&neighbours)
-                .map(|((ask, own), near)| self.answer(&state, ask, own, near))
+                .map(|((ask, own), near)| self.answer(state, ask, own, near))
                 .collect();
             let lacks = |((own, answer), near): ((&Decides, &Answer), &Vec<Neighbour>)| {
                 let found = answer.as_ref().map_or(usize::MAX, |found| found.candidates.len());
                 found < own.most && near.last().is_some_and(|last| own.reaches(last))
             };
             if wanted == state.index.len() || !decided.iter().zip(&answers).zip(&neighbours).any(lacks) {
-                return Ok(answers);
+                let named = |(own, near): (&Decides, &Vec<Neighbour>)| {
+                    near.iter().take_while(|n| own.reaches(n)).all(|n| self.state.row(n.id).is_some())
+                };
+                let complete = decided.iter().zip(&neighbours).all(named);
+                return Ok((answers, complete));
             }
             wanted *= 4;
         }
     }
 
     fn decides(&self, state: &Published, ask: &Ask) -> Decides {
-        let count = self.state.count_of_subject(&ask.exclude);
+        let count = self.state.count_in(state, &ask.exclude);
         let size = state.index.len().saturating_sub(count);
         Decides { point: ask.rates.at(size as u64), size, count, most: ask.most }
     }

@@ -5,8 +5,8 @@
 //! sees a gallery as it was before a change, or after it:
 //!
 //! 1. What is erased loses its name and its subject's claim at once. From here on nobody finds it.
-//! 2. The index changes in a copy, however long that takes, and is published whole.
-//! 3. What is enrolled gets its name and its subject's claim.
+//! 2. The index changes in a copy, however long that takes.
+//! 3. What is enrolled gets its name and its subject's claim, and the index is published whole.
 
 use std::{
     collections::HashSet,
@@ -79,14 +79,9 @@ impl State {
         doomed.iter().for_each(|seq| self.forget(*seq));
         let enrolled = self.change_index(changes)?;
         let snapshot = self.index.lock().unwrap_or_else(PoisonError::into_inner).snapshot();
-        let publish = |subjects| {
-            self.published.store(Arc::new(Published { index: Arc::clone(&snapshot), epoch, subjects }));
-        };
-        publish(self.subjects.len());
-        if !enrolled.is_empty() {
-            enrolled.into_iter().filter(|(seq, _)| !doomed.contains(seq)).for_each(|(seq, row)| self.name(seq, row));
-            publish(self.subjects.len());
-        }
+        // Named before it can be found: what an epoch counts, its searches can name.
+        enrolled.into_iter().filter(|(seq, _)| !doomed.contains(seq)).for_each(|(seq, row)| self.name(seq, row));
+        self.published.store(Arc::new(Published { index: snapshot, epoch, subjects: self.subjects.len() }));
         Ok(())
     }
 
@@ -150,13 +145,23 @@ impl State {
 
     /// The subject's references in the order of enrolment.
     pub(super) fn references_of(&self, subject: &SubjectId, model: ModelDigest) -> Vec<Reference> {
-        // Before the claim: what it names is in this state of the index, or in none.
-        let published = self.published();
-        let reference = |(seq, row): &(i64, Arc<Row>)| {
-            let template = published.template(*seq, model)?;
-            Some(Reference { id: row.id, subject: row.subject.clone(), template, enrolled_at: row.enrolled_at })
-        };
-        self.own(subject).iter().filter_map(reference).collect()
+        loop {
+            let (published, own) = (self.published(), self.own(subject));
+            let reference = |(seq, row): &(i64, Arc<Row>)| {
+                let template = published.template(*seq, model)?;
+                Some(Reference { id: row.id, subject: row.subject.clone(), template, enrolled_at: row.enrolled_at })
+            };
+            let found: Vec<_> = own.iter().filter_map(reference).collect();
+            // A claim of later than this state of the index: read again, once for each commit in between.
+            if found.len() == own.len() || self.published().epoch == published.epoch {
+                return found;
+            }
+        }
+    }
+
+    /// References of a subject that this state of the index holds.
+    pub(super) fn count_in(&self, published: &Published, subject: &SubjectId) -> usize {
+        self.own(subject).iter().filter(|(seq, _)| published.index.vector(*seq).is_some()).count()
     }
 
     pub(super) fn holds(&self, subject: &SubjectId, id: ReferenceId) -> bool {

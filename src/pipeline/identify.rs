@@ -77,12 +77,12 @@ impl Pipeline {
         if gallery.model() != self.model() {
             return Err(SearchError::from(ModelMismatch { probe: self.model(), reference: gallery.model() }).into());
         }
+        if let Some(outcome) = gallery.outcome(receipt.nonce).await? {
+            return Ok(Identified::new(outcome, true, Timings::default()));
+        }
         // Who was erased since the verification is not searched for.
         if !gallery.knows(&receipt.subject) {
             return Err(ReceiptError::SubjectErased.into());
-        }
-        if let Some(outcome) = gallery.outcome(receipt.nonce).await? {
-            return Ok(Identified::new(outcome, true, Timings::default()));
         }
         let rates = rates_1_to_n(self.calibration(), &self.rates, search.max_fpir)?;
         let started = Instant::now();
