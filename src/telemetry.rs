@@ -1,8 +1,12 @@
-//! Logs, and every metric in one list with its unit. Labels are from closed lists: no label can grow.
+//! Logs, and every metric in one list with its unit. Labels are from lists that end: no label can grow without bound.
 
 mod log;
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus::{
     Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -10,10 +14,15 @@ use prometheus::{
 
 pub use log::{Log, LogFormat, log_to_stderr};
 
+/// Reviewers that a metric tells apart.
+const REVIEWERS: usize = 500;
+
 /// Every metric of the service.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Reviewers that have a label.
+    reviewers: Mutex<HashSet<(String, String)>>,
     /// Seconds by rpc, from the door to the answer, of what was let in.
     pub request_seconds: HistogramVec,
     /// Calls, and items of EnrolStreams, by rpc and by the gRPC code that they ended with; CANCELLED where the client had gone.
@@ -36,7 +45,7 @@ pub struct Metrics {
     pub decisions_total: IntCounterVec,
     /// Outcomes of Identify: no_duplicate, review.
     pub identifications_total: IntCounterVec,
-    /// Cases shown and lists of cases, by client of the reviewers and by what was looked at: case, list.
+    /// Cases shown and lists of cases, by reviewer and client, and by what was looked at: case, list. See [`Self::looked`].
     pub case_lookups_total: IntCounterVec,
     /// Cases by the verdict that stands now, of all time.
     pub case_verdicts: IntGaugeVec,
@@ -45,7 +54,7 @@ pub struct Metrics {
     pub field_cases: IntGauge,
     /// Share of searches that named a person who was not it, as reviewers judge; NaN before the first verdict.
     pub field_false_positive_rate: Gauge,
-    /// Jumps of the wall clock, by direction: ahead, back.
+    /// Jumps of a clock (wall, uptime), by direction: ahead, back.
     pub clock_jumps_total: IntCounterVec,
     /// Requests that ended in an error, by rpc and reason.
     pub failures_total: IntCounterVec,
@@ -94,6 +103,17 @@ impl Metrics {
         self.queue_seconds.with_label_values(&[waited_for, lane]).observe(waited.as_secs_f64());
     }
 
+    /// Counts a look of a reviewer. Reviewers' names come from clients: the first [`REVIEWERS`] of them have labels, later ones share
+    /// `other`.
+    pub fn looked(&self, client: &str, reviewer: &str, what: &str) {
+        let mut known = self.reviewers.lock().unwrap_or_else(PoisonError::into_inner);
+        let label = (client.to_owned(), reviewer.to_owned());
+        let has_label = known.contains(&label) || known.len() < REVIEWERS && known.insert(label);
+        drop(known);
+        let reviewer = if has_label { reviewer } else { "other" };
+        self.case_lookups_total.with_label_values(&[client, reviewer, what]).inc();
+    }
+
     /// The text that Prometheus scrapes.
     pub fn exposition(&self) -> Result<String, prometheus::Error> {
         self.lost_log_lines.set(i64::try_from(log::lost_lines()).unwrap_or(i64::MAX));
@@ -121,7 +141,7 @@ impl Metrics {
             refusals_total: list.counters("refusals_total", "Requests refused at the door.", &["reason", "lane"]),
             decisions_total: list.counters("decisions_total", "Verify's decisions.", &["decision", "reason"]),
             identifications_total: list.counters("identifications_total", "Identify's outcomes.", &["outcome"]),
-            case_lookups_total: list.counters("case_lookups_total", "Looks at cases.", &["client", "what"]),
+            case_lookups_total: list.counters("case_lookups_total", "Looks at cases.", &["client", "reviewer", "what"]),
             case_verdicts: list.gauges("case_verdicts", "Cases by verdict.", &["verdict"]),
             field_searches: list.gauge("field_searches", "Searches with an outcome, of all time."),
             field_cases: list.gauge("field_cases", "Searches that opened a case, of all time."),
@@ -129,7 +149,7 @@ impl Metrics {
                 "field_false_positive_rate",
                 "Share of searches that reviewers found false; NaN before the first verdict.",
             ),
-            clock_jumps_total: list.counters("clock_jumps_total", "Jumps of the wall clock.", &["direction"]),
+            clock_jumps_total: list.counters("clock_jumps_total", "Jumps of a clock.", &["clock", "direction"]),
             failures_total: list.counters("failures_total", "Requests that ended in an error.", &["rpc", "reason"]),
             refused_measures_total: list.counters("refused_measures_total", "Refused quality measures.", &["measure"]),
             enrolments_total: list.counter("enrolments_total", "Enrolled references."),
@@ -143,6 +163,7 @@ impl Metrics {
             serving: list.gauge("serving", "1 while health says SERVING."),
             canaries_total: list.counters("canaries_total", "Canaries that ran.", &["outcome"]),
             registry,
+            reviewers: Mutex::default(),
         };
         metrics.make_shared_labels();
         metrics
@@ -210,6 +231,19 @@ impl List<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reviewers_cannot_grow_a_metric_without_end() {
+        for number in 0..2 * REVIEWERS {
+            Metrics::get().looked("office", &format!("r-{number}"), "case");
+        }
+        Metrics::get().looked("office", "r-1", "case");
+        let text = Metrics::get().exposition().unwrap();
+        let labels =
+            text.lines().filter(|line| line.starts_with("vultus_case_lookups_total{client=\"office\"")).count();
+        assert!(labels <= REVIEWERS + 1, "{labels}");
+        assert!(text.contains("{client=\"office\",reviewer=\"r-1\",what=\"case\"} 2"), "{text}");
+    }
 
     #[test]
     fn every_metric_registers_and_shows() {

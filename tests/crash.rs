@@ -1,7 +1,7 @@
 //! kill -9 at any moment, over a disk that forgets what was not synced, and disks that fail: what was acknowledged is there, what was
 //! erased is not, nothing is half.
 //!
-//! The child is this program again, with `CHILD` in its environment: it enrols and erases from many tasks, over the disk of
+//! The child is this program again, with `CHILD` in its environment: it enrols, finds, judges and erases from many tasks, over the disk of
 //! `common/disk`, and prints a line per acknowledgement. `VULTUS_KILLS` sets the number of kills (50), `VULTUS_SEED` the seed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
@@ -20,10 +20,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use common::{digest, name, open, root, search, subject, template};
+use common::{digest, finish, name, open, root, search, subject, template};
 use disk::Faults;
 use vultus::{
-    domain::{CaseId, ReferenceId},
+    domain::{
+        Admitted, CandidateList, Case, CaseId, ClientId, Judgement, Purpose, ReferenceId, ReviewerId, Score,
+        TransactionId, Verdict,
+    },
     gallery::{EnrolError, Galleries, Gallery, NewReference, OpenError, Selector, Settings, StoreError},
 };
 
@@ -41,6 +44,33 @@ fn reference(number: u64) -> NewReference {
     id[..8].copy_from_slice(&number.to_be_bytes());
     let id = Some(ReferenceId::from_bytes(id));
     NewReference { id, subject: subject(&format!("s{number}")), template: template(number) }
+}
+
+/// Of the receipt under which reference `number` was found.
+fn nonce(number: u64) -> [u8; 16] {
+    *reference(number).id.unwrap().as_bytes()
+}
+
+/// A case that names the reference.
+fn finding(number: u64) -> Case {
+    let NewReference { id, subject, .. } = reference(number);
+    let found = Admitted { subject: subject.clone(), reference: id.unwrap(), score: Score::new(0.9).unwrap() };
+    Case {
+        id: CaseId::from_bytes(nonce(number)),
+        gallery: name("main"),
+        claimed: Some(subject),
+        opened_at: UNIX_EPOCH,
+        opened_by: TransactionId::new("t-1").unwrap(),
+        opened_for: Purpose::SimActivation,
+        model: digest(1),
+        candidates: CandidateList::new([found], 1),
+        judgements: Vec::new(),
+    }
+}
+
+fn judgement() -> Judgement {
+    let (client, reviewer) = (ClientId::new("office").unwrap(), ReviewerId::new("r-1").unwrap());
+    Judgement { verdict: Verdict::SamePerson, client, reviewer, at: UNIX_EPOCH }
 }
 
 fn say(line: &str) {
@@ -68,8 +98,9 @@ fn child() {
         let after = gallery.enrol(reference(first + NUMBERS - 1)).await;
         say(if matches!(after, Err(EnrolError::Store(StoreError::Failed(_)))) { "refuses" } else { "accepts" });
         // Reading goes on beside a writer that has failed.
-        let listed = gallery.open_cases(0, 9).await.is_ok() && galleries.tally().await.is_ok();
-        let known = galleries.case(CaseId::random()).await.is_ok_and(|case| case.is_none());
+        let listed = gallery.open_cases(None, 9).await.is_ok() && galleries.tally().await.is_ok();
+        let known = galleries.case(CaseId::random()).await.is_ok_and(|case| case.is_none())
+            && gallery.outcome([0; 16]).await.is_ok_and(|outcome| outcome.is_none());
         say(if listed && known && gallery.describe().references > 0 { "reads" } else { "is blind" });
         galleries.close().await;
     });
@@ -80,6 +111,17 @@ async fn enrol_and_erase(gallery: Arc<Gallery>, first: u64, caller: u64) {
         match gallery.enrol(reference(number)).await {
             Ok(_) => say(&format!("+ {number}")),
             Err(e) => return say(&format!("failed {e}")),
+        }
+        if number % 3 == 0 {
+            match finish(&gallery, nonce(number), Some(finding(number))).await {
+                Ok(_) => say(&format!("f {number}")),
+                Err(e) => return say(&format!("failed {e}")),
+            }
+            match gallery.judge(finding(number).id, judgement()).await {
+                Ok(known) => assert!(known),
+                Err(e) => return say(&format!("failed {e}")),
+            }
+            say(&format!("v {number}"));
         }
         if number % 5 == 0 {
             // From here on it may be gone.
@@ -104,6 +146,8 @@ struct Told {
     enrolled: BTreeSet<u64>,
     erasing: BTreeSet<u64>,
     erased: BTreeSet<u64>,
+    finished: BTreeSet<u64>,
+    judged: BTreeSet<u64>,
     failed: Vec<String>,
     refuses: bool,
     reads: bool,
@@ -117,6 +161,8 @@ impl Told {
             Some(("+", n)) => drop(self.enrolled.insert(number(n))),
             Some(("?", n)) => drop(self.erasing.insert(number(n))),
             Some(("-", n)) => drop(self.erased.insert(number(n))),
+            Some(("f", n)) => drop(self.finished.insert(number(n))),
+            Some(("v", n)) => drop(self.judged.insert(number(n))),
             Some(("failed", why)) => self.failed.push(why.into()),
             _ => {
                 self.refuses |= line == "refuses";
@@ -170,8 +216,30 @@ async fn lost(dir: &Path, told: &Told) -> Result<usize, OpenError> {
         None => false,
     };
     let lost = told.enrolled.difference(&told.erasing).filter(|number| !here(number)).count();
+    let unfinished = lost_findings(&galleries, told).await;
     galleries.close().await;
-    Ok(lost)
+    Ok(lost + unfinished)
+}
+
+/// Spent receipts and verdicts that the child was told of, and that are not there, or not whole.
+async fn lost_findings(galleries: &Galleries, told: &Told) -> usize {
+    let Some(gallery) = galleries.get(&name("main")) else { return told.finished.len() };
+    let mut lost = 0;
+    for &number in &told.finished {
+        let spent = gallery.outcome(nonce(number)).await.unwrap().and_then(|outcome| outcome.case);
+        let case = galleries.case(CaseId::from_bytes(nonce(number))).await.unwrap();
+        let is_whole = |case: &Case| {
+            let judged = case.judgements.len();
+            // A finding that names a reference which is gone came back from the dead.
+            let erased = told.erased.contains(&number);
+            let named = case.candidates.len();
+            (judged == 1 || judged == 0 && !told.judged.contains(&number))
+                && (named == 1 && !erased || named == 0 && told.erasing.contains(&number))
+        };
+        let whole = spent == case.as_ref().map(|case| case.id) && case.as_ref().is_some_and(is_whole);
+        lost += usize::from(!whole);
+    }
+    lost
 }
 
 /// Opens the gallery and compares it with what the child was told.
@@ -204,6 +272,9 @@ async fn check(dir: &Path, told: &Told, searched: usize) -> usize {
         let new = reference(*number);
         assert!(gallery.references_of(&new.subject).is_empty(), "reference {number} came back");
     }
+    assert_eq!(lost_findings(&galleries, told).await, 0, "of {} findings", told.finished.len());
+    let tally = galleries.tally().await.unwrap();
+    assert!(tally.cases >= told.finished.len() as u64 && tally.same_person >= told.judged.len() as u64, "{tally:?}");
     galleries.close().await;
     found.references
 }
@@ -233,10 +304,11 @@ async fn a_kill_loses_nothing_acknowledged_and_brings_nothing_erased_back() {
         assert_eq!(told.failed, Vec::<String>::new());
         let references = check(home.path(), &told, 50).await;
         if kill % 10 == 9 {
-            println!("kill {kill}: {references} references, {} erased", told.erased.len());
+            let (erased, finished) = (told.erased.len(), told.finished.len());
+            println!("kill {kill}: {references} references, {erased} erased, {finished} findings");
         }
     }
-    assert!(!told.enrolled.is_empty() || kills % 10 != 0, "the child was never told anything");
+    assert!(!told.finished.is_empty() || kills % 10 != 0, "the child was never told anything");
 }
 
 /// The test above can fail: over a disk that says it has synced, and has not, a kill loses what was acknowledged.

@@ -132,8 +132,12 @@ async fn the_erased_are_gone_from_everywhere() {
     assert_eq!((erased.references, erased.epoch), (1, 6));
     assert_eq!(main.erase(Selector::Reference(single)).await.unwrap().references, 0);
     assert_eq!(main.erase(Selector::Subject(subject("nobody"))).await.unwrap().epoch, 6);
-    // A case that was decided on before, opened after: the erased do not come back with it.
+    // What was found before is not recorded after: the erased do not come back with it. Another search tells how it is now.
     let late = Case { id: CaseId::random(), ..case.clone() };
+    assert!(matches!(open_case(&main, late.clone()).await, Err(SpendError::Moved)));
+    assert_eq!(galleries.case(late.id).await.unwrap(), None);
+    let (candidates, _) = search(&main, &probe, &subject("claimed"), 10).await;
+    let late = Case { candidates, ..late };
     open_case(&main, late.clone()).await.unwrap();
     for id in [case.id, late.id] {
         let shown = galleries.case(id).await.unwrap().unwrap();
@@ -196,7 +200,7 @@ fn case(candidates: CandidateList) -> Case {
         opened_for: Purpose::SimActivation,
         model: digest(1),
         candidates,
-        judged: None,
+        judgements: Vec::new(),
     }
 }
 
@@ -335,7 +339,7 @@ async fn a_receipt_has_one_outcome() {
     let main = gallery(&galleries).await;
     assert_eq!(finish(&main, [7; 16], None).await.unwrap(), (outcome, true));
     let long_gone = ServiceTime::from_micros(-3_600_000_000);
-    let finding = Finding { case: None, epoch: 1, fnir: None };
+    let finding = Finding { case: None, epoch: 1, newest: i64::MAX, fnir: None };
     let refused = main.finish_identification([9; 16], long_gone, finding).await;
     assert!(matches!(refused, Err(SpendError::Expired)));
     galleries.close().await;
@@ -354,7 +358,7 @@ async fn the_expired_is_purged() {
     let main = gallery(&galleries).await;
     let case = case(CandidateList::default());
     let soon = main.clock().now().after(Duration::from_millis(50));
-    let finding = Finding { case: Some(case.clone()), epoch: 0, fnir: None };
+    let finding = Finding { case: Some(case.clone()), epoch: 0, newest: i64::MAX, fnir: None };
     main.finish_identification(*b"nonce-of-receipt", soon, finding).await.unwrap();
     assert!(galleries.case(case.id).await.unwrap().is_some());
     // Nobody asks for anything meanwhile.

@@ -15,7 +15,7 @@ use vultus::{
         CalibrationError, CandidateList, Case, CaseId, ClientId, Fnir, Judgement, Purpose, ReviewerId, SearchRates,
         Template, TransactionId, Verdict,
     },
-    gallery::{Galleries, Gallery, SearchError, Selector, Settings, Tally},
+    gallery::{CaseError, Galleries, Gallery, SearchError, Selector, Settings, Tally},
 };
 
 fn case(gallery: &Gallery, claimed: &str, candidates: CandidateList) -> Case {
@@ -29,7 +29,7 @@ fn case(gallery: &Gallery, claimed: &str, candidates: CandidateList) -> Case {
         opened_for: Purpose::SimActivation,
         model: gallery.model(),
         candidates,
-        judged: None,
+        judgements: Vec::new(),
     }
 }
 
@@ -103,15 +103,16 @@ async fn the_threshold_is_of_the_state_that_is_searched() {
         let main = Arc::clone(&main);
         tokio::spawn(async move {
             for seed in 0..400 {
-                enrol(&main, &format!("s{seed}"), template(seed)).await;
+                let who = if seed % 25 == 0 { "own".to_owned() } else { format!("s{seed}") };
+                enrol(&main, &who, template(seed)).await;
             }
         })
     };
     let mut sizes = std::collections::BTreeSet::new();
     while !enrolling.is_finished() {
-        let found = main.search(&template(7), &subject("nobody"), 3, &rates(-1e6), &turn()).await.unwrap();
-        // Each enrolment is a reference and an epoch more.
-        assert_eq!(found.size as u64, found.epoch);
+        let found = main.search(&template(7), &subject("own"), 3, &rates(-1e6), &turn()).await.unwrap();
+        // Each enrolment is a reference and an epoch more; each 25th is of the subject that is not searched for.
+        assert_eq!(found.size as u64, found.epoch - found.epoch.div_ceil(25));
         sizes.insert(found.size);
     }
     enrolling.await.unwrap();
@@ -134,32 +135,39 @@ async fn cases_are_listed_oldest_first_and_judged() {
         ids.push(case.id);
         open_case(&main, case).await.unwrap();
     }
-    open_case(&other, case(&other, "a", CandidateList::default())).await.unwrap();
-    let list = async |after, most| {
-        let found = main.open_cases(after, most).await.unwrap();
-        (found.iter().map(|(_, case)| case.id).collect::<Vec<_>>(), found.last().map_or(0, |(at, _)| *at))
+    let elsewhere = case(&other, "a", CandidateList::default());
+    let of_another = elsewhere.id;
+    open_case(&other, elsewhere).await.unwrap();
+    let list = async |after: Option<CaseId>, most| {
+        main.open_cases(after, most).await.unwrap().iter().map(|case| case.id).collect::<Vec<_>>()
     };
-    let (first, at) = list(0, 2).await;
-    let (second, at) = (list(at, 2).await.0, list(at, 2).await.1);
-    let (third, _) = list(at, 2).await;
+    let first = list(None, 2).await;
+    let second = list(first.last().copied(), 2).await;
+    let third = list(second.last().copied(), 2).await;
     assert_eq!([first, second, third].concat(), ids);
-    assert_eq!(main.open_cases(0, 1).await.unwrap()[0].1.candidates, 1);
+    assert_eq!(main.open_cases(None, 1).await.unwrap()[0].candidates, 1);
+    // A page goes on behind a case of this gallery, and behind nothing else.
+    for nowhere in [CaseId::random(), of_another] {
+        assert!(matches!(main.open_cases(Some(nowhere), 2).await, Err(CaseError::NoSuchPage)));
+    }
 
-    let judged = |verdict, reviewer: Option<&str>| Judgement {
+    let judged = |verdict, reviewer: &str| Judgement {
         verdict,
         client: ClientId::new("back-office").unwrap(),
-        reviewer: reviewer.map(|who| ReviewerId::new(who).unwrap()),
+        reviewer: ReviewerId::new(reviewer).unwrap(),
         at: UNIX_EPOCH + Duration::from_secs(7),
     };
-    assert!(main.judge(ids[1], judged(Verdict::OtherPerson, Some("r-7"))).await.unwrap());
-    assert!(main.judge(ids[3], judged(Verdict::Unclear, None)).await.unwrap());
-    assert!(!other.judge(ids[0], judged(Verdict::Unclear, None)).await.unwrap(), "a case of another gallery");
-    assert!(!main.judge(CaseId::random(), judged(Verdict::Unclear, None)).await.unwrap());
-    assert_eq!(list(0, 9).await.0, [ids[0], ids[2], ids[4]]);
+    assert!(main.judge(ids[1], judged(Verdict::OtherPerson, "r-7")).await.unwrap());
+    assert!(main.judge(ids[3], judged(Verdict::Unclear, "r-8")).await.unwrap());
+    assert!(!other.judge(ids[0], judged(Verdict::Unclear, "r-8")).await.unwrap(), "a case of another gallery");
+    assert!(!main.judge(CaseId::random(), judged(Verdict::Unclear, "r-8")).await.unwrap());
+    assert_eq!(list(None, 9).await, [ids[0], ids[2], ids[4]]);
     let shown = galleries.case(ids[1]).await.unwrap().unwrap();
-    assert_eq!(shown.judged, Some(judged(Verdict::OtherPerson, Some("r-7"))));
+    assert_eq!(shown.judgements, [judged(Verdict::OtherPerson, "r-7")]);
     // Looked at again: the later verdict counts, once.
-    assert!(main.judge(ids[3], judged(Verdict::SamePerson, None)).await.unwrap());
+    assert!(main.judge(ids[3], judged(Verdict::SamePerson, "r-9")).await.unwrap());
+    let both = [judged(Verdict::Unclear, "r-8"), judged(Verdict::SamePerson, "r-9")];
+    assert_eq!(galleries.case(ids[3]).await.unwrap().unwrap().judgements, both, "no verdict is lost");
     let tally = Tally { searches: 6, cases: 6, same_person: 1, other_person: 1, unclear: 0 };
     assert_eq!(galleries.tally().await.unwrap(), tally);
     assert_eq!(tally.false_positive_rate(), Some(0.5));
@@ -167,6 +175,29 @@ async fn cases_are_listed_oldest_first_and_judged() {
     let galleries = open(dir.path());
     assert_eq!(galleries.tally().await.unwrap(), tally);
     assert_eq!(galleries.case(ids[1]).await.unwrap().unwrap(), shown);
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn a_case_takes_so_many_verdicts_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let opened = case(&main, "a", CandidateList::default());
+    open_case(&main, opened.clone()).await.unwrap();
+    let judged = |n: u64| Judgement {
+        verdict: Verdict::Unclear,
+        client: ClientId::new("back-office").unwrap(),
+        reviewer: ReviewerId::new("r-7").unwrap(),
+        at: UNIX_EPOCH + Duration::from_secs(n),
+    };
+    for n in 0..32 {
+        assert!(main.judge(opened.id, judged(n)).await.unwrap());
+    }
+    assert!(matches!(main.judge(opened.id, judged(32)).await, Err(CaseError::TooManyVerdicts { limit: 32 })));
+    let shown = galleries.case(opened.id).await.unwrap().unwrap();
+    assert_eq!((shown.judgements.len(), shown.judgements[31].at), (32, judged(31).at));
+    assert_eq!(galleries.tally().await.unwrap().unclear, 1);
     galleries.close().await;
 }
 
@@ -188,7 +219,7 @@ async fn cases_are_read_when_the_store_takes_no_more_changes() {
     };
     let start = Instant::now();
     assert_eq!(galleries.case(opened.id).await.unwrap(), Some(opened.clone()));
-    assert_eq!(main.open_cases(0, 9).await.unwrap().len(), 1);
+    assert_eq!(main.open_cases(None, 9).await.unwrap().len(), 1);
     assert_eq!(main.describe().references, 1);
     assert!(start.elapsed() < Duration::from_secs(5));
     let refused = waiting.await.unwrap().unwrap_err().to_string();
@@ -214,6 +245,14 @@ async fn a_reader_that_keeps_the_log_fails_no_erasure() {
     assert_eq!(main.erase(Selector::Subject(subject("who-leaves"))).await.unwrap().references, 1);
     assert!(!galleries.has_failed() && main.references_of(&subject("who-leaves")).is_empty());
     enrol(&main, "who-comes", template(3)).await;
+    // Nor does it slow others down: who erases waits for it once, and changes go on.
+    let start = Instant::now();
+    for number in 0..40 {
+        enrol(&main, &format!("many-{number}"), template(number)).await;
+        main.erase(Selector::Subject(subject(&format!("many-{number}")))).await.unwrap();
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(3), "40 erasures beside a reader took {took:?}");
     let holds = || {
         let files = std::fs::read_dir(dir.path()).unwrap();
         let bytes = files.map(|file| std::fs::read(file.unwrap().path()).unwrap_or_default()).collect::<Vec<_>>();

@@ -8,7 +8,7 @@ use std::{fs, path::Path, time::SystemTime};
 
 use common::{digest, enrol, gallery, name, open, open_case, root, search, subject, template};
 use vultus::{
-    domain::{CandidateList, Case, CaseId, Purpose, TransactionId},
+    domain::{CandidateList, Case, CaseId, ClientId, Judgement, Purpose, ReviewerId, TransactionId, Verdict},
     gallery::{Galleries, OpenError, Selector, Settings, bench_enrol},
     seal::RootKey,
 };
@@ -85,8 +85,8 @@ async fn a_damaged_or_foreign_file_is_an_error() {
     tamper(dir.path(), "CREATE TABLE recipes (name TEXT)");
     assert!(matches!(refused(), OpenError::Foreign { .. }));
     fs::write(&path, &good).unwrap();
-    tamper(dir.path(), "PRAGMA user_version = 4");
-    assert!(matches!(refused(), OpenError::Version { found: 4, known: 3 }));
+    tamper(dir.path(), "PRAGMA user_version = 5");
+    assert!(matches!(refused(), OpenError::Version { found: 5, known: 4 }));
     fs::remove_file(&path).unwrap();
     fs::write(dir.path().join("galleries.db-wal"), b"left behind").unwrap();
     assert!(matches!(refused(), OpenError::Damaged { .. }));
@@ -114,18 +114,19 @@ fn case() -> Case {
         opened_for: Purpose::SimActivation,
         model: digest(1),
         candidates: CandidateList::default(),
-        judged: None,
+        judgements: Vec::new(),
     }
 }
 
 #[tokio::test]
 async fn a_damaged_case_concerns_only_who_asks_for_it() {
     for edit in [
-        "model = zeroblob(3)",
-        "opened_by = 'not an id'",
-        "opened_for = 'x'",
-        "claimed = 'not a subject'",
-        "verdict = 'x'",
+        "review_case SET model = zeroblob(3)",
+        "review_case SET opened_by = 'not an id'",
+        "review_case SET opened_for = 'x'",
+        "review_case SET claimed = 'not a subject'",
+        "judgement SET verdict = 'x'",
+        "judgement SET reviewer = 'Jane Doe'",
     ] {
         let dir = tempfile::tempdir().unwrap();
         let galleries = open(dir.path());
@@ -133,8 +134,15 @@ async fn a_damaged_case_concerns_only_who_asks_for_it() {
         enrol(&main, "a", template(1)).await;
         let case = case();
         open_case(&main, case.clone()).await.unwrap();
+        let judged = Judgement {
+            verdict: Verdict::Unclear,
+            client: ClientId::new("office").unwrap(),
+            reviewer: ReviewerId::new("r-1").unwrap(),
+            at: SystemTime::now(),
+        };
+        assert!(main.judge(case.id, judged).await.unwrap());
         galleries.close().await;
-        tamper(dir.path(), &format!("UPDATE review_case SET {edit}"));
+        tamper(dir.path(), &format!("UPDATE {edit}"));
         let galleries = open(dir.path());
         let main = galleries.get(&name("main")).unwrap();
         let refused = galleries.case(case.id).await.unwrap_err().to_string();
@@ -220,7 +228,7 @@ async fn a_store_of_an_older_version_serves_as_before() {
             assert_eq!((claimed(&kept).await, claimed(&gone).await), (kept.claimed.clone(), forgotten));
             let found = galleries.case(kept.id).await.unwrap().unwrap().candidates;
             assert_eq!(found.as_slice()[0].reference, twin);
-            assert_eq!(main.open_cases(0, 9).await.unwrap().len(), 2);
+            assert_eq!(main.open_cases(None, 9).await.unwrap().len(), 2);
             galleries.close().await;
         }
         let galleries = open(dir.path());
@@ -234,4 +242,64 @@ async fn a_store_of_an_older_version_serves_as_before() {
         assert_eq!(number("SELECT max(seq) FROM reference"), 4, "a number came again");
         assert_eq!(number("SELECT count(*) FROM pragma_foreign_key_check"), 0);
     }
+}
+
+#[tokio::test]
+async fn a_store_of_version_3_keeps_its_verdicts() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let (judged, open_one) = (case(), case());
+    for case in [&judged, &open_one] {
+        open_case(&main, case.clone()).await.unwrap();
+    }
+    galleries.close().await;
+    // As it was then: one verdict in the case's row, by a client whose reviewer may be nobody.
+    let id: String = judged.id.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    tamper(
+        dir.path(),
+        &format!(
+            "ALTER TABLE review_case ADD COLUMN judged_client TEXT;
+             ALTER TABLE review_case ADD COLUMN judged_by TEXT;
+             ALTER TABLE review_case ADD COLUMN judged_at INTEGER;
+             DROP TABLE judgement;
+             UPDATE review_case SET verdict = 'unclear', judged_client = 'office', judged_at = 7000000 WHERE id = x'{id}';
+             PRAGMA user_version = 3;"
+        ),
+    );
+    for _ in 0..2 {
+        let galleries = open(dir.path());
+        let main = galleries.get(&name("main")).unwrap();
+        let [kept] = &galleries.case(judged.id).await.unwrap().unwrap().judgements[..] else { panic!("no verdict") };
+        assert_eq!(
+            (kept.verdict, kept.client.as_str(), kept.reviewer.as_str()),
+            (Verdict::Unclear, "office", "unknown")
+        );
+        assert_eq!(main.open_cases(None, 9).await.unwrap().iter().map(|c| c.id).collect::<Vec<_>>(), [open_one.id]);
+        galleries.close().await;
+    }
+}
+
+#[tokio::test]
+async fn one_damaged_case_keeps_nobody_from_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let cases: Vec<Case> = (0..5).map(|_| case()).collect();
+    for case in &cases {
+        open_case(&main, case.clone()).await.unwrap();
+    }
+    galleries.close().await;
+    let of = |case: &Case| case.id.as_bytes().iter().map(|b| format!("{b:02x}")).collect::<String>();
+    tamper(dir.path(), &format!("UPDATE review_case SET opened_for = 'x' WHERE id = x'{}'", of(&cases[1])));
+    tamper(dir.path(), &format!("UPDATE review_case SET opened_by = 'a b' WHERE id = x'{}'", of(&cases[2])));
+    let galleries = open(dir.path());
+    let main = galleries.get(&name("main")).unwrap();
+    // Pages are as long as if the damaged were not there.
+    let page = async |after| main.open_cases(after, 2).await.unwrap().iter().map(|c| c.id).collect::<Vec<_>>();
+    let first = page(None).await;
+    assert_eq!(first, [cases[0].id, cases[3].id]);
+    assert_eq!(page(first.last().copied()).await, [cases[4].id]);
+    assert!(galleries.case(cases[1].id).await.is_err());
+    galleries.close().await;
 }

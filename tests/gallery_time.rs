@@ -31,6 +31,20 @@ impl Hands {
         (hands.0, hands.1) = (hands.0 + time, hands.1 + time);
     }
 
+    /// In steps such as the writer looks at: more at a time would be a jump.
+    async fn pass_slowly(&self, mut time: Duration, gallery: &Gallery) {
+        while time > Duration::ZERO {
+            let step = time.min(Duration::from_secs(240));
+            self.pass(step);
+            purge(gallery).await;
+            time -= step;
+        }
+    }
+
+    fn set_uptime(&self, uptime: Duration) {
+        self.0.lock().unwrap().1 = uptime;
+    }
+
     fn set_wall(&self, wall: SystemTime) {
         self.0.lock().unwrap().0 = wall;
     }
@@ -50,12 +64,18 @@ impl Clocks for Hands {
     }
 }
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long cases are kept here.
+const RETENTION: Duration = Duration::from_secs(6 * 3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn open(dir: &Path, hands: &Arc<Hands>) -> Galleries {
     // Every commit deletes what has expired.
-    let settings = Settings { purge_interval: Duration::ZERO, reserve_bytes: 1 << 16, ..Settings::default() };
+    let settings = Settings {
+        purge_interval: Duration::ZERO,
+        case_retention: RETENTION,
+        reserve_bytes: 1 << 16,
+        ..Settings::default()
+    };
     Galleries::open_by(dir, &root(), settings, Arc::clone(hands) as Arc<dyn Clocks>).unwrap()
 }
 
@@ -74,7 +94,7 @@ fn case(gallery: &Gallery) -> Case {
         opened_for: Purpose::SimActivation,
         model: gallery.model(),
         candidates: CandidateList::default(),
-        judged: None,
+        judgements: Vec::new(),
     }
 }
 
@@ -90,12 +110,15 @@ async fn a_clock_that_jumps_revives_no_receipt_and_ends_no_case() {
     let receipts = Receipts::new(&root());
     let issue =
         |gallery: &Gallery| receipts.issue(&template(1), &subject("a"), bearer, Now::by(gallery.clock())).unwrap().0;
-    let opened = |sealed: &[u8], gallery: &Gallery| receipts.open(sealed, bearer, Now::by(gallery.clock()));
+    let opened = |sealed: &[u8], gallery: &Gallery| {
+        let receipt = receipts.open(sealed, bearer).unwrap();
+        receipt.may_be_spent(gallery.model(), Now::by(gallery.clock())).map(|()| receipt)
+    };
 
     let (used, unused) = (issue(&main), issue(&main));
     let receipt = opened(&used, &main).unwrap();
     let found = case(&main);
-    let finding = Finding { case: Some(found.clone()), epoch: 1, fnir: None };
+    let finding = Finding { case: Some(found.clone()), epoch: 1, newest: i64::MAX, fnir: None };
     let (outcome, _) = main.finish_identification(receipt.nonce, receipt.expires, finding).await.unwrap();
     let before = main.clock().now();
 
@@ -114,18 +137,18 @@ async fn a_clock_that_jumps_revives_no_receipt_and_ends_no_case() {
             purge(&main).await;
             assert!(main.clock().now() >= before, "service time fell");
             assert_eq!(galleries.case(found.id).await.unwrap(), Some(found.clone()), "a case is gone");
-            assert_eq!(main.open_cases(0, 9).await.unwrap().len(), 1);
+            assert_eq!(main.open_cases(None, 9).await.unwrap().len(), 1);
             assert_eq!(main.outcome(receipt.nonce).await.unwrap(), Some(outcome), "a spent receipt is forgotten");
         }
     }
     // The receipt opens again, as its ten minutes are not over; it gets what was recorded.
     let again = opened(&used, &main).unwrap();
-    let finding = Finding { case: None, epoch: 9, fnir: None };
+    let finding = Finding { case: None, epoch: 9, newest: i64::MAX, fnir: None };
     let answer = main.finish_identification(again.nonce, again.expires, finding).await.unwrap();
     assert_eq!(answer, (outcome, true));
 
     // Ten minutes are ten minutes, however the wall clock stands.
-    hands.pass(RECEIPT_LIFETIME);
+    hands.pass_slowly(RECEIPT_LIFETIME, &main).await;
     for wall in [now, now - YEAR, UNIX_EPOCH] {
         hands.set_wall(wall);
         assert_eq!(opened(&used, &main).unwrap_err(), ReceiptError::Expired);
@@ -139,12 +162,12 @@ async fn a_clock_that_jumps_revives_no_receipt_and_ends_no_case() {
     let main = galleries.get(&name("main")).unwrap();
     assert_eq!(opened(&unused, &main).unwrap_err(), ReceiptError::Expired);
 
-    // A case lives for its retention of service time, and no longer.
-    hands.pass(89 * DAY);
+    // A case lives for its retention of service time, and no longer. What has passed since it was opened is ten minutes.
+    hands.pass_slowly(RETENTION - RECEIPT_LIFETIME - Duration::from_secs(60), &main).await;
     hands.set_wall(now - YEAR);
     purge(&main).await;
     assert!(galleries.case(found.id).await.unwrap().is_some());
-    hands.pass(DAY);
+    hands.pass_slowly(Duration::from_secs(60), &main).await;
     assert_eq!(galleries.case(found.id).await.unwrap(), None);
     purge(&main).await;
     galleries.close().await;
@@ -160,7 +183,7 @@ async fn an_idle_process_keeps_its_time() {
     let galleries = Galleries::open_by(dir.path(), &root(), settings, clocks).unwrap();
     let main = gallery(&galleries).await;
     finish(&main, [1; 16], None).await.unwrap();
-    hands.pass(YEAR);
+    hands.pass(Duration::from_secs(200));
     // Nobody asks for anything; then the process dies, and the machine starts anew.
     tokio::time::sleep(Duration::from_millis(400)).await;
     let copy = tempfile::tempdir().unwrap();
@@ -172,5 +195,34 @@ async fn an_idle_process_keeps_its_time() {
     hands.reboot();
     let galleries = open(copy.path(), &hands);
     assert_eq!(galleries.clock().now(), before, "time that was served is forgotten");
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn an_uptime_that_leaps_or_falls_deletes_nothing() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::new());
+    let galleries = open(dir.path(), &hands);
+    let main = gallery(&galleries).await;
+    enrol(&main, "a", template(1)).await;
+    let found = case(&main);
+    let finding = Finding { case: Some(found.clone()), epoch: 1, newest: i64::MAX, fnir: None };
+    let expires = main.clock().now().after(RECEIPT_LIFETIME);
+    let (outcome, _) = main.finish_identification([3; 16], expires, finding).await.unwrap();
+    let begun = main.clock().now();
+    let mut latest = begun;
+    let uptimes = [YEAR, 50 * YEAR, Duration::ZERO, 90 * YEAR, Duration::from_secs(5), YEAR];
+    for uptime in uptimes {
+        hands.set_uptime(uptime);
+        // Before the writer has looked at the clocks, and after.
+        for _ in 0..2 {
+            assert!(main.clock().now() >= latest, "service time fell");
+            latest = main.clock().now();
+            assert_eq!(galleries.case(found.id).await.unwrap(), Some(found.clone()), "a case is gone");
+            purge(&main).await;
+        }
+        assert_eq!(main.outcome([3; 16]).await.unwrap(), Some(outcome), "a spent receipt is forgotten");
+    }
+    // Each leap counts for minutes, not for years.
+    assert!(latest < begun.after(Duration::from_secs(300 * uptimes.len() as u64 + 1)));
     galleries.close().await;
 }

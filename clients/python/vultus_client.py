@@ -86,12 +86,13 @@ class Refused(Exception):
 class Vultus:
     """The three services, as one client. Plaintext: the service is on this machine. Close it, or use it in a `with`."""
 
-    def __init__(self, address: str, client: str, site: str = "python", deadline_s: float = 30.0):
+    def __init__(self, address: str, client: str, reviewer: str = "", site: str = "python", deadline_s: float = 30.0):
         self._channel = grpc.insecure_channel(address)
         self._match = v1.MatchServiceStub(self._channel)
         self._gallery = v1.GalleryServiceStub(self._channel)
         self._review = v1.ReviewServiceStub(self._channel)
         self._metadata = (("vultus-client", client),) if client else ()
+        self._reviewer = reviewer
         self._site = site
         self._deadline_s = deadline_s
 
@@ -145,20 +146,19 @@ class Vultus:
 
     def list_cases(self, gallery: str, page_token: str = ""):
         """A page of open cases, oldest first."""
-        return self.send(v1.ListCasesRequest(context=self._review_context(), gallery=gallery, page_token=page_token))
+        return self._look(v1.ListCasesRequest(gallery=gallery, page_token=page_token))
 
     def get_case(self, case_id: str):
-        return self.send(v1.GetCaseRequest(context=self._review_context(), case_id=case_id))
+        return self._look(v1.GetCaseRequest(case_id=case_id))
 
-    def record_verdict(self, case_id: str, verdict: int, reviewer: str = ""):
-        return self.send(
-            v1.RecordVerdictRequest(
-                context=self._review_context(), case_id=case_id, verdict=verdict, reviewer=reviewer
-            )
-        )
+    def record_verdict(self, case_id: str, verdict: int):
+        return self._look(v1.RecordVerdictRequest(case_id=case_id, verdict=verdict))
 
-    def _review_context(self):
-        return self.context(v1.PURPOSE_CASE_REVIEW)
+    def _look(self, request):
+        """Fills in why, and who: the service counts looks at cases by reviewer."""
+        request.context.CopyFrom(self.context(v1.PURPOSE_CASE_REVIEW))
+        request.reviewer = self._reviewer
+        return self.send(request)
 
     def _activation(self):
         return self.context(v1.PURPOSE_SIM_ACTIVATION)
@@ -184,6 +184,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", default="127.0.0.1:7443", help="host and port of the service (%(default)s)")
     parser.add_argument("--client", default="shop", help="the name that the service's policy knows (%(default)s)")
+    parser.add_argument("--reviewer", default="", help="who looks at cases: opaque, never a name; needed for the last three")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("enrol", "verify"):
         command = commands.add_parser(name)
@@ -200,13 +201,12 @@ def parse_arguments() -> argparse.Namespace:
     command = commands.add_parser("record-verdict")
     command.add_argument("case_id")
     command.add_argument("verdict", choices=("same_person", "other_person", "unclear"))
-    command.add_argument("--reviewer", default="", help="who judged; opaque, never a name")
     return parser.parse_args()
 
 
 def main() -> int:
     asked = parse_arguments()
-    with Vultus(asked.address, asked.client) as vultus:
+    with Vultus(asked.address, asked.client, asked.reviewer) as vultus:
         try:
             match asked.command:
                 case "enrol":
@@ -219,7 +219,7 @@ def main() -> int:
                     answer = vultus.list_cases(asked.gallery)
                 case "record-verdict":
                     verdict = v1.Verdict.Value(f"VERDICT_{asked.verdict.upper()}")
-                    answer = vultus.record_verdict(asked.case_id, verdict, asked.reviewer)
+                    answer = vultus.record_verdict(asked.case_id, verdict)
                 case _:
                     answer = vultus.get_case(asked.case_id)
         except (Refused, OSError) as error:

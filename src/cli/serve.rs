@@ -158,14 +158,13 @@ pub(super) fn core(config: &Config, shared: &Shared) -> Result<(Core, Arc<Galler
 /// A policy that no request could be decided by is refused now, not at the first request.
 fn check_policy(calibration: &Arc<Calibration>, config: &Config) -> Result<(), Failure> {
     let RatePolicy { max_fmr, max_fpir, max_fnir, tail } = config.rates;
+    calibration.population().map_err(|e| e.to_string())?;
     let point = calibration.at_fmr(max_fmr, tail).map_err(|e| format!("policy.max_fmr: {e}"))?;
     let expected_fnmr = point.fnmr.unwrap_or(f64::NAN);
     tracing::info!(max_fmr = max_fmr.value(), threshold = point.threshold.value(), expected_fnmr, "verification");
     let rates = SearchRates { calibration: Arc::clone(calibration), max_fpir, max_fnir, tail };
-    let greatest = rates.greatest_size().unwrap_or(0);
     let (max_fpir, max_fnir) = (max_fpir.value(), max_fnir.value());
-    if greatest < config.galleries.max_references as u64 {
-        let refused_from = greatest + 1;
+    if let Some(refused_from) = refused_from(&rates, config.galleries.max_references as u64) {
         tracing::warn!(
             refused_from,
             max_fpir,
@@ -176,6 +175,11 @@ fn check_policy(calibration: &Arc<Calibration>, config: &Config) -> Result<(), F
         tracing::info!(max_fpir, max_fnir, "identification");
     }
     Ok(())
+}
+
+/// The fewest references in which no search is answered, where a gallery may grow so far.
+fn refused_from(rates: &SearchRates, max_references: u64) -> Option<u64> {
+    rates.greatest_size().unwrap_or(0).checked_add(1).filter(|refused| *refused <= max_references)
 }
 
 /// Says on stdout where the server listens, for people or, as one line of JSON, for scripts.
@@ -193,7 +197,27 @@ fn announce(serving: &Serving, json: bool) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{CalibrationPoint, Fmr, Score, Threshold};
+    use crate::domain::{CalibrationPoint, Fmr, Fnir, Fpir, Population, Score, Tail, Threshold};
+
+    #[test]
+    fn the_log_names_the_first_size_that_is_refused() {
+        let point = |fmr, threshold, fnmr| CalibrationPoint {
+            fmr: Fmr::new(fmr).unwrap(),
+            threshold: Threshold::new(Score::new(threshold).unwrap()),
+            trials: 700,
+            fnmr: Some(fnmr),
+        };
+        // 1 - (1 - 0.004)^25 is below 0.1, and with 27 references above it; the stricter point misses too many.
+        let table = Calibration::new(vec![point(0.004, 0.7, 0.1), point(1e-6, 0.9, 0.3)]).unwrap();
+        let (max_fpir, max_fnir) = (Fpir::new(0.1).unwrap(), Fnir::new(0.2).unwrap());
+        let rates = SearchRates { calibration: Arc::new(table), max_fpir, max_fnir, tail: Tail::Measured };
+        let refused = refused_from(&rates, 1000).unwrap();
+        assert!(rates.at(refused - 1).is_ok() && rates.at(refused).is_err());
+        assert_eq!(refused, 27);
+        assert_eq!((refused_from(&rates, 27), refused_from(&rates, 26)), (Some(27), None));
+        let lax = SearchRates { max_fpir: Fpir::ONE, ..rates };
+        assert_eq!(refused_from(&lax, u64::MAX), None);
+    }
 
     #[test]
     fn a_policy_beyond_the_calibration_is_refused_at_the_start() {
@@ -203,11 +227,18 @@ mod tests {
             trials: 700,
             fnmr: Some(0.1),
         };
-        let table = Arc::new(Calibration::new(vec![point], (0.5, 0.1)).unwrap());
+        let table = Arc::new(Calibration::new(vec![point]).unwrap().with_population(Population::new(
+            vec![0.0],
+            (1.0, 0.1),
+            0.1,
+        )));
         let check =
             |max_fmr: &str| check_policy(&table, &Config::parse(&format!("[policy]\nmax_fmr = {max_fmr}")).unwrap());
         check("0.01").unwrap();
         let refused = check("0.0099").unwrap_err().to_string();
         assert!(refused.contains("policy.max_fmr") && refused.contains("1e-2"), "{refused}");
+        let bare = Arc::new(Calibration::new(table.points().to_vec()).unwrap());
+        let refused = check_policy(&bare, &Config::parse("").unwrap()).unwrap_err().to_string();
+        assert!(refused.contains("model calibrate"), "{refused}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Threshold;
+use super::{Population, Threshold};
 
 /// Not a rate.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -55,6 +55,9 @@ pub struct CalibrationPoint {
     pub fnmr: Option<f64>,
 }
 
+/// In the place of an FNMR that nobody measured.
+const UNKNOWN: f64 = f64::INFINITY;
+
 /// Why points are not a table.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CalibrationError {
@@ -65,9 +68,15 @@ pub enum CalibrationError {
     #[error("calibration points go by falling FMR and rising threshold; point {index} does not")]
     Order { index: usize },
     #[error(
-        "a stricter threshold misses no fewer mates: the FNMR of point {index} is below that of the one before, or no rate"
+        "a stricter threshold misses no fewer mates: the FNMR of point {index} is below that of the one before, or no rate, or stands behind \
+         a point without one"
     )]
     Fnmr { index: usize },
+    #[error(
+        "the card does not say how templates lie ([face.population]), and subjects that are not enrolled would stand out: \
+         `vultus model calibrate` measures it"
+    )]
+    NoPopulation,
     #[error("no threshold is known for a false match rate of {asked:e}; the table's least is {least:e}")]
     BeyondTable { asked: f64, least: f64 },
     #[error(
@@ -81,13 +90,12 @@ pub enum CalibrationError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     points: Vec<CalibrationPoint>,
-    /// Mean and standard deviation of non-mated scores.
-    non_mated: (f32, f32),
+    population: Option<Population>,
 }
 
 impl Calibration {
-    /// `points` by falling FMR; `non_mated` is mean and standard deviation of non-mated scores.
-    pub fn new(points: Vec<CalibrationPoint>, non_mated: (f32, f32)) -> Result<Self, CalibrationError> {
+    /// `points` by falling FMR. Those of which nobody measured the FNMR are the strictest.
+    pub fn new(points: Vec<CalibrationPoint>) -> Result<Self, CalibrationError> {
         if points.is_empty() {
             return Err(CalibrationError::Empty);
         }
@@ -97,29 +105,40 @@ impl Calibration {
         if let Some(index) = points.windows(2).position(|pair| !ordered(pair)) {
             return Err(CalibrationError::Order { index: index + 1 });
         }
+        // Without one: more is missed than anybody has counted.
         let mut missed = 0.0;
         for (index, point) in points.iter().enumerate() {
-            let fnmr = point.fnmr.unwrap_or(missed);
-            if !(missed..=1.0).contains(&fnmr) {
+            let is_rate = point.fnmr.is_none_or(|fnmr| (0.0..=1.0).contains(&fnmr));
+            let fnmr = point.fnmr.unwrap_or(UNKNOWN);
+            if !is_rate || fnmr < missed {
                 return Err(CalibrationError::Fnmr { index });
             }
             missed = fnmr;
         }
-        Ok(Self { points, non_mated })
+        Ok(Self { points, population: None })
+    }
+
+    /// The same, with how templates lie.
+    pub fn with_population(mut self, population: Option<Population>) -> Self {
+        self.population = population;
+        self
     }
 
     /// Of a model that nobody has measured: no rate has a threshold.
     pub fn unmeasured() -> Self {
-        Self { points: vec![], non_mated: (0.0, 1.0) }
+        Self { points: vec![], population: None }
     }
 
     pub fn points(&self) -> &[CalibrationPoint] {
         &self.points
     }
 
-    /// Mean and standard deviation of non-mated scores.
-    pub fn non_mated(&self) -> (f32, f32) {
-        self.non_mated
+    /// How templates lie.
+    ///
+    /// # Errors
+    /// [`CalibrationError::NoPopulation`] where nobody has measured it.
+    pub fn population(&self) -> Result<&Population, CalibrationError> {
+        self.population.as_ref().ok_or(CalibrationError::NoPopulation)
     }
 
     /// The laxest point of the table that keeps the rate: that of the greatest tabled FMR <= `max`. Never
@@ -217,7 +236,7 @@ mod tests {
             fnmr,
         };
         let points = vec![point(0.1, 0.6, 700, Some(0.0)), point(0.01, 0.7, 700, Some(0.1)), point(1e-6, 0.9, 0, None)];
-        Calibration::new(points, (0.5, 0.1)).unwrap()
+        Calibration::new(points).unwrap()
     }
 
     fn rates(calibration: Calibration, max_fpir: f64, max_fnir: f64, tail: Tail) -> SearchRates {
@@ -282,17 +301,19 @@ mod tests {
     fn a_stricter_threshold_misses_no_fewer() {
         let mut points = table().points().to_vec();
         points[0].fnmr = Some(0.2);
-        assert_eq!(Calibration::new(points.clone(), (0.0, 1.0)), Err(CalibrationError::Fnmr { index: 1 }));
+        assert_eq!(Calibration::new(points.clone()), Err(CalibrationError::Fnmr { index: 1 }));
+        points[0].fnmr = None;
+        assert_eq!(Calibration::new(points.clone()), Err(CalibrationError::Fnmr { index: 1 }), "a gap");
         points[0].fnmr = Some(f64::NAN);
-        assert_eq!(Calibration::new(points, (0.0, 1.0)), Err(CalibrationError::Fnmr { index: 0 }));
+        assert_eq!(Calibration::new(points), Err(CalibrationError::Fnmr { index: 0 }));
     }
 
     #[test]
     fn a_table_falls_in_rate_and_rises_in_threshold() {
         let mut points = table().points().to_vec();
         points.swap(0, 1);
-        assert_eq!(Calibration::new(points, (0.0, 1.0)), Err(CalibrationError::Order { index: 1 }));
-        assert_eq!(Calibration::new(vec![], (0.0, 1.0)), Err(CalibrationError::Empty));
+        assert_eq!(Calibration::new(points), Err(CalibrationError::Order { index: 1 }));
+        assert_eq!(Calibration::new(vec![]), Err(CalibrationError::Empty));
     }
 
     #[test]

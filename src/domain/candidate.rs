@@ -62,13 +62,12 @@ impl CandidateList {
     pub fn len(&self) -> usize {
         self.0.len()
     }
+}
 
-    /// Every reference of every candidate.
-    pub fn references(&self) -> impl Iterator<Item = (&SubjectId, ReferenceId, Score)> {
-        self.0.iter().flat_map(|person| {
-            let all = [(person.reference, person.score)].into_iter().chain(person.others.iter().copied());
-            all.map(|(reference, score)| (&person.subject, reference, score))
-        })
+impl Candidate {
+    /// All that reached the threshold, best first.
+    pub fn references(&self) -> impl Iterator<Item = (ReferenceId, Score)> {
+        [(self.reference, self.score)].into_iter().chain(self.others.iter().copied())
     }
 }
 
@@ -100,8 +99,10 @@ mod tests {
         let crowd = (1..=12).map(|n| admitted("crowd", n, 0.9));
         let list = CandidateList::new(crowd.chain([admitted("second", 20, 0.8)]), 10);
         assert_eq!(order(&list), [(1, "crowd", 1), (2, "second", 20)]);
-        assert_eq!((list.as_slice()[0].others.len(), list.references().count()), (11, 13));
-        let again = list.references().map(|(s, reference, score)| Admitted { subject: s.clone(), reference, score });
+        assert_eq!(list.as_slice()[0].references().count(), 12);
+        let again = list.as_slice().iter().flat_map(|person| {
+            person.references().map(|(reference, score)| Admitted { subject: person.subject.clone(), reference, score })
+        });
         assert_eq!(CandidateList::new(again, 10), list);
     }
 }

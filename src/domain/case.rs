@@ -17,8 +17,8 @@ pub struct Case {
     pub opened_for: Purpose,
     pub model: ModelDigest,
     pub candidates: CandidateList,
-    /// `None` while the case is open.
-    pub judged: Option<Judgement>,
+    /// Every verdict, in the order in which they came: the last one stands. None while the case is open.
+    pub judgements: Vec<Judgement>,
 }
 
 /// What a reviewer found.
@@ -27,8 +27,7 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// The reviewer's client.
     pub client: ClientId,
-    /// Who, where the client says it.
-    pub reviewer: Option<ReviewerId>,
+    pub reviewer: ReviewerId,
     /// Wall time, for people.
     pub at: SystemTime,
 }

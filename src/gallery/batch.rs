@@ -71,8 +71,8 @@ impl Batch {
         match self.touched.entry(key) {
             Entry::Occupied(touched) => Some(touched.into_mut()),
             Entry::Vacant(place) => {
-                let state = &galleries.get(&key)?.state;
-                let (epoch, references) = (state.published().epoch, state.references());
+                let state = galleries.get(&key)?.state.published();
+                let (epoch, references) = (state.epoch, state.references());
                 Some(place.insert(Touched { epoch, references, erased: false, changes: Vec::new() }))
             }
         }

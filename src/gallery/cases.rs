@@ -16,6 +16,17 @@ use crate::domain::{
 /// In the place of a claimed subject that was erased.
 const ERASED: &str = "";
 
+/// Verdicts on one case: people change their minds, a program that does so for ever is stopped.
+pub(super) const MAX_VERDICTS: usize = 32;
+
+/// What became of a verdict.
+pub(super) enum Judged {
+    /// It stands, over the one before, if any.
+    Over(Option<String>),
+    /// The case has all the verdicts that it may have.
+    TooOften,
+}
+
 /// A row of `review_case` with what is left of its candidates.
 pub(super) struct CaseRow {
     gallery: String,
@@ -25,19 +36,9 @@ pub(super) struct CaseRow {
     opened_for: String,
     model: [u8; 32],
     /// Verdict, client, reviewer, wall time.
-    judged: (Option<String>, Option<String>, Option<String>, Option<i64>),
+    judgements: Vec<(String, String, String, i64)>,
     /// Subject, reference, score.
     candidates: Vec<(String, ReferenceId, f64)>,
-}
-
-/// A row of the list of open cases.
-pub(super) struct SummaryRow {
-    pub key: i64,
-    id: CaseId,
-    opened_at: SystemTime,
-    opened_by: String,
-    opened_for: String,
-    candidates: usize,
 }
 
 /// A case that was opened after `since`, whatever became of it. A failure without an SQLite code is a row that does not convert.
@@ -47,8 +48,7 @@ pub(super) fn case(
     since: ServiceTime,
 ) -> Result<Option<CaseRow>, rusqlite::Error> {
     let mut select = connection.prepare_cached(
-        "SELECT review_case.key, name, claimed, opened_at, opened_by, opened_for, review_case.model,
-                verdict, judged_client, judged_by, judged_at
+        "SELECT review_case.key, name, claimed, opened_at, opened_by, opened_for, review_case.model
          FROM review_case JOIN gallery ON gallery.key = gallery WHERE id = ? AND opened_service > ?",
     )?;
     let read = |row: &Row<'_>| {
@@ -59,7 +59,7 @@ pub(super) fn case(
             opened_by: row.get(4)?,
             opened_for: row.get(5)?,
             model: row.get(6)?,
-            judged: (row.get(7)?, row.get(8)?, row.get(9)?, row.get(10)?),
+            judgements: Vec::new(),
             candidates: Vec::new(),
         };
         Ok((row.get::<_, i64>(0)?, case))
@@ -72,39 +72,107 @@ pub(super) fn case(
     )?;
     let read = |row: &Row<'_>| Ok((row.get(0)?, ReferenceId::from_bytes(row.get(1)?), row.get(2)?));
     case.candidates = select.query_map([key], read)?.collect::<Result<_, _>>()?;
+    let mut select = connection.prepare_cached(
+        "SELECT verdict, client, reviewer, judged_at FROM judgement WHERE review_case = ? ORDER BY key",
+    )?;
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+    case.judgements = select.query_map([key], read)?.collect::<Result<_, _>>()?;
     Ok(Some(case))
 }
 
-/// Open cases of a gallery that were opened after `since`, oldest first, from behind `after` on.
+/// Open cases of a gallery that were opened after `since`, oldest first, from behind the case `after` on; `None` if that is not there. A
+/// row that is damaged keeps nobody from the others.
 pub(super) fn open_cases(
     connection: &Connection,
     gallery: i64,
     since: ServiceTime,
-    after: i64,
+    after: Option<CaseId>,
     most: usize,
-) -> Result<Vec<SummaryRow>, rusqlite::Error> {
+) -> Result<Option<Vec<CaseSummary>>, rusqlite::Error> {
+    let mut place = connection.prepare_cached("SELECT key FROM review_case WHERE id = ? AND gallery = ?")?;
+    let from: i64 = match after {
+        None => 0,
+        Some(id) => match place.query_row(params![id.as_bytes(), gallery], |row| row.get(0)).optional()? {
+            None => return Ok(None),
+            Some(key) => key,
+        },
+    };
     let mut select = connection.prepare_cached(
         "SELECT key, id, opened_at, opened_by, opened_for,
                 (SELECT count(DISTINCT subject) FROM candidate JOIN reference ON seq = reference WHERE review_case = key)
-         FROM review_case WHERE gallery = ? AND verdict IS NULL AND key > ? AND opened_service > ? ORDER BY key LIMIT ?",
+         FROM review_case WHERE gallery = ? AND verdict IS NULL AND key > ? AND opened_service > ? ORDER BY key",
     )?;
-    let read = |row: &Row<'_>| {
-        Ok(SummaryRow {
-            key: row.get(0)?,
-            id: CaseId::from_bytes(row.get(1)?),
-            opened_at: time(row.get(2)?),
-            opened_by: row.get(3)?,
-            opened_for: row.get(4)?,
-            candidates: unsigned(row, 5)?,
-        })
+    let mut rows = select.query(params![gallery, from, since.micros()])?;
+    let mut found = Vec::new();
+    while found.len() < most
+        && let Some(row) = rows.next()?
+    {
+        match summary(row)? {
+            Some(summary) => found.push(summary),
+            None => {
+                let key: i64 = row.get(0)?;
+                tracing::error!(key, "an open case is damaged in the store, and left out of the list");
+            }
+        }
+    }
+    Ok(Some(found))
+}
+
+/// `None` if a value is not what this program wrote.
+fn summary(row: &Row<'_>) -> Result<Option<CaseSummary>, rusqlite::Error> {
+    let read = || {
+        let (by, purpose): (String, String) = (row.get(3)?, row.get(4)?);
+        let (id, at, candidates) = (row.get(1)?, row.get(2)?, unsigned(row, 5)?);
+        Ok(TransactionId::new(&by).ok().zip(Purpose::parse(&purpose)).map(|(opened_by, opened_for)| CaseSummary {
+            id: CaseId::from_bytes(id),
+            opened_at: time(at),
+            opened_by,
+            opened_for,
+            candidates,
+        }))
     };
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    select.query_map(params![gallery, after, since.micros(), most], read)?.collect()
+    match read() {
+        // Of the wrong type, or out of range.
+        Err(e) if rusqlite::Error::sqlite_error_code(&e).is_none() => Ok(None),
+        read => read,
+    }
 }
 
 impl Store {
-    /// False if there is a case of this id. Whoever has no reference any more is left out.
-    pub(super) fn insert_case(&self, gallery: i64, case: &Case, now: ServiceTime) -> Result<bool, rusqlite::Error> {
+    /// Rows and scores of those references of the candidates that are still there; `None` when somebody has none left. A row that came after
+    /// `newest` is not what was found, whatever its id.
+    pub(super) fn still_there(
+        &self,
+        gallery: i64,
+        candidates: &CandidateList,
+        newest: i64,
+    ) -> Result<Option<Vec<(i64, Score)>>, rusqlite::Error> {
+        let mut select = self
+            .0
+            .prepare_cached("SELECT seq FROM reference WHERE id = ? AND gallery = ? AND subject = ? AND seq <= ?")?;
+        let mut found = Vec::new();
+        for person in candidates.as_slice() {
+            let before = found.len();
+            for (reference, score) in person.references() {
+                let row = params![reference.as_bytes(), gallery, person.subject.as_str(), newest];
+                let seq = select.query_row(row, |row| row.get(0)).optional()?;
+                found.extend(seq.map(|seq: i64| (seq, score)));
+            }
+            if found.len() == before {
+                return Ok(None);
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// With the rows and scores of its candidates. False if there is a case of this id.
+    pub(super) fn insert_case(
+        &self,
+        gallery: i64,
+        case: &Case,
+        found: &[(i64, Score)],
+        now: ServiceTime,
+    ) -> Result<bool, rusqlite::Error> {
         let claimed = match &case.claimed {
             Some(subject) if self.count_of_subject(gallery, subject)? > 0 => subject.as_str(),
             _ => ERASED,
@@ -128,41 +196,43 @@ impl Store {
             return Ok(false);
         }
         let key = self.0.last_insert_rowid();
-        let mut add = self.0.prepare_cached(
-            "INSERT OR IGNORE INTO candidate (review_case, reference, score)
-             SELECT ?, seq, ? FROM reference WHERE id = ? AND gallery = ? AND subject = ?",
-        )?;
-        for (subject, reference, score) in case.candidates.references() {
-            add.execute(params![key, f64::from(score.value()), reference.as_bytes(), gallery, subject.as_str()])?;
+        let mut add =
+            self.0.prepare_cached("INSERT INTO candidate (review_case, reference, score) VALUES (?, ?, ?)")?;
+        for (seq, score) in found {
+            add.execute(params![key, seq, f64::from(score.value())])?;
         }
         Ok(true)
     }
 
-    /// The verdict that stood before, if any; `None` outside when there is no such case.
+    /// Adds a verdict. The one that stood before, if any; `None` outside when there is no such case.
     pub(super) fn judge(
         &self,
         gallery: i64,
         id: CaseId,
         since: ServiceTime,
         judged: &Judgement,
-    ) -> Result<Option<Option<String>>, rusqlite::Error> {
-        let mut select = self
-            .0
-            .prepare_cached("SELECT verdict FROM review_case WHERE id = ? AND gallery = ? AND opened_service > ?")?;
-        let before = select.query_row(params![id.as_bytes(), gallery, since.micros()], |row| row.get(0)).optional()?;
-        if before.is_some() {
-            let mut update = self.0.prepare_cached(
-                "UPDATE review_case SET verdict = ?, judged_client = ?, judged_by = ?, judged_at = ? WHERE id = ?",
-            )?;
-            update.execute(params![
-                judged.verdict.as_str(),
-                judged.client.as_str(),
-                judged.reviewer.as_ref().map(ReviewerId::as_str),
-                micros(judged.at),
-                id.as_bytes(),
-            ])?;
+    ) -> Result<Option<Judged>, rusqlite::Error> {
+        let mut select = self.0.prepare_cached(
+            "SELECT key, verdict, (SELECT count(*) FROM judgement WHERE review_case = review_case.key)
+             FROM review_case WHERE id = ? AND gallery = ? AND opened_service > ?",
+        )?;
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)?));
+        let row = params![id.as_bytes(), gallery, since.micros()];
+        let Some((key, before, count)): Option<(i64, Option<String>, usize)> =
+            select.query_row(row, read).optional()?
+        else {
+            return Ok(None);
+        };
+        if count >= MAX_VERDICTS {
+            return Ok(Some(Judged::TooOften));
         }
-        Ok(before)
+        let mut insert = self.0.prepare_cached(
+            "INSERT INTO judgement (review_case, verdict, client, reviewer, judged_at) VALUES (?, ?, ?, ?, ?)",
+        )?;
+        let verdict = judged.verdict.as_str();
+        insert.execute(params![key, verdict, judged.client.as_str(), judged.reviewer.as_str(), micros(judged.at)])?;
+        self.0.prepare_cached("UPDATE review_case SET verdict = ? WHERE key = ?")?.execute(params![verdict, key])?;
+        Ok(Some(Judged::Over(before)))
     }
 
     /// Takes a subject without references out of the cases that its verifications opened.
@@ -188,14 +258,9 @@ impl CaseRow {
         });
         let found: Vec<_> = found.collect::<Option<_>>()?;
         let most = found.len();
-        let judged = match self.judged {
-            (None, ..) => None,
-            (Some(verdict), client, reviewer, at) => Some(Judgement {
-                verdict: Verdict::parse(&verdict)?,
-                client: ClientId::new(&client?).ok()?,
-                reviewer: reviewer.map(|text| ReviewerId::new(&text)).transpose().ok()?,
-                at: time(at?),
-            }),
+        let judgement = |(verdict, client, reviewer, at): (String, String, String, i64)| {
+            let (client, reviewer) = (ClientId::new(&client).ok()?, ReviewerId::new(&reviewer).ok()?);
+            Some(Judgement { verdict: Verdict::parse(&verdict)?, client, reviewer, at: time(at) })
         };
         Some(Case {
             id,
@@ -206,20 +271,7 @@ impl CaseRow {
             opened_for: Purpose::parse(&self.opened_for)?,
             model: ModelDigest::new(self.model),
             candidates: CandidateList::new(found, most),
-            judged,
-        })
-    }
-}
-
-impl SummaryRow {
-    /// As [`CaseRow::into_case`].
-    pub(super) fn into_summary(self) -> Option<CaseSummary> {
-        Some(CaseSummary {
-            id: self.id,
-            opened_at: self.opened_at,
-            opened_by: TransactionId::new(&self.opened_by).ok()?,
-            opened_for: Purpose::parse(&self.opened_for)?,
-            candidates: self.candidates,
+            judgements: self.judgements.into_iter().map(judgement).collect::<Option<_>>()?,
         })
     }
 }

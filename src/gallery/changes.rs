@@ -8,6 +8,7 @@ use super::{
     CaseError, CreateError, EnrolError, Enrolled, EraseError, Erased, Finding, Gallery, Outcome, Selector, SpendError,
     StoreError,
     batch::{Batch, Step},
+    cases::{Judged, MAX_VERDICTS},
     spent,
     state::{Change, Row},
     store::{GalleryRow, micros, time},
@@ -97,11 +98,14 @@ impl Writer {
         if finish.expires.after(self.settings.receipt_grace) <= now {
             return Ok(Err(SpendError::Expired));
         }
-        let Finding { case, epoch, fnir } = &finish.finding;
-        if let Some(case) = case
-            && !self.store.insert_case(key, case, now)?
-        {
-            return Ok(Err(SpendError::CaseExists { id: case.id }));
+        let Finding { case, epoch, newest, fnir } = &finish.finding;
+        if let Some(case) = case {
+            let Some(found) = self.store.still_there(key, &case.candidates, *newest)? else {
+                return Ok(Err(SpendError::Moved));
+            };
+            if !self.store.insert_case(key, case, &found, now)? {
+                return Ok(Err(SpendError::CaseExists { id: case.id }));
+            }
         }
         let outcome = Outcome { case: case.as_ref().map(|case| case.id), epoch: *epoch, fnir: *fnir };
         self.store.spend(finish.nonce, finish.expires, &outcome)?;
@@ -112,7 +116,11 @@ impl Writer {
     }
 
     pub(super) fn judge(&self, batch: &mut Batch, key: i64, id: CaseId, judged: &Judgement) -> Step<bool, CaseError> {
-        let Some(before) = self.store.judge(key, id, self.shared.cases_since(), judged)? else { return Ok(Ok(false)) };
+        let before = match self.store.judge(key, id, self.shared.cases_since(), judged)? {
+            None => return Ok(Ok(false)),
+            Some(Judged::TooOften) => return Ok(Err(CaseError::TooManyVerdicts { limit: MAX_VERDICTS })),
+            Some(Judged::Over(before)) => before,
+        };
         if let Some(before) = before {
             self.store.count(&before, -1)?;
         }

@@ -2,11 +2,12 @@
 //!
 //! The wall clock jumps, both ways: a machine without a clock chip, NTP, a virtual machine that was paused. What expires by it is lost
 //! when it jumps ahead, and comes back when it jumps behind. So receipts, cases and whatever else expires go by *service time*: the
-//! time that a process has served this store, added up over its processes and kept in the store. It runs with the machine's
-//! monotonic clock (the one that counts sleep), never stands behind what the store has seen, and no setting of the wall clock moves
-//! it. It does not count the time between two processes, so what expires lives longer by that, never shorter.
+//! time that a process has served this store, added up over its processes and kept in the store. It runs with the machine's uptime,
+//! which the writer looks at with every commit and every [`LONGEST_TICK`] at least; never stands behind what it has shown, nor behind what
+//! the store has seen; and no clock moves it by more than [`LONGEST_STEP`] between two looks. It does not count the time between two
+//! processes, nor that of a machine that sleeps, so what expires lives longer by that, never shorter.
 //!
-//! Wall time is for people to read. Jumps of it are logged and counted, and nothing else follows from them.
+//! Wall time is for people to read. Jumps of either clock are logged and counted, and nothing else follows from them.
 
 use std::{
     fmt, io,
@@ -19,6 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
@@ -30,7 +32,7 @@ pub trait Clocks: fmt::Debug + Send + Sync {
     /// What people call the time; may jump.
     fn wall(&self) -> SystemTime;
 
-    /// Time since some moment before the process began. Never falls, and counts the machine's sleep.
+    /// Time since some moment before the process began; counts the machine's sleep.
     fn uptime(&self) -> Duration;
 }
 
@@ -84,13 +86,21 @@ pub(super) struct Kept {
 /// The wall clock may be corrected by so much without a word, microseconds: NTP does it all the time.
 const JUMP_US: i64 = 2_000_000;
 
+/// The writer looks at the clocks so often at least.
+const LONGEST_TICK: Duration = Duration::from_secs(60);
+
+/// What service time runs on by between two looks at most: more is a jump, of a clock or of the machine.
+const LONGEST_STEP: Duration = Duration::from_secs(300);
+
 /// Service time, running.
 #[derive(Debug)]
 pub struct Clock {
     clocks: Arc<dyn Clocks>,
-    /// Service time when this process began, and the uptime of then.
-    began: (ServiceTime, Duration),
-    /// Wall time less uptime, microseconds, as last seen.
+    /// The writer's last look: service time and uptime.
+    looked: ArcSwap<(ServiceTime, Duration)>,
+    /// The latest that was shown, microseconds.
+    shown: AtomicI64,
+    /// Wall time less uptime at the last look, microseconds.
     offset: AtomicI64,
 }
 
@@ -99,16 +109,26 @@ impl Clock {
     pub(super) fn resume(clocks: Arc<dyn Clocks>, kept: Kept) -> Self {
         let (wall, uptime) = (micros(clocks.wall()), clocks.uptime());
         // How long the store stood still nobody knows; that the wall clock went back is sure.
-        if let Some(back) = kept.wall.map(|before| before - wall).filter(|back| *back > JUMP_US) {
-            jumped(-back);
+        if let Some(back) = kept.wall.map(|before| before.saturating_sub(wall)).filter(|back| *back > JUMP_US) {
+            jumped("wall", -back);
         }
-        Self { offset: AtomicI64::new(wall - signed(uptime)), clocks, began: (kept.service, uptime) }
+        Self {
+            offset: AtomicI64::new(wall.saturating_sub(signed(uptime))),
+            clocks,
+            looked: ArcSwap::from_pointee((kept.service, uptime)),
+            shown: AtomicI64::new(kept.service.micros()),
+        }
     }
 
-    /// Never falls, whatever the wall clock does.
+    /// Never falls, and never leaps, whatever the clocks do.
     pub fn now(&self) -> ServiceTime {
-        let (service, uptime) = self.began;
-        service.after(self.clocks.uptime().saturating_sub(uptime))
+        self.at(self.clocks.uptime())
+    }
+
+    fn at(&self, uptime: Duration) -> ServiceTime {
+        let looked = self.looked.load();
+        let now = looked.0.after(uptime.saturating_sub(looked.1).min(LONGEST_STEP)).micros();
+        ServiceTime(self.shown.fetch_max(now, Relaxed).max(now))
     }
 
     /// For people.
@@ -116,26 +136,31 @@ impl Clock {
         self.clocks.wall()
     }
 
-    /// Notes a jump of the wall clock; what the store should keep.
-    pub(super) fn watch(&self) -> Kept {
-        let wall = micros(self.clocks.wall());
-        let offset = wall - signed(self.clocks.uptime());
-        let jump = offset - self.offset.swap(offset, Relaxed);
-        if jump.abs() > JUMP_US {
-            jumped(jump);
+    /// A look at the clocks, the writer's alone: notes jumps; what the store should keep.
+    pub(super) fn look(&self) -> Kept {
+        let (wall, uptime) = (micros(self.clocks.wall()), self.clocks.uptime());
+        let (service, before) = (self.at(uptime), self.looked.load().1);
+        self.looked.store(Arc::new((service, uptime)));
+        let offset = wall.saturating_sub(signed(uptime));
+        let jump = offset.saturating_sub(self.offset.swap(offset, Relaxed));
+        match signed(uptime).saturating_sub(signed(before)) {
+            step if step < 0 || step > signed(LONGEST_STEP) => jumped("uptime", step),
+            _ if jump.abs() > JUMP_US => jumped("wall", jump),
+            _ => {}
         }
-        Kept { service: self.now(), wall: Some(wall) }
+        Kept { service, wall: Some(wall) }
     }
 }
 
-/// Tells the writer to keep the time, every `interval`, until the sender that it returns is dropped or the writer ends.
+/// Tells the writer to keep the time, every `interval` and every [`LONGEST_TICK`], until the sender that it returns is dropped or the writer ends.
 pub(super) fn keep_time(
     queue: mpsc::WeakSender<Op>,
     interval: Duration,
 ) -> io::Result<std::sync::mpsc::SyncSender<()>> {
     let (ends, end) = std::sync::mpsc::sync_channel::<()>(0);
     thread::Builder::new().name("gallery-clock".into()).spawn(move || {
-        while end.recv_timeout(interval.max(Duration::from_millis(10))) == Err(RecvTimeoutError::Timeout) {
+        let interval = interval.clamp(Duration::from_millis(10), LONGEST_TICK);
+        while end.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             match queue.upgrade() {
                 // A full queue keeps the time with its next commit.
                 Some(queue) => drop(queue.try_send(Op::Tick)),
@@ -146,14 +171,11 @@ pub(super) fn keep_time(
     Ok(ends)
 }
 
-fn jumped(by: i64) {
+fn jumped(clock: &str, by: i64) {
     let direction = if by < 0 { "back" } else { "ahead" };
-    Metrics::get().clock_jumps_total.with_label_values(&[direction]).inc();
-    tracing::warn!(
-        direction,
-        seconds = by.unsigned_abs() / 1_000_000,
-        "the wall clock jumped; nothing expires or comes back for it"
-    );
+    Metrics::get().clock_jumps_total.with_label_values(&[clock, direction]).inc();
+    let seconds = by.unsigned_abs() / 1_000_000;
+    tracing::warn!(clock, direction, seconds, "a clock jumped; nothing expires or comes back for it");
 }
 
 fn signed(duration: Duration) -> i64 {
@@ -181,27 +203,69 @@ mod tests {
 
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
+    fn clock(hands: &Arc<Hands>, kept: Kept) -> Clock {
+        Clock::resume(Arc::clone(hands) as Arc<dyn Clocks>, kept)
+    }
+
+    /// Jumps that were counted: of the wall clock ahead and back, of the uptime ahead and back.
+    fn jumps() -> [u64; 4] {
+        [("wall", "ahead"), ("wall", "back"), ("uptime", "ahead"), ("uptime", "back")]
+            .map(|(clock, to)| Metrics::get().clock_jumps_total.with_label_values(&[clock, to]).get())
+    }
+
     #[test]
-    fn service_time_runs_with_uptime_alone() {
-        let hands = Arc::new(Hands(Mutex::new((SystemTime::UNIX_EPOCH + 56 * YEAR, Duration::from_secs(1000)))));
-        let kept = Kept { service: ServiceTime(5_000_000), wall: None };
-        let clock = Clock::resume(Arc::clone(&hands) as Arc<dyn Clocks>, kept);
+    fn service_time_runs_with_uptime_and_never_leaps() {
+        let start = SystemTime::UNIX_EPOCH + 56 * YEAR;
+        let hands = Arc::new(Hands(Mutex::new((start, Duration::from_secs(1000)))));
+        let running = clock(&hands, Kept { service: ServiceTime(5_000_000), wall: None });
         let set = |wall: SystemTime, uptime| *hands.0.lock().unwrap() = (wall, Duration::from_secs(uptime));
-        assert_eq!(clock.now().micros(), 5_000_000);
-        let jumps = |direction| Metrics::get().clock_jumps_total.with_label_values(&[direction]).get();
-        let before = (jumps("ahead"), jumps("back"));
-        set(SystemTime::UNIX_EPOCH + 57 * YEAR, 1001);
-        assert_eq!((clock.now().micros(), clock.watch().service.micros()), (6_000_000, 6_000_000));
+        let seconds = |clock: &Clock| clock.now().micros() / 1_000_000;
+        let mut counted = jumps();
+        let mut more = || {
+            let before = std::mem::replace(&mut counted, jumps());
+            std::array::from_fn::<u64, 4, _>(|i| counted[i] - before[i])
+        };
+        assert_eq!(seconds(&running), 5);
+        // The wall clock jumps ahead, and to the beginning of time.
+        set(start + YEAR, 1001);
+        assert_eq!((seconds(&running), running.look().service.micros(), more()), (6, 6_000_000, [1, 0, 0, 0]));
         set(SystemTime::UNIX_EPOCH, 1002);
-        assert_eq!(clock.watch(), Kept { service: ServiceTime(7_000_000), wall: Some(0) });
-        assert_eq!((jumps("ahead") - before.0, jumps("back") - before.1), (1, 1));
-        set(SystemTime::UNIX_EPOCH + Duration::from_secs(1), 1003);
-        clock.watch();
+        assert_eq!(running.look(), Kept { service: ServiceTime(7_000_000), wall: Some(0) });
+        assert_eq!(more(), [0, 1, 0, 0]);
+        // A clock that runs is no jump.
+        set(SystemTime::UNIX_EPOCH + Duration::from_secs(200), 1202);
+        assert_eq!((running.look().service.micros(), more()), (207_000_000, [0; 4]));
+        // The uptime leaps by years, alone: a step, before the writer has looked and after it.
+        set(SystemTime::UNIX_EPOCH + Duration::from_secs(200), 1_000_000_000);
+        assert_eq!(seconds(&running), 507);
+        assert_eq!((running.look().service.micros(), more()), (507_000_000, [0, 0, 1, 0]));
+        assert_eq!(seconds(&running), 507);
+        // It falls: what was shown stays, and time runs on from there.
+        set(SystemTime::UNIX_EPOCH + Duration::from_secs(200), 50);
+        assert_eq!(seconds(&running), 507);
+        assert_eq!((running.look().service.micros(), more()), (507_000_000, [0, 0, 0, 1]));
+        set(SystemTime::UNIX_EPOCH + Duration::from_secs(210), 60);
+        assert_eq!((seconds(&running), more()), (517, [0; 4]));
         // The next process finds the wall clock behind what the last one saw.
-        let kept = Kept { service: ServiceTime(8_000_000), wall: Some(3_600_000_000) };
         set(SystemTime::UNIX_EPOCH, 3);
-        let next = Clock::resume(hands, kept);
-        assert_eq!((next.now().micros(), jumps("back") - before.1), (8_000_000, 2));
-        assert_eq!(jumps("ahead") - before.0, 1, "a clock that runs is no jump");
+        let next = clock(&hands, Kept { service: ServiceTime(8_000_000), wall: Some(3_600_000_000) });
+        assert_eq!((seconds(&next), more()), (8, [0, 1, 0, 0]));
+    }
+
+    #[test]
+    fn time_that_was_shown_is_never_taken_back() {
+        let hands = Arc::new(Hands(Mutex::new((SystemTime::UNIX_EPOCH, Duration::from_secs(1000)))));
+        let running = clock(&hands, Kept { service: ServiceTime(0), wall: None });
+        let mut latest = running.now();
+        // Uptimes to and fro, with looks in between.
+        for step in 0..2000_u64 {
+            hands.0.lock().unwrap().1 = Duration::from_secs(step.wrapping_mul(2_654_435_761) % 4000);
+            if step % 3 == 0 {
+                assert!(running.look().service >= latest);
+            }
+            let now = running.now();
+            assert!(now >= latest);
+            latest = now;
+        }
     }
 }

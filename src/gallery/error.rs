@@ -99,6 +99,10 @@ pub enum SearchError {
     Rates(#[from] CalibrationError),
     #[error("the deadline passed before the search began")]
     Late,
+    #[error(
+        "people who were found were erased or enrolled anew during each search: the receipt is not spent, send it again"
+    )]
+    Moved,
     #[error("the search was broken off: the service is going down")]
     Stopped,
 }
@@ -109,6 +113,8 @@ pub enum SpendError {
     Expired,
     #[error("case {id} exists already")]
     CaseExists { id: CaseId },
+    #[error("a person who was found was erased or enrolled anew since the search: nothing was changed")]
+    Moved,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -117,8 +123,10 @@ pub enum SpendError {
 pub enum CaseError {
     #[error("case {id} is damaged in the store")]
     Damaged { id: CaseId },
-    #[error("a case of the list is damaged in the store")]
-    DamagedList,
+    #[error("the page begins behind a case that is not there any more: begin at the first page again")]
+    NoSuchPage,
+    #[error("the case has {limit} verdicts, and takes no more")]
+    TooManyVerdicts { limit: usize },
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -270,7 +270,10 @@ mod tests {
         let galleries = Galleries::open(dir.path(), &root, Settings::default()).unwrap();
         assert!(!galleries.has_failed());
         let queue = galleries.queue.lock().unwrap().clone().unwrap();
-        queue.send(Op::Call(|| panic!("as the test wishes"))).await.unwrap_or_else(|_| panic!("the writer is there"));
+        queue
+            .send(Op::Call(Box::new(|| panic!("as the test wishes"))))
+            .await
+            .unwrap_or_else(|_| panic!("the writer is there"));
         queue.closed().await;
         drop(queue);
         galleries.close().await;

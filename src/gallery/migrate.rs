@@ -12,7 +12,8 @@ const FROM_VERSION_1: &str = "
     COMMIT;";
 /// From version 2, whose times were of the wall, and in which a reference's id was unique over all galleries: its tables step aside, those
 /// of the schema are made, and rows move over. Receipts of before are sealed in another way and open no more, so those that were
-/// spent need not be remembered. Cases begin their retention anew: nobody knows how long the store was served.
+/// spent need not be remembered. Cases begin their retention anew: nobody knows how long the store was served. Searches of before were
+/// not counted, so neither are their cases: the field's rates are shares of what is counted from here on.
 const STEP_ASIDE: &str = "
     ALTER TABLE seal RENAME TO old_seal;
     ALTER TABLE gallery RENAME TO old_gallery;
@@ -39,6 +40,24 @@ const MOVE_OVER: &str = "
     DROP TABLE old_gallery;
     DROP TABLE old_seal;";
 
+/// From version 3, which kept the last verdict of a case alone, and did not ask who judged.
+const FROM_VERSION_3: &str = "
+    CREATE TABLE judgement (
+        key         INTEGER PRIMARY KEY,
+        review_case INTEGER NOT NULL REFERENCES review_case (key) ON DELETE CASCADE,
+        verdict     TEXT    NOT NULL,
+        client      TEXT    NOT NULL,
+        reviewer    TEXT    NOT NULL,
+        judged_at   INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX judgement_of_case ON judgement (review_case);
+    INSERT INTO judgement (review_case, verdict, client, reviewer, judged_at)
+        SELECT key, verdict, judged_client, ifnull(judged_by, 'unknown'), judged_at
+        FROM review_case WHERE verdict IS NOT NULL ORDER BY judged_at;
+    ALTER TABLE review_case DROP COLUMN judged_client;
+    ALTER TABLE review_case DROP COLUMN judged_by;
+    ALTER TABLE review_case DROP COLUMN judged_at;";
+
 impl Store {
     /// From an older schema, whole or not at all.
     pub(super) fn migrate(&self, version: i64) -> Result<(), rusqlite::Error> {
@@ -47,9 +66,9 @@ impl Store {
         }
         // No transaction can switch foreign keys; without them old rows go in any order.
         self.0.execute_batch("PRAGMA foreign_keys = OFF")?;
-        let migrated = self.0.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {STEP_ASIDE} {SCHEMA} {MOVE_OVER} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        ));
+        let steps = if version < 3 { [STEP_ASIDE, SCHEMA, MOVE_OVER].concat() } else { FROM_VERSION_3.into() };
+        let migrated =
+            self.0.execute_batch(&format!("BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"));
         if migrated.is_err() {
             self.rollback()?;
         }

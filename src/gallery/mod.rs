@@ -112,8 +112,9 @@ impl Shared {
 pub struct Finding {
     /// The case that it opens; `None` when there was no duplicate.
     pub case: Option<Case>,
-    /// The state that was searched.
+    /// The state that was searched, and the store's number of its last reference, as [`Found`] says them.
     pub epoch: u64,
+    pub newest: i64,
     /// The search's expected FNIR, where it is known.
     pub fnir: Option<f64>,
 }
@@ -201,8 +202,8 @@ impl Gallery {
             name: self.name.clone(),
             model: self.model,
             dimension: self.dimension,
-            subjects: state.subjects,
-            references: self.state.references(),
+            subjects: state.subjects(),
+            references: state.references(),
             indexed: state.index.len(),
             epoch: state.epoch,
             created_at: self.created_at,
@@ -231,17 +232,23 @@ impl Gallery {
 
     /// The subject's references in the order of enrolment; none for an unknown subject. Reads memory only.
     pub fn references_of(&self, subject: &SubjectId) -> Vec<Reference> {
-        self.state.references_of(subject, self.model)
+        self.claim(subject).1
+    }
+
+    /// As [`Self::references_of`], with the state in which they stand.
+    pub fn claim(&self, subject: &SubjectId) -> (u64, Vec<Reference>) {
+        let state = self.state.published();
+        (state.epoch, state.references_of(subject, self.model))
     }
 
     /// Whether the subject has a reference. Reads memory only.
     pub fn knows(&self, subject: &SubjectId) -> bool {
-        self.state.count_of_subject(subject) > 0
+        self.state.published().count_of(subject) > 0
     }
 
     /// Whether the subject has this reference. Reads memory only.
     pub fn holds(&self, subject: &SubjectId, id: ReferenceId) -> bool {
-        self.state.holds(subject, id)
+        self.state.published().holds(subject, id)
     }
 
     /// What was recorded for a receipt; `None` if it is not spent. Reads beside the writer.
@@ -251,10 +258,11 @@ impl Gallery {
     }
 
     /// Spends a receipt, opens the case that was found, and records the outcome, all in one change. A receipt that is spent keeps its
-    /// outcome, which is the answer then, with `true`. Candidates that were erased meanwhile are left out of the case.
+    /// outcome, which is the answer then, with `true`.
     ///
     /// # Errors
-    /// [`SpendError::Expired`] for a receipt so old that its spending may be forgotten.
+    /// [`SpendError::Expired`] for a receipt so old that its spending may be forgotten; [`SpendError::Moved`] when a person who was found
+    /// is no longer enrolled with any reference that was found: then nothing was changed, and another search tells how it is now.
     pub async fn finish_identification(
         &self,
         nonce: [u8; 16],
@@ -265,17 +273,17 @@ impl Gallery {
         self.ask(|answer| Op::Finish { gallery: self.key, finish, answer }).await
     }
 
-    /// Open cases, oldest first, `most` at a time; with each the position that the next page begins behind. 0 begins at the first.
-    /// Reads beside the writer.
-    pub async fn open_cases(&self, after: i64, most: usize) -> Result<Vec<(i64, CaseSummary)>, CaseError> {
+    /// Open cases, oldest first, `most` at most, from behind the case `after` on. Reads beside the writer.
+    ///
+    /// # Errors
+    /// [`CaseError::NoSuchPage`] when `after` is no case of this gallery, or not any more.
+    pub async fn open_cases(&self, after: Option<CaseId>, most: usize) -> Result<Vec<CaseSummary>, CaseError> {
         let (key, since) = (self.key, self.shared.cases_since());
         let rows = self.shared.reader.read(move |connection| cases::open_cases(connection, key, since, after, most));
-        let summary = |row: cases::SummaryRow| Some((row.key, row.into_summary()?));
-        let rows = rows.await?.map_err(|_| CaseError::DamagedList)?;
-        rows.into_iter().map(summary).collect::<Option<_>>().ok_or(CaseError::DamagedList)
+        rows.await?.map_err(|e| StoreError::Unreadable(e.to_string().into()))?.ok_or(CaseError::NoSuchPage)
     }
 
-    /// Records what a reviewer found, over what was recorded before; durable when it returns. False when there is no such case here.
+    /// Records what a reviewer found, beside what was recorded before; durable when it returns. False when there is no such case here.
     pub async fn judge(&self, id: CaseId, judged: Judgement) -> Result<bool, CaseError> {
         self.ask(|answer| Op::Judge { gallery: self.key, id, judged, answer }).await
     }
@@ -283,6 +291,13 @@ impl Gallery {
     /// Queues a change, waits for a place if need be, and then for its answer.
     async fn ask<T, E: From<StoreError>>(&self, op: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Op) -> Result<T, E> {
         writer::ask(self.writer.upgrade(), op).await
+    }
+
+    /// Lets the writer do `work` in its turn.
+    #[cfg(test)]
+    pub(crate) async fn in_turn(&self, work: impl FnOnce() + Send + 'static) {
+        let queue = self.writer.upgrade().unwrap();
+        queue.send(Op::Call(Box::new(work))).await.unwrap_or_else(|_| panic!("the writer is there"));
     }
 
     fn new(

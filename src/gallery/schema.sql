@@ -1,4 +1,4 @@
--- Version 3. Times are microseconds: of the wall since 1970 in UTC, or of service (columns named so; what that is: clock.rs).
+-- Version 4. Times are microseconds: of the wall since 1970 in UTC, or of service (columns named so; what that is: clock.rs).
 -- Ids are 16 bytes.
 
 -- One row: tells a wrong root key from a damaged reference.
@@ -49,14 +49,22 @@ CREATE TABLE review_case (
     opened_by      TEXT    NOT NULL,
     opened_for     TEXT    NOT NULL,
     model          BLOB    NOT NULL,
-    verdict        TEXT,                              -- NULL: open
-    judged_client  TEXT,
-    judged_by      TEXT,                              -- NULL: the client did not say
-    judged_at      INTEGER
+    verdict        TEXT                               -- the one that stands; NULL: open
 ) STRICT;
 CREATE INDEX review_case_by_age ON review_case (opened_service);
 CREATE INDEX review_case_of_claimed ON review_case (gallery, claimed);
 CREATE INDEX review_case_open ON review_case (gallery, key) WHERE verdict IS NULL;
+
+-- Every verdict on a case, in the order in which they came.
+CREATE TABLE judgement (
+    key         INTEGER PRIMARY KEY,
+    review_case INTEGER NOT NULL REFERENCES review_case (key) ON DELETE CASCADE,
+    verdict     TEXT    NOT NULL,
+    client      TEXT    NOT NULL,
+    reviewer    TEXT    NOT NULL,
+    judged_at   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX judgement_of_case ON judgement (review_case);
 
 -- References of a case that reached the threshold. Whose they are stands in the reference alone; the two go together.
 CREATE TABLE candidate (

@@ -20,7 +20,7 @@ use crate::{
 /// Probes in one pass at most: so long waits who comes just after one began.
 const PASS_PROBES: usize = 16;
 
-/// Neighbours beyond those needed: room for the index's rounding at the cut, and for rows erased meanwhile.
+/// Neighbours beyond those needed: room for the index's rounding at the cut.
 const SPARE_NEIGHBOURS: usize = 8;
 
 /// What a search found, all of it from one state of the gallery.
@@ -30,14 +30,13 @@ pub struct Found {
     pub candidates: CandidateList,
     /// The state that was searched.
     pub epoch: u64,
+    /// The store's number of the last reference in it.
+    pub newest: i64,
     /// References that the probe was compared with: the size that the threshold follows from.
     pub size: usize,
     /// Where it was decided.
     pub point: CalibrationPoint,
 }
-
-/// States of a gallery that one pass searches at most, where references go meanwhile.
-const STATES: usize = 4;
 
 type Answer = Result<Found, SearchError>;
 
@@ -199,76 +198,62 @@ impl Gallery {
         }
     }
 
-    /// Searches again where a reference went while the gallery moved on: the one that took its place is in a later state alone.
+    /// All of them in one state of the gallery. Who is refused is not searched for.
     fn search_together(&self, asks: &[Ask]) -> Result<Vec<Answer>, IndexError> {
-        for _ in 1..STATES {
-            let state = self.state.published();
-            let (answers, complete) = self.search_in(&state, asks)?;
-            if complete || self.state.published().epoch == state.epoch {
-                return Ok(answers);
+        let state = self.state.published();
+        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(asks.len());
+        let mut sought = Vec::with_capacity(asks.len());
+        for ask in asks {
+            match decides(&state, ask) {
+                Ok(own) => {
+                    sought.push((answers.len(), ask, own));
+                    answers.push(None);
+                }
+                Err(refused) => answers.push(Some(Err(refused.into()))),
             }
         }
-        Ok(self.search_in(&self.state.published(), asks)?.0)
-    }
-
-    /// And whether everyone who was found has a name.
-    fn search_in(&self, state: &Published, asks: &[Ask]) -> Result<(Vec<Answer>, bool), IndexError> {
-        let decided: Vec<_> = asks.iter().map(|ask| self.decides(state, ask)).collect();
         // Enough where each person has one reference that is near; where a crowd of one person's stands before others, more are asked for.
-        // What is refused is not searched for.
-        let searched = decided.iter().filter(|own| own.point.is_ok());
-        let mut wanted = searched.map(|own| own.count + own.most + SPARE_NEIGHBOURS).max().unwrap_or(0);
-        let probes: Vec<&[f32]> = asks.iter().map(|ask| ask.probe.values()).collect();
-        loop {
+        let mut wanted = sought.iter().map(|(_, _, own)| own.count + own.most + SPARE_NEIGHBOURS).max().unwrap_or(0);
+        while !sought.is_empty() {
             wanted = wanted.min(state.index.len());
-            let neighbours = state.index.search(&probes, wanted)?;
-            let answers: Vec<_> = asks
-                .iter()
-                .zip(&decided)
-                .zip(&neighbours)
-                .map(|((ask, own), near)| self.answer(state, ask, own, near))
-                .collect();
-            let lacks = |((own, answer), near): ((&Decides, &Answer), &Vec<Neighbour>)| {
+            let probes: Vec<&[f32]> = sought.iter().map(|(_, ask, _)| ask.probe.values()).collect();
+            let all = state.index.search(&probes, wanted)?;
+            let mut lacking = Vec::new();
+            for ((place, ask, own), near) in sought.into_iter().zip(all) {
+                let answer = self.answer(&state, ask, &own, &near);
                 let found = answer.as_ref().map_or(usize::MAX, |found| found.candidates.len());
-                found < own.most && near.last().is_some_and(|last| own.reaches(last))
-            };
-            if wanted == state.index.len() || !decided.iter().zip(&answers).zip(&neighbours).any(lacks) {
-                let named = |(own, near): (&Decides, &Vec<Neighbour>)| {
-                    near.iter().take_while(|n| own.reaches(n)).all(|n| self.state.row(n.id).is_some())
-                };
-                let complete = decided.iter().zip(&neighbours).all(named);
-                return Ok((answers, complete));
+                let lacks = found < own.most && near.last().is_some_and(|last| own.reaches(last));
+                if lacks && wanted < state.index.len() {
+                    lacking.push((place, ask, own));
+                } else if let Some(slot) = answers.get_mut(place) {
+                    *slot = Some(answer);
+                }
             }
+            sought = lacking;
             wanted *= 4;
         }
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or(Err(SearchError::Stopped))).collect())
     }
 
-    fn decides(&self, state: &Published, ask: &Ask) -> Decides {
-        let count = self.state.count_in(state, &ask.exclude);
-        let size = state.index.len().saturating_sub(count);
-        Decides { point: ask.rates.at(size as u64), size, count, most: ask.most }
-    }
-
-    /// Names come from the state of now: what was erased since the search's has none.
     fn answer(&self, state: &Published, ask: &Ask, own: &Decides, near: &[Neighbour]) -> Answer {
-        let point = own.point.clone()?;
         let mut admitted = Vec::new();
         for neighbour in near.iter().take_while(|neighbour| own.reaches(neighbour)) {
-            let Some(row) = self.state.row(neighbour.id).filter(|row| row.subject != ask.exclude) else { continue };
+            // What is in a state's index has a name there.
+            let Some(row) = state.row(neighbour.id).filter(|row| row.subject != ask.exclude) else { continue };
             let Some(template) = state.template(neighbour.id, self.model) else { continue };
             let score = compare(&ask.probe, &template)?;
-            if point.threshold.admits(score) {
+            if own.point.threshold.admits(score) {
                 admitted.push(Admitted { subject: row.subject.clone(), reference: row.id, score });
             }
         }
         let candidates = CandidateList::new(admitted, ask.most);
-        Ok(Found { candidates, epoch: state.epoch, size: own.size, point })
+        Ok(Found { candidates, epoch: state.epoch, newest: state.newest(), size: own.size, point: own.point })
     }
 }
 
 /// Where a search decides, and how far it has to look.
 struct Decides {
-    point: Result<CalibrationPoint, CalibrationError>,
+    point: CalibrationPoint,
     /// References of others.
     size: usize,
     /// References of the excluded subject.
@@ -276,14 +261,18 @@ struct Decides {
     most: usize,
 }
 
+fn decides(state: &Published, ask: &Ask) -> Result<Decides, CalibrationError> {
+    let count = state.count_of(&ask.exclude);
+    let size = state.index.len().saturating_sub(count);
+    Ok(Decides { point: ask.rates.at(size as u64)?, size, count, most: ask.most })
+}
+
 impl Decides {
     /// Whether the neighbour may reach the threshold, as near as the index's rounding tells.
     fn reaches(&self, neighbour: &Neighbour) -> bool {
         const ROUNDING: f32 = 1e-4;
-        self.point.as_ref().is_ok_and(|point| {
-            let limit = 2.0 * (1.0 - point.threshold.value());
-            neighbour.squared_distance <= limit + ROUNDING * (1.0 + limit.abs())
-        })
+        let limit = 2.0 * (1.0 - self.point.threshold.value());
+        neighbour.squared_distance <= limit + ROUNDING * (1.0 + limit.abs())
     }
 }
 

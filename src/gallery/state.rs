@@ -1,44 +1,37 @@
-//! What a gallery keeps in memory to answer from: the index, and whose its rows are.
+//! What a gallery keeps in memory to answer from: one state of it, published whole, never changed.
 //!
 //! Readers take no lock. A search may run on a thread that the system lets run when a core is idle; were it to hold a lock, the writer
-//! would wait for it, and verifications for the writer. The writer, alone, changes things in an order in which every reader
-//! sees a gallery as it was before a change, or after it:
-//!
-//! 1. What is erased loses its name and its subject's claim at once. From here on nobody finds it.
-//! 2. The index changes in a copy, however long that takes.
-//! 3. What is enrolled gets its name and its subject's claim, and the index is published whole.
+//! would wait for it, and verifications for the writer. Index and maps are persistent: the writer, alone, makes the next state from
+//! parts of the last one and publishes it with one pointer. So whoever holds a state sees a gallery as it was after one commit, and
+//! nothing of another.
 
 use std::{
-    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
+use imbl::{HashMap, OrdMap};
 
 use crate::{
     domain::{ModelDigest, Reference, ReferenceId, SubjectId, Template},
     index::{FaissIndex, Index, IndexError},
 };
 
-/// Rows by `seq`, the store's number.
 pub(super) struct State {
     published: ArcSwap<Published>,
-    /// Of which no template is known here: it stands in the index.
-    rows: papaya::HashMap<i64, Arc<Row>>,
-    subjects: papaya::HashMap<SubjectId, Own>,
     /// The writer's.
     index: Mutex<Box<dyn Index>>,
 }
 
-/// The references of one subject, in the order of enrolment.
-type Own = Arc<[(i64, Arc<Row>)]>;
-
-/// One state of the index, and what it counts.
+/// One state. Rows go by `seq`, the store's number.
 pub(super) struct Published {
     pub index: Arc<dyn Index>,
+    /// Of which no template is known here: it stands in the index.
+    rows: OrdMap<i64, Arc<Row>>,
+    /// The rows of each subject, in the order of enrolment.
+    subjects: HashMap<SubjectId, Arc<[i64]>>,
     pub epoch: u64,
-    pub subjects: usize,
 }
 
 #[derive(Debug)]
@@ -57,173 +50,200 @@ pub(super) enum Change {
 impl State {
     pub(super) fn new(dimension: usize, epoch: u64) -> Self {
         let index = FaissIndex::new(dimension);
-        let published = Published { index: index.snapshot(), epoch, subjects: 0 };
-        Self {
-            published: ArcSwap::from_pointee(published),
-            rows: papaya::HashMap::new(),
-            subjects: papaya::HashMap::new(),
-            index: Mutex::new(Box::new(index)),
-        }
+        let empty = Published { index: index.snapshot(), rows: OrdMap::new(), subjects: HashMap::new(), epoch };
+        Self { published: ArcSwap::from_pointee(empty), index: Mutex::new(Box::new(index)) }
     }
 
-    /// Follows the store; the writer's alone. After an error the two no longer agree.
+    /// Follows the store, in the order in which that was changed; the writer's alone. After an error the two no longer agree.
     pub(super) fn apply(&self, changes: Vec<Change>, epoch: u64) -> Result<(), IndexError> {
-        let doomed: HashSet<i64> = changes
-            .iter()
-            .filter_map(|change| match change {
-                Change::Erased(doomed) => Some(doomed.iter().copied()),
-                Change::Enrolled { .. } => None,
-            })
-            .flatten()
-            .collect();
-        doomed.iter().for_each(|seq| self.forget(*seq));
-        let enrolled = self.change_index(changes)?;
-        let snapshot = self.index.lock().unwrap_or_else(PoisonError::into_inner).snapshot();
-        // Named before it can be found: what an epoch counts, its searches can name.
-        enrolled.into_iter().filter(|(seq, _)| !doomed.contains(seq)).for_each(|(seq, row)| self.name(seq, row));
-        self.published.store(Arc::new(Published { index: snapshot, epoch, subjects: self.subjects.len() }));
-        Ok(())
-    }
-
-    /// In the order in which the store was changed; returns who came.
-    fn change_index(&self, changes: Vec<Change>) -> Result<Vec<(i64, Row)>, IndexError> {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut named, mut fresh) = (Vec::new(), Vec::new());
-        let insert = |index: &mut Box<dyn Index>, fresh: &mut Vec<(i64, Template)>| {
-            let rows: Vec<_> = fresh.iter().map(|(seq, template)| (*seq, template.values())).collect();
-            let inserted = index.insert(&rows);
-            fresh.clear();
-            inserted
-        };
+        let last = self.published();
+        let (mut rows, mut subjects, mut fresh) = (last.rows.clone(), last.subjects.clone(), Vec::new());
         for change in changes {
             match change {
                 Change::Enrolled { seq, row, template } => {
-                    named.push((seq, row));
+                    let before = subjects.get(&row.subject).map_or(&[][..], |own| own);
+                    let own = before.iter().copied().chain([seq]).collect();
+                    subjects.insert(row.subject.clone(), own);
+                    rows.insert(seq, Arc::new(row));
                     fresh.push((seq, template));
                 }
                 Change::Erased(doomed) => {
-                    insert(&mut index, &mut fresh)?;
+                    insert(&mut **index, &mut fresh)?;
                     index.remove(&doomed)?;
+                    for seq in doomed {
+                        let Some(row) = rows.remove(&seq) else { continue };
+                        let Some(own) = subjects.get(&row.subject) else { continue };
+                        let left: Arc<[i64]> = own.iter().copied().filter(|other| *other != seq).collect();
+                        if left.is_empty() {
+                            subjects.remove(&row.subject);
+                        } else {
+                            subjects.insert(row.subject.clone(), left);
+                        }
+                    }
                 }
             }
         }
-        insert(&mut index, &mut fresh)?;
-        Ok(named)
+        insert(&mut **index, &mut fresh)?;
+        self.published.store(Arc::new(Published { index: index.snapshot(), rows, subjects, epoch }));
+        Ok(())
     }
 
-    fn name(&self, seq: i64, row: Row) {
-        let (row, rows, subjects) = (Arc::new(row), self.rows.pin(), self.subjects.pin());
-        rows.insert(seq, Arc::clone(&row));
-        let before = subjects.get(&row.subject).map_or(&[][..], |own| own);
-        let own: Own = before.iter().cloned().chain([(seq, Arc::clone(&row))]).collect();
-        subjects.insert(row.subject.clone(), own);
-    }
-
-    fn forget(&self, seq: i64) {
-        let (rows, subjects) = (self.rows.pin(), self.subjects.pin());
-        let Some(row) = rows.remove(&seq) else { return }; // enrolled and erased in one commit
-        let left: Own = match subjects.get(&row.subject) {
-            Some(own) => own.iter().filter(|(other, _)| *other != seq).cloned().collect(),
-            None => return,
-        };
-        if left.is_empty() {
-            subjects.remove(&row.subject);
-        } else {
-            subjects.insert(row.subject.clone(), left);
-        }
-    }
-
-    /// The state to search in; what it finds is to be named by [`Self::row`].
     pub(super) fn published(&self) -> Arc<Published> {
         self.published.load_full()
     }
+}
 
-    /// `None` for what was erased since.
-    pub(super) fn row(&self, seq: i64) -> Option<Arc<Row>> {
-        self.rows.pin().get(&seq).map(Arc::clone)
+/// Empties `fresh` into the index.
+fn insert(index: &mut dyn Index, fresh: &mut Vec<(i64, Template)>) -> Result<(), IndexError> {
+    let rows: Vec<_> = fresh.iter().map(|(seq, template)| (*seq, template.values())).collect();
+    index.insert(&rows)?;
+    fresh.clear();
+    Ok(())
+}
+
+impl Published {
+    pub(super) fn row(&self, seq: i64) -> Option<&Arc<Row>> {
+        self.rows.get(&seq)
+    }
+
+    pub(super) fn template(&self, seq: i64, model: ModelDigest) -> Option<Template> {
+        // Only values that were a template before are in the index.
+        Template::new(model, self.index.vector(seq)?.to_vec()).ok()
     }
 
     /// The subject's references in the order of enrolment.
     pub(super) fn references_of(&self, subject: &SubjectId, model: ModelDigest) -> Vec<Reference> {
-        loop {
-            let (published, own) = (self.published(), self.own(subject));
-            let reference = |(seq, row): &(i64, Arc<Row>)| {
-                let template = published.template(*seq, model)?;
-                Some(Reference { id: row.id, subject: row.subject.clone(), template, enrolled_at: row.enrolled_at })
-            };
-            let found: Vec<_> = own.iter().filter_map(reference).collect();
-            // A claim of later than this state of the index: read again, once for each commit in between.
-            if found.len() == own.len() || self.published().epoch == published.epoch {
-                return found;
-            }
-        }
-    }
-
-    /// References of a subject that this state of the index holds.
-    pub(super) fn count_in(&self, published: &Published, subject: &SubjectId) -> usize {
-        self.own(subject).iter().filter(|(seq, _)| published.index.vector(*seq).is_some()).count()
+        let reference = |seq: &i64| {
+            let (row, template) = (self.row(*seq)?, self.template(*seq, model)?);
+            Some(Reference { id: row.id, subject: row.subject.clone(), template, enrolled_at: row.enrolled_at })
+        };
+        self.own(subject).iter().filter_map(reference).collect()
     }
 
     pub(super) fn holds(&self, subject: &SubjectId, id: ReferenceId) -> bool {
-        self.own(subject).iter().any(|(_, row)| row.id == id)
+        self.own(subject).iter().any(|seq| self.row(*seq).is_some_and(|row| row.id == id))
     }
 
-    pub(super) fn count_of_subject(&self, subject: &SubjectId) -> usize {
+    /// References of the subject.
+    pub(super) fn count_of(&self, subject: &SubjectId) -> usize {
         self.own(subject).len()
     }
 
-    fn own(&self, subject: &SubjectId) -> Own {
-        self.subjects.pin().get(subject).map_or_else(|| Own::from([]), Arc::clone)
+    fn own(&self, subject: &SubjectId) -> &[i64] {
+        self.subjects.get(subject).map_or(&[], |own| own)
+    }
+
+    pub(super) fn subjects(&self) -> usize {
+        self.subjects.len()
     }
 
     /// Rows that have a name: as many as the index has.
     pub(super) fn references(&self) -> usize {
         self.rows.len()
     }
-}
 
-impl Published {
-    pub(super) fn template(&self, seq: i64, model: ModelDigest) -> Option<Template> {
-        // Only values that were a template before are in the index.
-        Template::new(model, self.index.vector(seq)?.to_vec()).ok()
+    /// What is enrolled later has a greater `seq`.
+    pub(super) fn newest(&self) -> i64 {
+        self.rows.get_max().map_or(0, |(seq, _)| *seq)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, thread, time::Duration};
+    use std::{
+        sync::{
+            atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+            mpsc,
+        },
+        thread,
+        time::Duration,
+    };
 
     use super::*;
 
+    const MODEL: ModelDigest = ModelDigest::new([1; 32]);
+
+    fn who(subject: &str) -> SubjectId {
+        SubjectId::new(subject).unwrap()
+    }
+
     fn enrolled(seq: i64, subject: &str) -> Change {
-        let row = Row {
-            id: ReferenceId::random(),
-            subject: SubjectId::new(subject).unwrap(),
-            enrolled_at: SystemTime::UNIX_EPOCH,
-        };
-        let template = Template::new(ModelDigest::new([1; 32]), vec![seq as f32; 4]).unwrap();
+        let row = Row { id: ReferenceId::random(), subject: who(subject), enrolled_at: SystemTime::UNIX_EPOCH };
+        let template = Template::new(MODEL, vec![seq as f32; 4]).unwrap();
         Change::Enrolled { seq, row, template }
     }
 
     #[test]
     fn who_searches_keeps_neither_the_writer_nor_a_verification_waiting() {
-        let (state, who) = (State::new(4, 0), SubjectId::new("a").unwrap());
+        let state = State::new(4, 0);
         state.apply(vec![enrolled(1, "a"), enrolled(2, "b")], 2).unwrap();
         thread::scope(|scope| {
             let (done, ended) = mpsc::sync_channel(1);
-            // Stops in the middle of a search, with everything in hand that one holds: the index, and names.
-            let (published, rows) = (state.published(), state.rows.pin());
-            assert!(rows.get(&1).is_some());
+            // Stops in the middle of a search, with everything in hand that one holds.
+            let published = state.published();
+            let row = published.row(1).unwrap();
             let state = &state;
             scope.spawn(move || {
-                let claims = || state.references_of(&who, ModelDigest::new([1; 32])).len();
+                let claims = || state.published().references_of(&who("a"), MODEL).len();
                 state.apply(vec![enrolled(3, "a"), Change::Erased(vec![1])], 4).unwrap();
-                let two = claims();
+                let one = claims();
                 state.apply((4..3000).map(|seq| enrolled(seq, "c")).collect(), 5).unwrap();
-                done.send((two, claims(), state.published().epoch)).unwrap();
+                done.send((one, claims(), state.published().epoch)).unwrap();
             });
             assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok((1, 1, 5)));
-            assert!(state.row(1).is_none() && published.index.vector(1).is_some(), "found, but nameless");
+            assert_eq!((row.subject.as_str(), published.index.len(), published.epoch), ("a", 2, 2));
+        });
+    }
+
+    #[test]
+    fn a_writer_in_the_middle_of_a_change_keeps_no_reader_waiting() {
+        let state = State::new(4, 0);
+        state.apply(vec![enrolled(1, "a"), enrolled(2, "b")], 2).unwrap();
+        // As while it copies a segment of the index, however long that takes.
+        let changing = state.index.lock().unwrap();
+        thread::scope(|scope| {
+            let (done, ended) = mpsc::sync_channel(1);
+            let state = &state;
+            scope.spawn(move || {
+                let published = state.published();
+                let found = published.index.search(&[&[2.0; 4]], 1).unwrap()[0][0].id;
+                let name = published.row(found).unwrap().subject.to_string();
+                done.send((published.references_of(&who("a"), MODEL).len(), name)).unwrap();
+            });
+            let answered = ended.recv_timeout(Duration::from_secs(20));
+            drop(changing); // or a reader that waits would keep this test from ending
+            assert_eq!(answered, Ok((1, "b".to_owned())));
+        });
+    }
+
+    #[test]
+    fn a_state_is_one_commit_and_nothing_of_another() {
+        let state = State::new(4, 0);
+        state.apply(vec![enrolled(1, "a"), enrolled(2, "a")], 2).unwrap();
+        let (ended, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Relaxed) {
+                    let published = state.published();
+                    let own = published.references_of(&who("a"), MODEL);
+                    // Each commit replaces both references of the one subject, and adds one to the epoch.
+                    let first = published.epoch as i64 * 2 - 3;
+                    let held = own.iter().map(|r| r.template.values()[0]).collect::<Vec<_>>();
+                    assert_eq!(held, [first as f32, (first + 1) as f32]);
+                    assert_eq!((published.count_of(&who("a")), published.index.len()), (2, 2));
+                    assert_eq!((published.references(), published.newest()), (2, first + 1));
+                    seen.fetch_add(1, Relaxed);
+                }
+            });
+            // As long as it takes for the reader to have seen many.
+            for epoch in (3_i64..).take_while(|epoch| *epoch < 500 || seen.load(Relaxed) < 500) {
+                let next = epoch * 2 - 3;
+                let changes =
+                    vec![enrolled(next, "a"), enrolled(next + 1, "a"), Change::Erased(vec![next - 2, next - 1])];
+                state.apply(changes, epoch as u64).unwrap();
+            }
+            ended.store(true, Relaxed);
         });
     }
 
@@ -232,7 +252,7 @@ mod tests {
         let state = State::new(4, 0);
         state.apply(vec![enrolled(1, "a"), Change::Erased(vec![1]), enrolled(2, "a")], 3).unwrap();
         let published = state.published();
-        assert_eq!((state.references(), published.index.len(), published.subjects, published.epoch), (1, 1, 1, 3));
-        assert!(state.row(1).is_none());
+        assert_eq!((published.references(), published.index.len(), published.subjects()), (1, 1, 1));
+        assert!(published.row(1).is_none() && published.row(2).is_some());
     }
 }

@@ -13,9 +13,9 @@ use super::{OpenError, ServiceTime, Settings, StoreError, clock::Kept};
 use crate::domain::{ReferenceId, SubjectId};
 
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
-pub(super) const SCHEMA_VERSION: i64 = 3;
-/// How long to wait for a reader that keeps the write-ahead log, at a time.
-const BUSY: Duration = Duration::from_millis(100);
+pub(super) const SCHEMA_VERSION: i64 = 4;
+/// How long to wait for whoever has the file locked, or keeps the write-ahead log, at a time.
+const BUSY: Duration = Duration::from_millis(50);
 /// "VULT": a file without it is somebody else's.
 const APPLICATION_ID: i64 = 0x5655_4c54;
 pub(super) const FILE: &str = "galleries.db";

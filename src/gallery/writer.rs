@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -59,7 +59,7 @@ pub(super) enum Op {
     /// Nothing but to keep the time, and to delete what has expired.
     Tick,
     #[cfg(test)]
-    Call(fn()),
+    Call(Box<dyn FnOnce() + Send>),
 }
 
 /// A reference that fits its gallery, sealed by the caller's thread.
@@ -77,8 +77,9 @@ pub(super) struct Finish {
     pub finding: Finding,
 }
 
-/// How often the write-ahead log is asked to be emptied beside a reader, which is broken off each time.
-const CHECKPOINT_TRIES: usize = 20;
+/// How long a commit that erased waits for readers of the write-ahead log at most. Ours are broken off; where another program's goes on,
+/// the log is emptied later.
+const LOG_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Queues an operation and waits for its answer.
 pub(super) async fn ask<T, E: From<StoreError>>(
@@ -100,8 +101,8 @@ pub(super) struct Writer {
     pub(super) queue: mpsc::WeakSender<Op>,
     pub(super) shared: Shared,
     purged_at: Option<Instant>,
-    /// The write-ahead log holds something erased, as a reader kept it.
-    log_is_due: bool,
+    /// Since the last try: the write-ahead log holds something erased, as a reader kept it.
+    log_is_due: Option<Instant>,
     /// Why nothing is written any more.
     failed: Option<StoreError>,
     /// Tells everyone else that it is so.
@@ -128,7 +129,7 @@ impl Writer {
         queue: mpsc::WeakSender<Op>,
         shared: Shared,
     ) -> Self {
-        let (purged_at, log_is_due, failed, has_failed) = (None, false, None, Arc::default());
+        let (purged_at, log_is_due, failed, has_failed) = (None, None, None, Arc::default());
         Self {
             store,
             reserve,
@@ -179,7 +180,7 @@ impl Writer {
     fn commit(&mut self, ops: impl Iterator<Item = Op>, again: bool) -> Vec<Op> {
         let mut batch = Batch::new(self.failed.clone());
         batch.attempt(|_| self.store.begin());
-        let kept = self.shared.clock.watch();
+        let kept = self.shared.clock.look();
         batch.attempt(|_| self.store.keep_clock(kept));
         let purges = self.purged_at.is_none_or(|at| at.elapsed() >= self.settings.purge_interval);
         if purges {
@@ -199,9 +200,8 @@ impl Writer {
         if batch.failure.is_none() {
             let erased = batch.touched.values().any(|touched| touched.erased);
             self.follow(&mut batch);
-            // Where another program keeps the log, each try waits for it: so not with every commit.
-            if (erased || self.log_is_due && purges)
-                && let Err(e) = self.empty_log(erased)
+            if (erased || self.log_is_due.is_some())
+                && let Err(e) = self.empty_log()
             {
                 let what = format!("erased, but the write-ahead log was not emptied: {e}");
                 batch.failure.get_or_insert(StoreError::Failed(what.into()));
@@ -226,23 +226,31 @@ impl Writer {
         unanswered
     }
 
-    /// A reader that keeps the log is broken off, and begins again. Who goes on reading is no reason to fail: then the log is emptied
-    /// later.
-    fn empty_log(&mut self, erased: bool) -> Result<(), rusqlite::Error> {
-        for _ in 0..if erased { CHECKPOINT_TRIES } else { 1 } {
+    /// A reader of ours that keeps the log is broken off, and begins again. Who goes on reading is no reason to fail, nor to keep others
+    /// waiting: then the log is emptied later, and tried now and then.
+    fn empty_log(&mut self) -> Result<(), rusqlite::Error> {
+        let patience = match self.log_is_due {
+            None => LOG_PATIENCE,
+            Some(tried) if tried.elapsed() < 10 * LOG_PATIENCE => return Ok(()),
+            Some(_) => Duration::ZERO,
+        };
+        let begun = Instant::now();
+        loop {
             match self.store.empty_log() {
                 Err(e) if is_full(&e) && self.reserve.give_up() => {}
                 Err(e) if is_busy(&e) => self.shared.reader.interrupt(),
                 emptied => {
-                    self.log_is_due = false;
+                    self.log_is_due = None;
                     return emptied;
                 }
             }
+            if begun.elapsed() >= patience {
+                break;
+            }
         }
-        if !self.log_is_due {
+        if self.log_is_due.replace(Instant::now()).is_none() {
             tracing::warn!("another program reads the store and keeps its write-ahead log: it is emptied later");
         }
-        self.log_is_due = true;
         Ok(())
     }
 

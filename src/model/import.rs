@@ -42,6 +42,12 @@ pub enum ImportError {
 pub fn with_measured(mut imported: Bundle, models_dir: &Path) -> Result<(Bundle, Vec<Precision>), ContractError> {
     let Ok(before) = Bundle::open(&models_dir.join(&imported.contract().name)) else { return Ok((imported, vec![])) };
     let mut lost = Vec::new();
+    let population = |bundle: &Bundle| bundle.contract().face.as_ref().and_then(|face| face.population.clone());
+    if let (None, Some(known)) = (population(&imported), population(&before))
+        && known.of == hex::encode(imported.digest())
+    {
+        imported = imported.with_population(known)?;
+    }
     for class in before.contract().precisions.iter().filter(|class| before.measured(class)) {
         let known = imported.contract().class(class.precision).is_some_and(|ours| imported.measured(ours));
         if imported.measured(class) && !known {

@@ -57,21 +57,8 @@ pub fn decide(score: Score, threshold: Threshold) -> Reason {
     if threshold.admits(score) { Reason::ScoreReachesThreshold } else { Reason::ScoreBelowThreshold }
 }
 
-/// A score such as a stranger's, for a claimed subject without references: what the caller sees must not tell the two apart.
-/// `likeness` is a standard normal number that belongs to the subject and moves with the probe. Never admitted by
-/// `threshold`.
-pub fn score_of_a_stranger(calibration: &Calibration, threshold: Threshold, likeness: f64) -> Score {
-    let (mean, deviation) = calibration.non_mated();
-    let drawn = |likeness: f64| Score::new((f64::from(mean) + f64::from(deviation) * likeness) as f32);
-    let below = |score: &Score| !threshold.admits(*score);
-    // What would match is mirrored at the mean, so that no score is more common than a stranger's.
-    drawn(likeness).filter(below).or(drawn(-likeness).filter(below)).unwrap_or_else(|| threshold.just_below())
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::domain::CalibrationPoint;
 
@@ -82,7 +69,7 @@ mod tests {
             trials: 1000,
             fnmr: Some(0.1),
         };
-        Calibration::new(vec![point(0.1, 0.75), point(0.01, 0.82)], (0.65, 0.06)).unwrap()
+        Calibration::new(vec![point(0.1, 0.75), point(0.01, 0.82)]).unwrap()
     }
 
     fn policy() -> RatePolicy {
@@ -109,22 +96,5 @@ mod tests {
         let laxer = rates_1_to_n(&table, &policy(), Some(Fpir::ONE));
         assert!(matches!(laxer, Err(ThresholdError::LaxerThanPolicy { .. })));
         assert!(at(1000).is_err());
-    }
-
-    #[test]
-    fn strangers_scores_are_spread_as_the_card_says() {
-        let threshold = Threshold::new(Score::new(0.82).unwrap());
-        let at = |likeness| score_of_a_stranger(&calibration(), threshold, likeness).value();
-        assert_eq!((at(0.0), at(-1.0)), (0.65, 0.59));
-        assert!((at(5.0) - 0.35).abs() < 1e-6, "mirrored, not cut");
-    }
-
-    proptest! {
-        #[test]
-        fn no_stranger_is_ever_admitted(likeness: f64, least in -1e6_f32..1e6) {
-            let threshold = Threshold::new(Score::new(least).unwrap());
-            let score = score_of_a_stranger(&calibration(), threshold, likeness);
-            prop_assert_eq!(decide(score, threshold), Reason::ScoreBelowThreshold);
-        }
     }
 }

@@ -66,6 +66,12 @@ pub struct Timings {
     pub compare: Duration,
 }
 
+impl Timings {
+    pub fn sum(&self) -> Duration {
+        self.decode + self.align + self.queue + self.extract + self.compare
+    }
+}
+
 impl Add for Timings {
     type Output = Self;
 

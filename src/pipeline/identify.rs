@@ -2,16 +2,24 @@
 
 use std::{sync::Arc, time::Instant};
 
+use tokio::sync::Semaphore;
+
 use super::{
-    Bearer, Pipeline, ReceiptError, ThresholdError, Timings,
+    Bearer, Pipeline, RatePolicy, ReceiptError, ThresholdError, Timings,
     decide::rates_1_to_n,
-    receipt::{Now, Receipt},
+    receipt::{Now, Receipt, Receipts},
 };
 use crate::{
-    domain::{CandidateList, Case, CaseId, Fpir, ModelMismatch, TransactionId, Turn},
-    gallery::{CaseError, Finding, Gallery, Outcome, SearchError, SpendError, StoreError},
+    domain::{Calibration, CandidateList, Case, CaseId, Fpir, ModelDigest, ModelMismatch, TransactionId, Turn},
+    gallery::{CaseError, Finding, Found, Gallery, Outcome, SearchError, SpendError, StoreError},
     telemetry::Metrics,
 };
+
+/// Searches for one receipt at most, where people who are found are erased or enrolled anew before it is recorded.
+const SEARCHES: usize = 8;
+
+/// Findings that may be recorded at a time, whoever waits for them: a store that hangs is not piled upon.
+const RECORDINGS: usize = 64;
 
 /// What a search is asked.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +65,7 @@ impl From<SpendError> for IdentifyError {
     fn from(error: SpendError) -> Self {
         match error {
             SpendError::Expired => Self::Receipt(ReceiptError::Expired),
+            SpendError::Moved => Self::Search(SearchError::Moved),
             SpendError::CaseExists { id } => Self::Case(CaseError::Damaged { id }),
             SpendError::Store(error) => Self::Store(error),
         }
@@ -64,46 +73,97 @@ impl From<SpendError> for IdentifyError {
 }
 
 impl Pipeline {
-    /// Searches the gallery for other subjects whose references reach the threshold, then spends the receipt and records what was found, in
-    /// one change. A receipt that is sent again gets what was recorded, and searches nothing. What was found is recorded also if the
-    /// caller has left meanwhile.
+    /// See [`Identification::of`].
     pub async fn identify(
         &self,
         gallery: &Arc<Gallery>,
         search: Search<'_>,
         turn: &Turn,
     ) -> Result<Identified, IdentifyError> {
-        let receipt = self.receipts.open(search.receipt, search.bearer, Now::by(gallery.clock()))?;
-        if gallery.model() != self.model() {
-            return Err(SearchError::from(ModelMismatch { probe: self.model(), reference: gallery.model() }).into());
-        }
+        self.identification.of(gallery, search, turn).await
+    }
+}
+
+/// The line of identification. It needs no device: the probe is in the receipt.
+#[derive(Debug)]
+pub(super) struct Identification {
+    receipts: Receipts,
+    calibration: Arc<Calibration>,
+    rates: RatePolicy,
+    model: ModelDigest,
+    /// Places for findings that are being recorded.
+    recordings: Arc<Semaphore>,
+}
+
+impl Identification {
+    pub(super) fn new(
+        receipts: Receipts,
+        calibration: Arc<Calibration>,
+        rates: RatePolicy,
+        model: ModelDigest,
+    ) -> Self {
+        Self { receipts, calibration, rates, model, recordings: Arc::new(Semaphore::new(RECORDINGS)) }
+    }
+
+    /// Searches the gallery for other subjects whose references reach the threshold, then spends the receipt and records what was found, in
+    /// one change. A receipt that is sent again gets what was recorded, and searches nothing. What was found is recorded also if the
+    /// caller has left meanwhile. What is recorded was true when it was: who is found and then erased, or enrolled anew, is searched for
+    /// again.
+    async fn of(&self, gallery: &Arc<Gallery>, search: Search<'_>, turn: &Turn) -> Result<Identified, IdentifyError> {
+        let receipt = self.receipts.open(search.receipt, search.bearer)?;
+        // What was recorded stands: also when the receipt has expired since, its subject was erased, or the model changed.
         if let Some(outcome) = gallery.outcome(receipt.nonce).await? {
             return Ok(Identified::new(outcome, true, Timings::default()));
         }
-        // Who was erased since the verification is not searched for.
-        if !gallery.knows(&receipt.subject) {
-            return Err(ReceiptError::SubjectErased.into());
+        receipt.may_be_spent(self.model, Now::by(gallery.clock()))?;
+        if gallery.model() != self.model {
+            return Err(SearchError::from(ModelMismatch { probe: self.model, reference: gallery.model() }).into());
         }
-        let rates = rates_1_to_n(self.calibration(), &self.rates, search.max_fpir)?;
+        let rates = rates_1_to_n(&self.calibration, &self.rates, search.max_fpir)?;
         let started = Instant::now();
-        let found = gallery.search(&receipt.probe, &receipt.subject, search.max_candidates, &rates, turn).await?;
+        let mut searches = SEARCHES;
+        let (outcome, repeated) = loop {
+            // Who was erased since the verification is not searched for.
+            if !gallery.knows(&receipt.subject) {
+                return Err(ReceiptError::SubjectErased.into());
+            }
+            let found = gallery.search(&receipt.probe, &receipt.subject, search.max_candidates, &rates, turn).await?;
+            searches -= 1;
+            match self.record(gallery, &receipt, found, &search).await {
+                Err(SpendError::Moved) if searches > 0 => {}
+                recorded => break recorded?,
+            }
+        };
         let took = started.elapsed();
         Metrics::get().stage("search", took);
-
-        let fnir = found.point.fnmr;
-        let (nonce, expires, epoch) = (receipt.nonce, receipt.expires, found.epoch);
-        let case = (!found.candidates.is_empty()).then(|| case_of(gallery, receipt, found.candidates, &search));
-        let recording = Arc::clone(gallery);
-        // A task of its own: a caller whose deadline passes here does not take the finding with it.
-        let recorded = tokio::spawn(async move {
-            recording.finish_identification(nonce, expires, Finding { case, epoch, fnir }).await
-        });
-        let (outcome, repeated) = recorded.await.map_err(|_| StoreError::Closed)??;
         if !repeated {
             let word = if outcome.case.is_some() { "review" } else { "no_duplicate" };
             Metrics::get().identifications_total.with_label_values(&[word]).inc();
         }
         Ok(Identified::new(outcome, repeated, Timings { compare: took, ..Timings::default() }))
+    }
+
+    /// Spends the receipt and records what was found.
+    async fn record(
+        &self,
+        gallery: &Arc<Gallery>,
+        receipt: &Receipt,
+        found: Found,
+        search: &Search<'_>,
+    ) -> Result<(Outcome, bool), SpendError> {
+        let (epoch, newest, fnir) = (found.epoch, found.newest, found.point.fnmr);
+        let case = (!found.candidates.is_empty()).then(|| case_of(gallery, receipt, found.candidates, search));
+        let finding = Finding { case, epoch, newest, fnir };
+        // A task of its own: a caller whose deadline passes here does not take the finding with it. Who leaves while no task may begin
+        // has not spent the receipt, and finds the same again.
+        let place = Arc::clone(&self.recordings).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (gallery, nonce, expires) = (Arc::clone(gallery), receipt.nonce, receipt.expires);
+        let recorded = tokio::spawn(async move {
+            let recorded = gallery.finish_identification(nonce, expires, finding).await;
+            drop(place);
+            recorded
+        });
+        recorded.await.map_err(|_| StoreError::Closed)?
     }
 }
 
@@ -114,16 +174,19 @@ impl Identified {
     }
 }
 
-fn case_of(gallery: &Gallery, receipt: Receipt, candidates: CandidateList, search: &Search<'_>) -> Case {
+fn case_of(gallery: &Gallery, receipt: &Receipt, candidates: CandidateList, search: &Search<'_>) -> Case {
     Case {
         id: CaseId::random(),
         gallery: gallery.name().clone(),
-        claimed: Some(receipt.subject),
+        claimed: Some(receipt.subject.clone()),
         opened_at: gallery.clock().wall(),
         opened_by: search.transaction.clone(),
         opened_for: search.bearer.purpose,
         model: gallery.model(),
         candidates,
-        judged: None,
+        judgements: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

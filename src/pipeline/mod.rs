@@ -38,7 +38,7 @@ pub use extract::{ExtractError, Extraction, FaceInput, ImageInput, Timings};
 pub use identify::{Identified, IdentifyError, Search};
 pub use photo::PhotoFace;
 pub use receipt::{Bearer, MAX_RECEIPT_BYTES, Now, RECEIPT_LIFETIME, ReceiptError, Receipts};
-pub use verify::{Claim, Claimant, Verified, VerifyError, coarse};
+pub use verify::{Claim, Claimant, Verified, VerifyError};
 
 use crate::{
     domain::{Calibration, ModelDigest},
@@ -46,6 +46,7 @@ use crate::{
     seal::RootKey,
 };
 use batch::Device;
+use identify::Identification;
 use shares::Shares;
 
 /// What the operator sets.
@@ -73,6 +74,7 @@ pub struct Pipeline {
     shared_by_enrolments: Shared,
     receipts: Receipts,
     root: RootKey,
+    identification: Identification,
     /// Empty until [`Self::with_golden`].
     golden: Vec<Golden>,
 }
@@ -104,16 +106,19 @@ impl Pipeline {
         root: RootKey,
     ) -> io::Result<Self> {
         let pixel_room = settings.pixel_bytes >> 10;
+        let (calibration, model) = (Arc::new(models.card().calibration.clone()), models.template_digest());
+        let receipts = Receipts::new(&root);
         Ok(Self {
             card: models.card().clone(),
-            calibration: Arc::new(models.card().calibration.clone()),
-            model: models.template_digest(),
+            identification: Identification::new(receipts.clone(), Arc::clone(&calibration), settings.rates, model),
+            calibration,
+            model,
             device: Device::start(executors, settings.batch)?,
             decode: settings.decode,
             rates: settings.rates,
             shared: Shared::new(settings.decoders.get(), pixel_room - pixel_room / 4),
             shared_by_enrolments: Shared::new(settings.decoders.get().div_ceil(2), pixel_room / 4),
-            receipts: Receipts::new(&root),
+            receipts,
             root,
             golden: Vec::new(),
         })

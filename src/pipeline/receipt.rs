@@ -52,6 +52,8 @@ pub struct Receipt {
     /// Spent once.
     pub nonce: [u8; 16],
     pub expires: ServiceTime,
+    /// Wall time, seconds since 1970.
+    expires_at_s: u64,
 }
 
 /// Whom a receipt must have been made for.
@@ -138,12 +140,12 @@ impl Receipts {
         Ok((sealed?, UNIX_EPOCH + Duration::from_secs(expires_at_s)))
     }
 
-    /// Opens a receipt and checks all that it is bound to. That it was not spent before is the gallery's to know. Either clock may end a
-    /// receipt: service time cannot be set back, and wall time counts what a stopped service misses.
+    /// Opens a receipt and checks whom it was made for. Whether it may still be used is [`Receipt::may_be_spent`]'s to say, and that it
+    /// was not spent before is the gallery's to know.
     ///
     /// # Errors
-    /// Every [`ReceiptError`] but `SubjectErased`.
-    pub fn open(&self, sealed: &[u8], bearer: Bearer<'_>, now: Now) -> Result<Receipt, ReceiptError> {
+    /// `NotAuthentic`, `OtherClient`, `OtherGallery`, `OtherPurpose`.
+    pub fn open(&self, sealed: &[u8], bearer: Bearer<'_>) -> Result<Receipt, ReceiptError> {
         if sealed.len() > MAX_RECEIPT_BYTES {
             return Err(ReceiptError::NotAuthentic);
         }
@@ -160,15 +162,27 @@ impl Receipts {
             purpose: Purpose::parse(&claims.purpose).ok_or(ReceiptError::NotAuthentic)?,
             nonce: claims.nonce.as_slice().try_into().map_err(|_| ReceiptError::NotAuthentic)?,
             expires: ServiceTime::from_micros(claims.expires_service_us),
+            expires_at_s: claims.expires_at_s,
         };
-        let expired = receipt.expires <= now.service || claims.expires_at_s <= seconds(now.wall);
         match () {
             () if receipt.client != *bearer.client => Err(ReceiptError::OtherClient),
-            () if expired => Err(ReceiptError::Expired),
             () if receipt.gallery != *bearer.gallery => Err(ReceiptError::OtherGallery),
             () if receipt.purpose != bearer.purpose => Err(ReceiptError::OtherPurpose),
-            () if receipt.probe.model() != bearer.model => Err(ReceiptError::OtherModel),
             () => Ok(receipt),
+        }
+    }
+}
+
+impl Receipt {
+    /// Either clock may end a receipt: service time cannot be set back, and wall time counts what a stopped service misses.
+    ///
+    /// # Errors
+    /// `Expired`, `OtherModel`.
+    pub fn may_be_spent(&self, model: ModelDigest, now: Now) -> Result<(), ReceiptError> {
+        match () {
+            () if self.expires <= now.service || self.expires_at_s <= seconds(now.wall) => Err(ReceiptError::Expired),
+            () if self.probe.model() != model => Err(ReceiptError::OtherModel),
+            () => Ok(()),
         }
     }
 }
@@ -208,19 +222,21 @@ mod tests {
         assert_eq!(expires_at, now.wall + RECEIPT_LIFETIME);
         assert!(sealed.len() <= MAX_RECEIPT_BYTES);
 
-        let opened = receipts.open(&sealed, bearer, at(599, 599)).unwrap();
-        assert_eq!((opened.probe, opened.subject), (probe, subject));
+        let opened = receipts.open(&sealed, bearer).unwrap();
+        assert_eq!((&opened.probe, &opened.subject), (&probe, &subject));
+        assert_eq!(opened.may_be_spent(MODEL, at(599, 599)), Ok(()));
 
-        let refused = |bearer, now| receipts.open(&sealed, bearer, now).unwrap_err();
-        assert_eq!(refused(bearer, at(600, 600)), ReceiptError::Expired);
+        let late = |now| opened.may_be_spent(MODEL, now).unwrap_err();
+        assert_eq!(late(at(600, 600)), ReceiptError::Expired);
         // A wall clock that is set back, and a service that stood still.
         let set_back = Now { service: at(600, 0).service, wall: UNIX_EPOCH };
-        assert_eq!(refused(bearer, set_back), ReceiptError::Expired);
-        assert_eq!(refused(bearer, at(1, 600)), ReceiptError::Expired);
-        assert_eq!(refused(Bearer { client: &other_client, ..bearer }, now), ReceiptError::OtherClient);
-        assert_eq!(refused(Bearer { gallery: &other_gallery, ..bearer }, now), ReceiptError::OtherGallery);
-        assert_eq!(refused(Bearer { purpose: Purpose::NumberPorting, ..bearer }, now), ReceiptError::OtherPurpose);
-        assert_eq!(refused(Bearer { model: ModelDigest::new([6; 32]), ..bearer }, now), ReceiptError::OtherModel);
+        assert_eq!(late(set_back), ReceiptError::Expired);
+        assert_eq!(late(at(1, 600)), ReceiptError::Expired);
+        assert_eq!(opened.may_be_spent(ModelDigest::new([6; 32]), now), Err(ReceiptError::OtherModel));
+        let refused = |bearer| receipts.open(&sealed, bearer).unwrap_err();
+        assert_eq!(refused(Bearer { client: &other_client, ..bearer }), ReceiptError::OtherClient);
+        assert_eq!(refused(Bearer { gallery: &other_gallery, ..bearer }), ReceiptError::OtherGallery);
+        assert_eq!(refused(Bearer { purpose: Purpose::NumberPorting, ..bearer }), ReceiptError::OtherPurpose);
     }
 
     #[test]
@@ -231,7 +247,7 @@ mod tests {
         let probe = Template::new(MODEL, vec![0.25; 16]).unwrap();
         let now = Now { service: ServiceTime::from_micros(0), wall: SystemTime::now() };
         let (sealed, _) = receipts.issue(&probe, &SubjectId::new("s").unwrap(), bearer, now).unwrap();
-        let refused = |bytes: &[u8]| receipts.open(bytes, bearer, now).unwrap_err();
+        let refused = |bytes: &[u8]| receipts.open(bytes, bearer).unwrap_err();
         for at in 0..sealed.len() {
             let mut forged = sealed.clone();
             forged[at] ^= 0x80;
@@ -240,7 +256,7 @@ mod tests {
         }
         assert_eq!(refused(&vec![0; MAX_RECEIPT_BYTES + 1]), ReceiptError::NotAuthentic);
         let of_another_key = Receipts::new(&RootKey::from_bytes([2; 32]));
-        assert_eq!(of_another_key.open(&sealed, bearer, now).unwrap_err(), ReceiptError::NotAuthentic);
+        assert_eq!(of_another_key.open(&sealed, bearer).unwrap_err(), ReceiptError::NotAuthentic);
     }
 
     #[test]
@@ -253,6 +269,6 @@ mod tests {
         let now = Now { service: ServiceTime::from_micros(0), wall: SystemTime::now() };
         let (sealed, _) = receipts.issue(&probe, &SubjectId::new(&long("s", 128)).unwrap(), bearer, now).unwrap();
         assert!(sealed.len() <= MAX_RECEIPT_BYTES, "{}", sealed.len());
-        assert!(receipts.open(&sealed, bearer, now).is_ok());
+        assert!(receipts.open(&sealed, bearer).is_ok());
     }
 }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{
     Bearer, ExtractError, Extraction, FaceInput, Pipeline, ThresholdError, Timings,
-    decide::{decide, score_of_a_stranger, threshold_1_to_1},
+    decide::{decide, threshold_1_to_1},
     receipt::Now,
-    stranger::likeness,
+    stranger::stranger,
 };
 use crate::{
     domain::{
@@ -111,22 +111,23 @@ impl Pipeline {
         threshold: Threshold,
     ) -> Result<Verified, VerifyError> {
         let mut timings = probe.timings;
-        let epoch = gallery.map_or(0, Gallery::epoch);
         let probe = match probe.outcome {
             Ok(template) => template,
             Err(assessment) => {
+                let epoch = gallery.map_or(0, Gallery::epoch);
                 return Ok(Verified::undetermined(assessment, Role::Probe, threshold, epoch, timings));
             }
         };
         let started = Instant::now();
-        let references = gallery.map(|gallery| gallery.references_of(claimant.subject)).unwrap_or_default();
+        let (epoch, references) = gallery.map(|gallery| gallery.claim(claimant.subject)).unwrap_or_default();
         let most = gallery.map_or(1, Gallery::max_references_per_subject);
         let claimed = claim_score(&probe, &references, most)?;
         // A stranger's score stands in for that of a subject without references; made always, so that both take the time. It belongs to the
         // claim: the same subject has another one in another gallery.
         let name = [claimant.gallery.as_str(), "/", claimant.subject.as_str()].concat();
-        let secret = self.root.keyed_hash("vultus stranger v2", name.as_bytes());
-        let stranger = score_of_a_stranger(self.calibration(), threshold, likeness(&secret, &probe));
+        let secret = self.root.keyed_hash("vultus stranger v3", name.as_bytes());
+        let population = self.calibration().population().map_err(ThresholdError::from)?;
+        let stranger = stranger(population, &secret, &probe, threshold);
         let score = claimed.unwrap_or(stranger);
         let reason = decide(score, threshold);
         let receipt = match reason {
@@ -207,6 +208,6 @@ fn claim_score(probe: &Template, references: &[Reference], most: usize) -> Resul
 }
 
 /// Up to the next millisecond: finer, the time of a verification would tell how many references a subject has, and whether it has any.
-pub fn coarse(took: Duration) -> Duration {
+fn coarse(took: Duration) -> Duration {
     Duration::from_millis(u64::try_from(took.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
 }

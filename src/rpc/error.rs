@@ -53,7 +53,7 @@ pub enum Error {
     Case(#[from] CaseError),
     #[error("{0}")]
     Unknown(&'static str),
-    #[error("the server is going down: send what was not answered again, to another replica")]
+    #[error("the server is going down: send what was not answered again, shortly")]
     Stopping,
     #[error("the stream was silent for the greatest deadline")]
     Silence,
@@ -157,7 +157,7 @@ impl Error {
                     row(Internal, "EXTRACT_FAILED", "no template could be extracted from this image")
                 }
                 ExtractError::Device(DeviceError::Stopped) => {
-                    row(Unavailable, "DEVICE_STOPPED", "the device has stopped; try another replica")
+                    row(Unavailable, "DEVICE_STOPPED", "the device has stopped; try again shortly")
                 }
                 ExtractError::Internal(_) => row(Internal, "INTERNAL", INTERNAL),
             },
@@ -197,10 +197,13 @@ impl Error {
                 SearchError::Rates(error) => calibration_row(error, text),
                 SearchError::Index(_) => row(Internal, "INTERNAL", INTERNAL),
                 SearchError::Late => row(DeadlineExceeded, "DEADLINE", text),
+                SearchError::Moved => row(Unavailable, "GALLERY_MOVED", text),
                 SearchError::Stopped => row(Unavailable, "STOPPING", text),
             },
             Self::Case(error) => match error {
-                CaseError::Damaged { .. } | CaseError::DamagedList => row(DataLoss, "CASE_DAMAGED", text),
+                CaseError::Damaged { .. } => row(DataLoss, "CASE_DAMAGED", text),
+                CaseError::NoSuchPage => row(InvalidArgument, "PAGE_UNKNOWN", text),
+                CaseError::TooManyVerdicts { .. } => row(FailedPrecondition, "TOO_MANY_VERDICTS", text),
                 CaseError::Store(error) => store_row(error),
             },
             Self::Stopping => row(Unavailable, "STOPPING", text),
@@ -237,9 +240,10 @@ fn calibration_row(error: &CalibrationError, text: String) -> Row {
     match error {
         CalibrationError::BeyondTable { .. } => row(Code::FailedPrecondition, "RATE_BEYOND_CALIBRATION", text),
         CalibrationError::Misses { .. } => row(Code::FailedPrecondition, "EXPECTED_FNIR_TOO_HIGH", text),
-        CalibrationError::Empty | CalibrationError::Order { .. } | CalibrationError::Fnmr { .. } => {
-            row(Code::Internal, "INTERNAL", INTERNAL)
-        }
+        CalibrationError::Empty
+        | CalibrationError::Order { .. }
+        | CalibrationError::Fnmr { .. }
+        | CalibrationError::NoPopulation => row(Code::Internal, "INTERNAL", INTERNAL),
     }
 }
 
@@ -249,7 +253,7 @@ fn store_row(error: &StoreError) -> Row {
         StoreError::Failed(_) => row(Code::Unavailable, "STORE_FAILED", "the store takes no changes at present"),
         StoreError::Busy => row(Code::Unavailable, "STORE_BUSY", "the store is held by another program; try again"),
         StoreError::Unreadable(_) => row(Code::Unavailable, "STORE_UNREADABLE", "the store cannot be read at present"),
-        StoreError::Closed => row(Code::Unavailable, "STOPPING", "the service is going down; try another replica"),
+        StoreError::Closed => row(Code::Unavailable, "STOPPING", "the service is going down; try again shortly"),
     }
 }
 

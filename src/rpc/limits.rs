@@ -33,7 +33,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// How long a new connection may take until its first request.
     pub first_request_timeout: Duration,
-    /// A connection that is so old is told to go, so that clients spread over new replicas.
+    /// A connection that is so old is told to go, and its client connects anew.
     pub connection_age: Duration,
     /// How long it may still be used for what is in flight.
     pub connection_age_grace: Duration,

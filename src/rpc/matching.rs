@@ -8,7 +8,7 @@ use super::{Service, error::Error, pb, receive, respond};
 use crate::{
     access::Right,
     domain::{Decision, GalleryName, SubjectId, Turn},
-    pipeline::{Bearer, Claim, Claimant, Search, Timings, Verified, coarse},
+    pipeline::{Bearer, Claim, Claimant, Search, Timings, Verified},
 };
 
 #[async_trait]
@@ -31,7 +31,6 @@ impl pb::match_service_server::MatchService for Service {
 
 impl Service {
     async fn verify_face(&self, turn: Turn, request: pb::VerifyRequest) -> Result<pb::VerifyResponse, Error> {
-        let started = Instant::now();
         let client = receive::client_of(&turn)?;
         let (pass, context) = self.enter(client, request.context, &[Right::Verify])?;
         let max_fmr = receive::max_fmr(request.max_fmr)?;
@@ -58,16 +57,10 @@ impl Service {
             receipt = verified.receipt.is_some(),
             "verified"
         );
-        Ok(self.verify_response(verified, context.transaction_id.to_string(), pass.shows_scores(), started))
+        Ok(self.verify_response(verified, context.transaction_id.to_string(), pass.shows_scores()))
     }
 
-    fn verify_response(
-        &self,
-        verified: Verified,
-        transaction_id: String,
-        shows_scores: bool,
-        started: Instant,
-    ) -> pb::VerifyResponse {
+    fn verify_response(&self, verified: Verified, transaction_id: String, shows_scores: bool) -> pb::VerifyResponse {
         let decision = verified.reason.decision();
         let (receipt, expires_at) = verified.receipt.unzip();
         let refused = verified.refused.as_ref();
@@ -84,7 +77,7 @@ impl Service {
             model_digest: self.0.pipeline.model().to_string(),
             gallery_epoch: verified.epoch,
             transaction_id,
-            timings: Some(respond::timings(verified.timings, coarse(started.elapsed()))),
+            timings: Some(respond::timings(verified.timings, verified.timings.sum())),
             score: verified.score.filter(|_| shows_scores).map(|s| s.value()),
             threshold: shows_scores.then(|| verified.threshold.value()),
         }

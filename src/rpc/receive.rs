@@ -8,8 +8,8 @@ use tonic::codegen::http::{Extensions, HeaderMap};
 use super::{Limits, error::Error, pb};
 use crate::{
     domain::{
-        ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext, ReviewerId,
-        Site, TransactionId, Turn, Verdict,
+        CaseId, ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext,
+        ReviewerId, Site, TransactionId, Turn, Verdict,
     },
     pipeline::{FaceInput, ImageInput},
 };
@@ -147,15 +147,14 @@ pub fn page_size(number: u32) -> Result<usize, Error> {
 }
 
 /// The position that a page begins behind; the first page's is 0.
-pub fn page_token(token: &str) -> Result<i64, Error> {
-    let known = || token.parse().ok().filter(|position: &i64| *position > 0 && position.to_string() == token);
-    let fault = Error::field("page_token", "empty, or the next_page_token of a ListCasesResponse");
-    if token.is_empty() { Ok(0) } else { known().ok_or(fault) }
+/// The last case of the page before; `None` for the first page.
+pub fn page_token(token: &str) -> Result<Option<CaseId>, Error> {
+    let fault = || Error::field("page_token", "empty, or the next_page_token of a ListCasesResponse");
+    if token.is_empty() { Ok(None) } else { CaseId::parse(token).map(Some).map_err(|_| fault()) }
 }
 
-/// Empty stands for nobody in particular.
-pub fn reviewer(text: &str) -> Result<Option<ReviewerId>, Error> {
-    if text.is_empty() { Ok(None) } else { id("reviewer", ReviewerId::new(text)).map(Some) }
+pub fn reviewer(text: &str) -> Result<ReviewerId, Error> {
+    id("reviewer", ReviewerId::new(text))
 }
 
 pub fn verdict(number: i32) -> Result<Verdict, Error> {
@@ -249,12 +248,14 @@ mod tests {
         assert_eq!(field_of(max_candidates(101)), "max_candidates");
         assert_eq!((page_size(0).unwrap(), page_size(100).unwrap()), (20, 100));
         assert_eq!(field_of(page_size(101)), "page_size");
-        assert_eq!((page_token("").unwrap(), page_token("7").unwrap()), (0, 7));
-        for bad in ["0", "-1", "+7", "07", "x", "99999999999999999999"] {
+        assert_eq!(page_token("").unwrap(), None);
+        let case = CaseId::random();
+        assert_eq!(page_token(&case.to_string()).unwrap(), Some(case));
+        for bad in ["0", "7", "x", "99999999999999999999"] {
             assert_eq!(field_of(page_token(bad)), "page_token");
         }
         assert_eq!((field_of(verdict(0)), field_of(verdict(9))), ("verdict", "verdict"));
-        assert_eq!(field_of(reviewer("Jane Doe")), "reviewer");
+        assert_eq!((field_of(reviewer("")), field_of(reviewer("Jane Doe"))), ("reviewer", "reviewer"));
     }
 
     #[test]

@@ -6,7 +6,10 @@ use prost_types::Timestamp;
 
 use super::pb;
 use crate::{
-    domain::{Candidate, CaseSummary, Decision, FiveLandmarks, Measure, MeasureName, Point, Purpose, Reason, Verdict},
+    domain::{
+        Candidate, CaseSummary, Decision, FiveLandmarks, Judgement, Measure, MeasureName, Point, Purpose, Reason,
+        Verdict,
+    },
     pipeline::Timings,
 };
 
@@ -89,6 +92,15 @@ pub fn summary(case: CaseSummary) -> pb::CaseSummary {
         opened_by_transaction_id: case.opened_by.to_string(),
         opened_for: purpose(case.opened_for).into(),
         candidates: u32::try_from(case.candidates).unwrap_or(u32::MAX),
+    }
+}
+
+pub fn judgement(judged: &Judgement) -> pb::Judgement {
+    pb::Judgement {
+        verdict: verdict(judged.verdict).into(),
+        client: judged.client.to_string(),
+        reviewer: judged.reviewer.to_string(),
+        judged_at: Some(timestamp(judged.at)),
     }
 }
 

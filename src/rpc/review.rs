@@ -48,11 +48,11 @@ impl Service {
         let mut found = gallery.open_cases(after, page_size + 1).await?;
         let more = found.len() > page_size;
         found.truncate(page_size);
-        let last = found.last().filter(|_| more).map(|(position, _)| position.to_string());
-        looked(&pass, "list");
-        tracing::info!(cases = found.len(), reviewer = word(reviewer.as_ref()), "cases listed");
+        let last = found.last().filter(|_| more).map(|case| case.id.to_string());
+        looked(&pass, &reviewer, "list");
+        tracing::info!(cases = found.len(), %reviewer, "cases listed");
         Ok(pb::ListCasesResponse {
-            cases: found.into_iter().map(|(_, case)| respond::summary(case)).collect(),
+            cases: found.into_iter().map(respond::summary).collect(),
             next_page_token: last.unwrap_or_default(),
             transaction_id: context.transaction_id.to_string(),
         })
@@ -64,11 +64,10 @@ impl Service {
         let reviewer = receive::reviewer(&request.reviewer)?;
         let case = pass.case(id).await?.ok_or(NO_CASE)?;
         let shown = |candidate| respond::candidate(candidate, pass.shows_scores());
-        looked(&pass, "case");
-        tracing::info!(case_id = %case.id, reviewer = word(reviewer.as_ref()), "case shown");
-        let judged = case.judged.as_ref();
-        let by = judged.and_then(|judged| judged.reviewer.as_ref());
-        let verdict = judged.map_or(pb::Verdict::Unspecified, |judged| respond::verdict(judged.verdict));
+        looked(&pass, &reviewer, "case");
+        tracing::info!(case_id = %case.id, %reviewer, "case shown");
+        let mut judgements: Vec<_> = case.judgements.iter().map(respond::judgement).collect();
+        let standing = judgements.pop().unwrap_or_default();
         Ok(pb::GetCaseResponse {
             case_id: case.id.to_string(),
             gallery: case.gallery.to_string(),
@@ -79,10 +78,11 @@ impl Service {
             candidates: case.candidates.as_slice().iter().map(shown).collect(),
             model_digest: case.model.to_string(),
             transaction_id: context.transaction_id.to_string(),
-            verdict: verdict.into(),
-            judged_by_client: judged.map(|judged| judged.client.to_string()).unwrap_or_default(),
-            judged_by: by.map(ToString::to_string).unwrap_or_default(),
-            judged_at: judged.map(|judged| respond::timestamp(judged.at)),
+            verdict: standing.verdict,
+            judged_by_client: standing.client,
+            judged_by: standing.reviewer,
+            judged_at: standing.judged_at,
+            earlier_judgements: judgements,
         })
     }
 
@@ -98,7 +98,7 @@ impl Service {
         let reviewer = receive::reviewer(&request.reviewer)?;
         let case = pass.case(id).await?.ok_or(NO_CASE)?;
         let gallery = pass.gallery(&case.gallery)?.ok_or(NO_CASE)?;
-        let said_by = word(reviewer.as_ref()).to_owned();
+        let said_by = reviewer.to_string();
         let at = gallery.clock().wall();
         let judged = Judgement { verdict, client: client.clone(), reviewer, at };
         if !gallery.judge(id, judged).await? {
@@ -114,11 +114,6 @@ impl Service {
     }
 }
 
-/// Counts a look by the reviewer's client; the person stands in the log.
-fn looked(pass: &Pass, what: &str) {
-    Metrics::get().case_lookups_total.with_label_values(&[pass.client().as_str(), what]).inc();
-}
-
-fn word(reviewer: Option<&ReviewerId>) -> &str {
-    reviewer.map_or("", ReviewerId::as_str)
+fn looked(pass: &Pass, reviewer: &ReviewerId, what: &str) {
+    Metrics::get().looked(pass.client().as_str(), reviewer.as_str(), what);
 }

@@ -64,7 +64,7 @@ pub async fn gallery(galleries: &Galleries) -> Arc<Gallery> {
 pub fn rates(least: f32) -> SearchRates {
     let threshold = Threshold::new(Score::new(least).unwrap());
     let point = CalibrationPoint { fmr: Fmr::ONE, threshold, trials: 1, fnmr: Some(0.125) };
-    let calibration = Arc::new(Calibration::new(vec![point], (0.0, 1.0)).unwrap());
+    let calibration = Arc::new(Calibration::new(vec![point]).unwrap());
     SearchRates { calibration, max_fpir: Fpir::ONE, max_fnir: Fnir::ONE, tail: Tail::Measured }
 }
 
@@ -87,6 +87,6 @@ pub async fn open_case(gallery: &Gallery, case: Case) -> Result<(Outcome, bool),
 
 /// Ends the search of the receipt of this `nonce`, which expires far from now.
 pub async fn finish(gallery: &Gallery, nonce: [u8; 16], case: Option<Case>) -> Result<(Outcome, bool), SpendError> {
-    let finding = Finding { case, epoch: gallery.epoch(), fnir: Some(0.125) };
+    let finding = Finding { case, epoch: gallery.epoch(), newest: i64::MAX, fnir: Some(0.125) };
     gallery.finish_identification(nonce, ServiceTime::from_micros(i64::MAX), finding).await
 }

@@ -33,7 +33,7 @@ def setUpModule() -> None:
     server = unittest.enterModuleContext(Server(VULTUS, MODELS))
     shop = unittest.enterModuleContext(Vultus(server.address, "shop"))
     kiosk = unittest.enterModuleContext(Vultus(server.address, "kiosk"))
-    reviewer = unittest.enterModuleContext(Vultus(server.address, "back-office"))
+    reviewer = unittest.enterModuleContext(Vultus(server.address, "back-office", reviewer="reviewer-1"))
     shop.enrol(GALLERY, "subject-1", enrolled.reference)
     # One person under two identities: what Identify is for.
     shop.enrol(GALLERY, "subject-2", duplicate.reference)
@@ -122,7 +122,7 @@ class Identification(Case):
         asked.context.purpose = v1.PURPOSE_SIM_ACTIVATION
         self.assert_refused(StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", asked, kiosk)
 
-        judged = reviewer.record_verdict(answer.case_id, v1.VERDICT_SAME_PERSON, "reviewer-1")
+        judged = reviewer.record_verdict(answer.case_id, v1.VERDICT_SAME_PERSON)
         self.assertEqual(judged.verdict, v1.VERDICT_SAME_PERSON)
         self.assertEqual(reviewer.get_case(answer.case_id).judged_by, "reviewer-1")
         self.assertNotIn(answer.case_id, [case.case_id for case in reviewer.list_cases(GALLERY).cases])

@@ -106,7 +106,7 @@ pub fn describe(gallery: &str) -> pb::DescribeGalleryRequest {
 }
 
 pub fn case(id: &str) -> pb::GetCaseRequest {
-    pb::GetCaseRequest { context: context(pb::Purpose::CaseReview), case_id: id.into(), reviewer: String::new() }
+    pb::GetCaseRequest { context: context(pb::Purpose::CaseReview), case_id: id.into(), reviewer: "reviewer-7".into() }
 }
 
 pub fn list_cases(gallery: &str, page_size: u32, page_token: &str) -> pb::ListCasesRequest {
