@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::{
     bundle::Bundle,
@@ -127,8 +127,15 @@ fn apply<'a>(op: &Op, weights: &Weights, x: &'a Tensor, y: impl Fn() -> Result<&
         Op::PRelu { slope } => leaky(&per_channel(slope)?),
         Op::Clip { low, high } => x.clamp(*low, *high),
         Op::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip(),
+        Op::Sqrt => x.sqrt(),
+        Op::Reciprocal => x.recip(),
         Op::Add => x + y()?,
         Op::Multiply => x.broadcast_mul(y()?),
+        Op::Divide => x / y()?,
+        // Wide enough for the squares of all f32.
+        Op::SumChannels => x.to_dtype(DType::F64)?.sum_keepdim(1)?.to_dtype(DType::F32),
+        Op::L2Norm => x.to_dtype(DType::F64)?.sqr()?.sum_keepdim(1)?.sqrt()?.to_dtype(DType::F32),
+        Op::RepeatChannel { channels } => x.repeat((1, *channels, 1, 1)),
         Op::MaxPool { window, padding } => pad(x, *padding, f32::NEG_INFINITY)?
             .max_pool2d_with_stride((window.height, window.width), (window.stride, window.stride)),
         Op::AveragePool { window } => {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{executor::Role, graph::MAX_NODES, input::Input, plan::ActivationRange, precision::Precision};
 use crate::domain::CalibrationError;
 
-pub use self::face::{CalibrationTable, FaceContract, Metric, PopulationTable, Published, TablePoint};
+pub use self::face::{CalibrationTable, FaceContract, Metric, Published, TablePoint};
 
 /// The version of the format that this code reads and writes.
 pub const FORMAT: u32 = 1;
@@ -42,11 +42,6 @@ pub enum ContractError {
          remove [face.calibration], then `vultus evaluate` measures one for these"
     )]
     CalibrationOf { of: String, digest: String },
-    #[error(
-        "model.toml: how templates lie was measured for other weights, whose digest is {of:?} (face.population.of); expected \
-         {digest}: remove [face.population], then `vultus model calibrate` measures it for these"
-    )]
-    PopulationOf { of: String, digest: String },
     #[error(
         "model.toml: the calibration does not say which weights it was measured for, and in which precision: expected \
          face.calibration.of = \"{digest}\" if it was these, and face.calibration.precision = \"f32\" or another; else no \
@@ -93,6 +88,9 @@ pub struct Source {
     pub package: String,
     /// The weights' file in it.
     pub file: String,
+    /// Of an ONNX file with several outputs: the name of the one that is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
     /// SHA-256 of the package, hexadecimal.
     pub sha256: String,
     /// Where the network was published and trained.

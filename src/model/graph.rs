@@ -123,10 +123,24 @@ pub enum Op {
     },
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
+    /// Not of negative values, which give no number.
+    Sqrt,
+    /// `1 / x`.
+    Reciprocal,
     /// Sum of two values of one shape.
     Add,
     /// Product of two values of one shape, or of an image and a vector with one factor per channel.
     Multiply,
+    /// Quotient of two values of one shape.
+    Divide,
+    /// Over the channels of each pixel, to one channel.
+    SumChannels,
+    /// Euclidean length over the channels of each pixel, to one channel.
+    L2Norm,
+    /// The one channel that comes in, `channels` times.
+    RepeatChannel {
+        channels: usize,
+    },
     /// The padding counts as minus infinity.
     MaxPool {
         window: Window,
@@ -166,8 +180,14 @@ impl Op {
             Self::PRelu { .. } => "p_relu",
             Self::Clip { .. } => "clip",
             Self::Sigmoid => "sigmoid",
+            Self::Sqrt => "sqrt",
+            Self::Reciprocal => "reciprocal",
             Self::Add => "add",
             Self::Multiply => "multiply",
+            Self::Divide => "divide",
+            Self::SumChannels => "sum_channels",
+            Self::L2Norm => "l2_norm",
+            Self::RepeatChannel { .. } => "repeat_channel",
             Self::MaxPool { .. } => "max_pool",
             Self::AveragePool { .. } => "average_pool",
             Self::GlobalAveragePool => "global_average_pool",

@@ -42,12 +42,6 @@ pub enum ImportError {
 pub fn with_measured(mut imported: Bundle, models_dir: &Path) -> Result<(Bundle, Vec<Precision>), ContractError> {
     let Ok(before) = Bundle::open(&models_dir.join(&imported.contract().name)) else { return Ok((imported, vec![])) };
     let mut lost = Vec::new();
-    let population = |bundle: &Bundle| bundle.contract().face.as_ref().and_then(|face| face.population.clone());
-    if let (None, Some(known)) = (population(&imported), population(&before))
-        && known.of == hex::encode(imported.digest())
-    {
-        imported = imported.with_population(known)?;
-    }
     for class in before.contract().precisions.iter().filter(|class| before.measured(class)) {
         let known = imported.contract().class(class.precision).is_some_and(|ours| imported.measured(ours));
         if imported.measured(class) && !known {
@@ -69,7 +63,8 @@ pub fn import(file: &Path, card: Contract) -> Result<Bundle, ImportError> {
     let is = |extension: &str| file.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
     let named = card.digest.is_some();
     let (graph, weights, sha256, external) = if is("onnx") {
-        let imported = onnx::open(file, (card.input.width, card.input.height))?;
+        let size = (card.input.width, card.input.height);
+        let imported = onnx::open(file, size, card.source.output.as_deref())?;
         (imported.graph, imported.weights, imported.sha256, imported.external)
     } else if is("safetensors") {
         let bytes = bundle::read(file, bundle::MAX_FILE)?;

@@ -44,6 +44,8 @@ pub enum Fault {
     Unequal(Shape, Shape),
     #[error("takes a vector, got {0}")]
     NotVector(Shape),
+    #[error("takes one channel, got {0}")]
+    Channels(Shape),
     #[error("a slope must be finite")]
     Slope,
     #[error("bounds must be finite, the lower not above the higher")]
@@ -78,7 +80,7 @@ impl Graph {
 impl Node {
     /// The shape of what it gives, from those of the values before it.
     pub(super) fn shape(&self, shapes: &[Shape], weights: &Weights) -> Result<Shape, Fault> {
-        let expected = if matches!(self.op, Op::Add | Op::Multiply) { 2 } else { 1 };
+        let expected = if matches!(self.op, Op::Add | Op::Multiply | Op::Divide) { 2 } else { 1 };
         if self.inputs.len() != expected {
             return Err(Fault::Operands { expected, got: self.inputs.len() });
         }
@@ -102,17 +104,20 @@ impl Node {
                 vector(scale, x.channels)?;
                 vector(shift, x.channels).map(|()| x)
             }
-            Op::Relu | Op::Sigmoid => Ok(x),
+            Op::Relu | Op::Sigmoid | Op::Sqrt | Op::Reciprocal => Ok(x),
             Op::Clip { low, high } => {
                 (low.is_finite() && low <= high && high.is_finite()).then_some(x).ok_or(Fault::Bounds)
             }
             Op::LeakyRelu { slope } => slope.is_finite().then_some(x).ok_or(Fault::Slope),
             Op::PRelu { slope } => vector(slope, x.channels).map(|()| x),
-            Op::Add => operand(1).and_then(|y| if x == y { Ok(x) } else { Err(Fault::Unequal(x, y)) }),
+            Op::Add | Op::Divide => operand(1).and_then(|y| if x == y { Ok(x) } else { Err(Fault::Unequal(x, y)) }),
             Op::Multiply => operand(1).and_then(|y| match y {
                 y if x == y || y == Shape::new(x.channels, 1, 1) => Ok(x),
                 y => Err(Fault::Unequal(x, y)),
             }),
+            Op::SumChannels | Op::L2Norm => Ok(Shape { channels: 1, ..x }),
+            Op::RepeatChannel { .. } if x.channels != 1 => Err(Fault::Channels(x)),
+            Op::RepeatChannel { channels } => Ok(Shape { channels: *channels, ..x }),
             Op::MaxPool { window, padding } => slide(x, *window, *padding),
             Op::AveragePool { window } => slide(x, *window, Edges::NONE),
             Op::GlobalAveragePool => Ok(Shape::new(x.channels, 1, 1)),
@@ -215,6 +220,8 @@ mod tests {
         assert_eq!(fault(node(Op::Relu, vec![])), Fault::Operands { expected: 1, got: 0 });
         assert_eq!(fault(node(Op::PadChannels { count: usize::MAX }, vec![0])), Fault::Size);
         assert_eq!(fault(node(Op::PadChannels { count: MAX_ACTIVATION }, vec![0])), Fault::Size);
+        assert_eq!(fault(node(Op::RepeatChannel { channels: 4 }, vec![0])), Fault::Channels(Shape::new(3, 8, 9)));
+        assert_eq!(fault(node(Op::Divide, vec![0])), Fault::Operands { expected: 2, got: 1 });
         assert_eq!(fault(node(Op::LeakyRelu { slope: f32::NAN }, vec![0])), Fault::Slope);
         let missing = Op::PRelu { slope: "none".into() };
         assert!(matches!(fault(node(missing, vec![0])), Fault::Weights(WeightsError::Missing { .. })));

@@ -13,7 +13,7 @@ use vultus::{
     domain::{Alignment, Rect},
     model::{
         Contract, Metric, Precision,
-        contract::{CalibrationTable, PopulationTable, PrecisionClass, Terms},
+        contract::{CalibrationTable, PrecisionClass, Terms},
         onnx::proto::{
             AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
             TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto, type_proto,
@@ -90,7 +90,6 @@ pub fn card(file: &[u8]) -> Contract {
     card.output.dimension = DIMENSION as usize;
     let face = card.face.as_mut().unwrap();
     face.calibration.clear();
-    face.population = None;
     (face.alignment, face.metric) = (Alignment::ArcFace112, Metric::Cosine);
     let class = |precision, agreement| PrecisionClass {
         precision,
@@ -179,18 +178,7 @@ impl Place {
         let (code, _, err) = self.import();
         assert_eq!(code, 0, "{err}");
         let imported = Contract::parse(&fs::read_to_string(self.at("models/means/model.toml")).unwrap()).unwrap();
-        let digest = imported.digest.unwrap();
-        let face = card.face.as_mut().unwrap();
-        face.population = Some(PopulationTable {
-            of: digest.clone(),
-            faces: 20,
-            source: "made up for a test".into(),
-            squared_distance_mean: 0.3,
-            squared_distance_deviation: 0.05,
-            along: 0.1,
-            mean: vec![0.5; DIMENSION as usize],
-        });
-        face.calibration = vec![CalibrationTable { of: Some(digest), ..table() }];
+        card.face.as_mut().unwrap().calibration = vec![CalibrationTable { of: imported.digest, ..table() }];
         self.write_card(&card);
         let (code, _, err) = self.import();
         assert_eq!(code, 0, "{err}");

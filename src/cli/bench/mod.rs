@@ -38,6 +38,9 @@ pub enum Options {
         /// Threads of the CPU; by default one per core.
         #[arg(long)]
         threads: Option<NonZeroUsize>,
+        /// Of an ONNX file with several outputs: the name of the one to take.
+        #[arg(long)]
+        output: Option<String>,
     },
     /// Searches a second of an index over made-up unit vectors.
     Search {
@@ -100,16 +103,16 @@ const MAX_BYTES: usize = 64 << 30;
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     match options {
-        Options::Embed { batch, seconds, threads } => {
+        Options::Embed { batch, seconds, threads, output } => {
             let duration = Duration::try_from_secs_f64(*seconds).map_err(|e| format!("--seconds {seconds}: {e}"))?;
             if batch.get() > MAX_BATCH {
                 return Err(format!("--batch {batch}: expected 1 to {MAX_BATCH}").into());
             }
             let (device, threads) = (shared.device_choice()?, threads.unwrap_or_else(cores));
-            let report = match shared.onnx_file() {
+            let report = match shared.onnx_file_for(output.as_deref())? {
                 Some(file) => {
                     let precision = shared.precision.unwrap_or(Precision::F32);
-                    let report = bench_file(file, precision, *batch, threads, duration);
+                    let report = bench_file(file, output.as_deref(), precision, *batch, threads, duration);
                     report.map_err(|e| format!("{}: {e}", file.display()))?
                 }
                 None => bench_embed(&shared.carded_model_set()?, shared.precision, device, *batch, threads, duration)?,

@@ -1,5 +1,4 @@
-//! `vultus model calibrate`: measures reduced precisions, and how templates lie, on faces, and writes what it found into the bundle's
-//! card.
+//! `vultus model calibrate`: measures reduced precisions on faces and writes what it found into the bundle's card.
 
 use std::{
     path::{Path, PathBuf},
@@ -48,14 +47,6 @@ pub fn run(options: &CalibrateOptions, shared: &Shared) -> Result<Outcome, Failu
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let faces = Faces::new(&bundle, images.iter().collect(), format!("`vultus model calibrate`, faces in {name}"))
         .map_err(|e| format!("{}: {e}", folder.display()))?;
-    if let Some(population) = faces.population(&bundle) {
-        let known = bundle.contract().face.as_ref().and_then(|face| face.population.as_ref());
-        if let Some(known) = known.filter(|known| known.faces > faces.count()) {
-            let (before, now) = (known.faces, faces.count());
-            eprintln!("population: what was measured on {before} faces is replaced by what is measured on {now}");
-        }
-        bundle = bundle.with_population(population)?;
-    }
     let mut classes = Vec::new();
     for precision in wanted {
         let known = bundle.contract().class(precision);

@@ -108,15 +108,16 @@ impl Compared {
     }
 }
 
-pub fn run(shared: &Shared, images: NonZeroUsize) -> Result<Outcome, Failure> {
-    match shared.onnx_file() {
-        Some(file) => check_file(shared, file, images),
+pub fn run(shared: &Shared, images: NonZeroUsize, output: Option<&str>) -> Result<Outcome, Failure> {
+    match shared.onnx_file_for(output)? {
+        Some(file) => check_file(shared, file, output, images),
         None => check_bundles(shared, images),
     }
 }
 
-fn check_file(shared: &Shared, file: &Path, images: NonZeroUsize) -> Result<Outcome, Failure> {
-    let Bare { input, graph, weights, .. } = Bare::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
+fn check_file(shared: &Shared, file: &Path, output: Option<&str>, images: NonZeroUsize) -> Result<Outcome, Failure> {
+    let opened = Bare::open(file, output).map_err(|e| format!("{}: {e}", file.display()));
+    let Bare { input, graph, weights, .. } = opened?;
     let precision = shared.precision.unwrap_or(Precision::F32);
     let agreements = parity(&graph, &weights, &input, precision, images, cores()).map_err(Into::into);
     let compared = Compared::new(file.display().to_string(), agreements);

@@ -36,6 +36,9 @@ pub struct RunOptions {
     /// Written anew: each image's outputs, 32-bit floats, little-endian.
     #[arg(long)]
     outputs: std::path::PathBuf,
+    /// Of a file with several outputs: the name of the one to take.
+    #[arg(long)]
+    output: Option<String>,
     /// Images that run together.
     #[arg(long, default_value = "8")]
     batch: NonZeroUsize,
@@ -46,7 +49,7 @@ pub struct RunOptions {
 
 pub fn run(options: &RunOptions, shared: &Shared) -> Result<Outcome, Failure> {
     let file = shared.onnx_file().ok_or("--model: expected an ONNX file")?;
-    let bare = Bare::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let bare = Bare::open(file, options.output.as_deref()).map_err(|e| format!("{}: {e}", file.display()))?;
     let images = raw_images("--images", &options.images, &bare)?;
     let seen = options.ranges_from.as_ref().map(|path| raw_images("--ranges-from", path, &bare)).transpose()?;
     let images: Vec<&Pixels> = images.iter().collect();
@@ -91,10 +94,20 @@ fn raw_images(option: &str, path: &Path, bare: &Bare) -> Result<Vec<Pixels>, Fai
     Ok(bytes.chunks_exact(each).map(|rgb| Pixels::new(width, height, rgb.to_vec())).collect::<Result<_, _>>()?)
 }
 
-/// A file and its card become a bundle.
-pub fn import_with_card(file: &Path, card: &Path, shared: &Shared) -> Result<Outcome, Failure> {
+/// A file and its card become a bundle; `output` is what the card says in `source.output`.
+pub fn import_with_card(file: &Path, card: &Path, output: Option<&str>, shared: &Shared) -> Result<Outcome, Failure> {
     let text = read(card, MAX_CARD)?;
-    let card = Contract::parse(&String::from_utf8_lossy(&text)).map_err(|e| format!("{}: {e}", card.display()))?;
+    let name = card.display();
+    let mut card = Contract::parse(&String::from_utf8_lossy(&text)).map_err(|e| format!("{name}: {e}"))?;
+    if let Some(output) = output {
+        if !file.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
+            return Err("--output: expected with an ONNX file, which alone can have several".into());
+        }
+        if let Some(other) = card.source.output.as_deref().filter(|other| *other != output) {
+            return Err(format!("--output {output}: {name} says {other:?} in source.output").into());
+        }
+        card.source.output = Some(output.into());
+    }
     let imported = import::import(file, card).map_err(|e| match e {
         // These name the file themselves.
         ImportError::Bundle(e @ (BundleError::Io { .. } | BundleError::TooLarge { .. })) => e.to_string(),

@@ -38,9 +38,9 @@ struct Total {
     thread_bytes: u64,
 }
 
-pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
-    let (head, plan) = match shared.onnx_file() {
-        Some(file) => of_file(file)?,
+pub fn run(shared: &Shared, output: Option<&str>) -> Result<Outcome, Failure> {
+    let (head, plan) = match shared.onnx_file_for(output)? {
+        Some(file) => of_file(file, output)?,
         None => of_bundle(shared)?,
     };
     let precision = shared.precision.unwrap_or(Precision::F32);
@@ -82,8 +82,9 @@ pub fn run(shared: &Shared) -> Result<Outcome, Failure> {
     Ok(Outcome::Good)
 }
 
-fn of_file(file: &Path) -> Result<(String, Plan), Failure> {
-    let Bare { graph, weights, sha256, .. } = Bare::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
+fn of_file(file: &Path, output: Option<&str>) -> Result<(String, Plan), Failure> {
+    let opened = Bare::open(file, output).map_err(|e| format!("{}: {e}", file.display()));
+    let Bare { graph, weights, sha256, .. } = opened?;
     let plan = Plan::of(&graph, weights)?;
     Ok((format!("{}, SHA-256 {}, takes {}", file.display(), hex::encode(sha256), graph.input), plan))
 }

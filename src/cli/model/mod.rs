@@ -36,11 +36,18 @@ pub enum Options {
         /// What the network is and may be used for: a `model.toml`, like those in `models/`.
         #[arg(long)]
         card: Option<PathBuf>,
+        /// Of an ONNX file with several outputs: the name of the one to take. The card keeps it.
+        #[arg(long, requires = "card")]
+        output: Option<String>,
     },
     /// The networks in the models directory.
     List,
     /// Shows what is run for the network `--model`: its plan, step by step, with shapes, operations and bytes.
-    Inspect,
+    Inspect {
+        /// Of an ONNX file with several outputs: the name of the one to take.
+        #[arg(long)]
+        output: Option<String>,
+    },
     /// Opens the chosen model and the networks that it is served with, checks their digests, compares every executor
     /// with the reference, also in the reduced precisions that the card lets it serve in, and runs the model once. For
     /// an ONNX file as `--model`: the comparison alone.
@@ -48,6 +55,9 @@ pub enum Options {
         /// Images that are compared.
         #[arg(long, default_value = "3")]
         images: NonZeroUsize,
+        /// Of an ONNX file with several outputs: the name of the one to take.
+        #[arg(long)]
+        output: Option<String>,
     },
     /// Measures on faces how far bf16 and int8 (or `--precision`) agree with the reference, and which values
     /// activations take, and writes both into the bundle's card: a precision below its floor does not serve.
@@ -70,15 +80,17 @@ struct Line {
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     match options {
         Options::Fetch { from, photos } => bring(shared, from.as_deref(), photos.as_deref()),
-        Options::Import { file, card: Some(card) } => file::import_with_card(file, card, shared),
-        Options::Import { file, card: None } if is_network(file) => {
+        Options::Import { file, card: Some(card), output } => {
+            file::import_with_card(file, card, output.as_deref(), shared)
+        }
+        Options::Import { file, card: None, .. } if is_network(file) => {
             let file = file.display();
             Err(format!(
                 "{file}: expected --card CARD with an ONNX or safetensors file: what the network is and may be used for"
             )
             .into())
         }
-        Options::Import { file, card: None } => bring(shared, Some(file), None),
+        Options::Import { file, card: None, .. } => bring(shared, Some(file), None),
         Options::List => {
             let lines = lines(&shared.models_dir())?;
             if shared.json {
@@ -88,8 +100,8 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
             }
             Ok(Outcome::Good)
         }
-        Options::Inspect => inspect::run(shared),
-        Options::Check { images } => check::run(shared, *images),
+        Options::Inspect { output } => inspect::run(shared, output.as_deref()),
+        Options::Check { images, output } => check::run(shared, *images, output.as_deref()),
         Options::Calibrate(options) => calibrate::run(options, shared),
         Options::Run(options) => file::run(options, shared),
     }

@@ -43,14 +43,20 @@ enum Layer {
         high: f32,
     },
     Sigmoid,
+    Sqrt,
+    Reciprocal,
     /// Of two values of one shape.
     Multiply,
+    Divide,
     /// By one factor for each channel of an image.
     Scale,
     MaxPool(Slide),
     AveragePool(Slide),
     Pad(Slide),
     Flatten,
+    SumChannels,
+    L2Norm,
+    RepeatChannel,
 }
 
 struct Placed {
@@ -138,6 +144,12 @@ impl Network {
                 }
                 Action::Clip { low, high } => Layer::Clip { low, high },
                 Action::Sigmoid => Layer::Sigmoid,
+                Action::Sqrt => Layer::Sqrt,
+                Action::Reciprocal => Layer::Reciprocal,
+                Action::Divide => Layer::Divide,
+                Action::SumChannels => Layer::SumChannels,
+                Action::L2Norm => Layer::L2Norm,
+                Action::RepeatChannel => Layer::RepeatChannel,
                 Action::Multiply if shapes[step.inputs[1]] == shape => Layer::Multiply,
                 Action::Multiply => Layer::Scale,
                 Action::Activate(activation) => Layer::Activate { slope: slopes(&activation, out.channels) },
@@ -211,10 +223,12 @@ impl Placed {
         match &self.layer {
             Layer::Dense(dense) => return share(dense, level, scratch, x, z, n, after, y),
             Layer::Winograd(winograd) => return share(winograd, level, scratch, x, z, n, after, y),
+            // These go across blocks.
+            Layer::Flatten => return ops::flatten(x, self.shape, n, y),
+            Layer::SumChannels => return ops::sum_channels(&x[..lines(self.shape) * n], y),
+            Layer::L2Norm => return ops::l2_norm(&x[..lines(self.shape) * n], y),
+            Layer::RepeatChannel => return ops::repeat_channel(&x[..before], self.out.channels, y),
             _ => {}
-        }
-        if let Layer::Flatten = self.layer {
-            return ops::flatten(x, self.shape, n, y);
         }
         let block = |(block, y): (usize, &mut [Line])| {
             if let Layer::Grouped(grouped) = &self.layer {
@@ -259,12 +273,16 @@ impl Pass for Plain<'_> {
             Layer::Activate { slope } => ops::activate::<V>(x, &slope[block], y),
             Layer::Clip { low, high } => ops::clip(x, *low, *high, lanes, y),
             Layer::Sigmoid => ops::sigmoid(x, lanes, y),
+            Layer::Sqrt => ops::sqrt(x, lanes, y),
+            Layer::Reciprocal => ops::reciprocal(x, lanes, y),
+            Layer::Divide => ops::divide(x, z, lanes, y),
             Layer::Multiply => ops::multiply::<V>(x, z, y),
             Layer::Scale => ops::scale::<V>(x, z, y),
             Layer::MaxPool(slide) => slide.max_pool::<V>(x, y),
             Layer::AveragePool(slide) => slide.average_pool::<V>(x, y),
             Layer::Pad(slide) => slide.pad(x, y),
-            Layer::Dense(_) | Layer::Winograd(_) | Layer::Grouped(_) | Layer::Flatten => {}
+            Layer::Dense(_) | Layer::Winograd(_) | Layer::Grouped(_) => {}
+            Layer::Flatten | Layer::SumChannels | Layer::L2Norm | Layer::RepeatChannel => {}
         }
     }
 }

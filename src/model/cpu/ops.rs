@@ -62,6 +62,24 @@ pub fn sigmoid(x: &[Line], lanes: usize, y: &mut [Line]) {
     each(x, lanes, |v| 1.0 / (1.0 + (-v).exp()), y);
 }
 
+/// `lanes` as for [`clip`].
+pub fn sqrt(x: &[Line], lanes: usize, y: &mut [Line]) {
+    each(x, lanes, f32::sqrt, y);
+}
+
+/// `lanes` as for [`clip`].
+pub fn reciprocal(x: &[Line], lanes: usize, y: &mut [Line]) {
+    each(x, lanes, |v| 1.0 / v, y);
+}
+
+/// Quotient of two values of one shape. `lanes` as for [`clip`].
+pub fn divide(a: &[Line], b: &[Line], lanes: usize, y: &mut [Line]) {
+    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+        *y = Line::ZERO;
+        y.0.iter_mut().zip(a.0.iter().zip(&b.0)).take(lanes).for_each(|(y, (a, b))| *y = a / b);
+    }
+}
+
 fn each(x: &[Line], lanes: usize, f: impl Fn(f32) -> f32, y: &mut [Line]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = Line(x.0.map(&f));
@@ -135,6 +153,37 @@ impl Slide {
                     pixel += 1;
                 }
             }
+        }
+    }
+}
+
+/// To one channel: of all blocks of `x`, summed in f64.
+pub fn sum_channels(x: &[Line], y: &mut [Line]) {
+    across(x, |v| v, |sum| sum, y);
+}
+
+/// As [`sum_channels`], of squares: f64 holds those of all f32.
+pub fn l2_norm(x: &[Line], y: &mut [Line]) {
+    across(x, |v| v * v, f64::sqrt, y);
+}
+
+/// For every pixel of all images, whose lines are those of `y`. Channels that are not there count as zeros.
+fn across(x: &[Line], each: impl Fn(f64) -> f64, last: impl Fn(f64) -> f64, y: &mut [Line]) {
+    let pixels = y.len();
+    for (pixel, y) in y.iter_mut().enumerate() {
+        let channels = x.iter().skip(pixel).step_by(pixels).flat_map(|line| line.0);
+        *y = Line::ZERO;
+        y.0[0] = last(channels.map(|v| each(v.into())).sum()) as f32;
+    }
+}
+
+/// The one channel of `x` in each of `channels`.
+pub fn repeat_channel(x: &[Line], channels: usize, y: &mut [Line]) {
+    for (block, y) in y.chunks_exact_mut(x.len()).enumerate() {
+        let lanes = channels - block * LANES;
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = Line::ZERO;
+            y.0.iter_mut().take(lanes).for_each(|y| *y = x.0[0]);
         }
     }
 }

@@ -38,7 +38,7 @@ fn network(input: Shape, choices: &[(u8, u8)], seed: u64) -> (Graph, Weights) {
         let padding = Edges::same(x.height, x.width, window);
         let out = 1 + size % 70;
         let bias = (size % 2 == 0).then(|| tensor("b", &[out]));
-        let op = match choice % 17 {
+        let op = match choice % 21 {
             0 | 1 => {
                 let weight = tensor("w", &[out, channels, window.height, window.width]);
                 Op::Convolution { weight, bias, window, padding, groups: 1 }
@@ -59,6 +59,12 @@ fn network(input: Shape, choices: &[(u8, u8)], seed: u64) -> (Graph, Weights) {
             13 => Op::Clip { low: -0.2, high: 0.3 },
             14 => Op::Sigmoid,
             15 => Op::Multiply,
+            17 => Op::SumChannels,
+            18 => Op::L2Norm,
+            19 => Op::RepeatChannel { channels: out },
+            20 if size % 3 == 0 => Op::Divide,
+            20 if size % 3 == 1 => Op::Reciprocal,
+            20 => Op::Sqrt,
             // Two channels out for each group of one or all.
             16 => {
                 let groups = if size % 2 == 0 { channels } else { 2 };
@@ -83,8 +89,14 @@ fn network(input: Shape, choices: &[(u8, u8)], seed: u64) -> (Graph, Weights) {
                     _ => vec![graph.output; 2],
                 }
             }
+            // By what is not near zero, and the root of it.
+            Op::Divide => vec![shapes.iter().position(|&shape| shape == x).unwrap_or(graph.output), graph.output],
             _ => vec![graph.output],
         };
+        let positive = matches!(graph.nodes.last(), Some(Node { op: Op::Sigmoid, .. }));
+        if matches!(op, Op::Divide | Op::Sqrt | Op::Reciprocal) && !positive {
+            continue;
+        }
         graph.nodes.push(Node { op, inputs });
         graph.output = graph.nodes.len();
         if graph.shapes(&weights).is_err() {
@@ -128,6 +140,47 @@ proptest! {
                 }
                 prop_assert!(run(image, 1, 1) == batched, "alone differs from batched");
                 prop_assert!(run(image, 1, 3) == batched, "one thread differs from three");
+            }
+        }
+    }
+}
+
+/// What the random graphs seldom have: a division by lengths, on vectors and on images, and a root.
+#[test]
+fn normalised_values_have_length_one() {
+    let node = |op, inputs: &[usize]| Node { op, inputs: inputs.into() };
+    for input in [Shape::new(37, 1, 1), Shape::new(16, 1, 1), Shape::new(21, 3, 2)] {
+        let channels = input.channels;
+        let nodes = [
+            node(Op::L2Norm, &[0]),
+            node(Op::RepeatChannel { channels }, &[1]),
+            node(Op::Divide, &[0, 2]),
+            node(Op::Multiply, &[3, 3]),
+            node(Op::SumChannels, &[4]),
+            node(Op::Sqrt, &[5]),
+        ];
+        let count = input.elements().unwrap();
+        for output in [3, 6] {
+            let graph = Graph { input, nodes: nodes[..output].to_vec(), output };
+            for level in Level::available() {
+                let network = Network::new(Plan::new(&graph, &Weights::new()).unwrap(), level, Precision::F32).unwrap();
+                // Squares that f32 cannot hold, and such as it takes for zero.
+                for size in [1.0, 1e25, 1e-25] {
+                    let x: Vec<f32> = noise(2 * count, 5).iter().map(|v| v * size).collect();
+                    let mut work = Workspace::default();
+                    let run = |work: &mut Workspace, x: &[f32], n| network.run(work, n, 1, |to| to.copy_from_slice(x));
+                    let batched = run(&mut work, &x, 2);
+                    for (image, batched) in x.chunks(count).zip(batched.chunks(batched.len() / 2)) {
+                        assert_eq!(run(&mut work, image, 1), batched, "alone differs from batched");
+                        let shape = (1, input.height, input.width, channels);
+                        let x = Tensor::from_slice(image, shape, &Device::Cpu).unwrap().permute((0, 3, 1, 2)).unwrap();
+                        let expected = interpret(&graph, &Weights::new(), x.contiguous().unwrap()).unwrap();
+                        for (got, expected) in batched.iter().zip(&expected) {
+                            assert!((got - expected).abs() <= 1e-6, "{got} {expected} of {size}, {input}");
+                        }
+                        assert!(output == 3 || batched.iter().all(|length| (length - 1.0).abs() < 1e-5));
+                    }
+                }
             }
         }
     }

@@ -224,7 +224,8 @@ fn external(tensor: &TensorProto, folder: &Path, expected: usize) -> Result<Vec<
         entry(key).map(|v| v.parse::<u64>().map_err(|_| format!("external {key} is no number"))).transpose()
     };
     let location = entry("location").ok_or("its external data have no location")?;
-    let inside = !location.is_empty() && Path::new(location).components().all(|c| matches!(c, Component::Normal(_)));
+    let below = |c| matches!(c, Component::Normal(_) | Component::CurDir);
+    let inside = !location.is_empty() && Path::new(location).components().all(below);
     let outside = || format!("its external data {:?} lie outside of the model's folder", shorten(location));
     if !inside {
         return Err(outside());

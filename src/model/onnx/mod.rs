@@ -1,11 +1,14 @@
-//! Reads ONNX: the operations that face networks use, opset 9 and later. What is not known is refused with the node's
+//! Reads ONNX: the operations that face networks use, opset 8 and later. What is not known is refused with the node's
 //! name, its operation and the reason; nothing is approximated. Anything may be in a file: every size is bounded before
 //! it is allocated.
 
+mod arithmetic;
 mod attributes;
 mod census;
 mod constant;
+mod ends;
 mod operators;
+mod reduce;
 mod shapes;
 #[cfg(test)]
 mod tests;
@@ -35,7 +38,7 @@ pub mod proto {
 /// Bytes of a file, at most: all elements as f32 and a generous description.
 pub const MAX_FILE: u64 = 4 * MAX_ELEMENTS as u64 + (16 << 20);
 /// The first opset that is read; later ones are read as far as their operators are known.
-pub const MIN_OPSET: i64 = 9;
+pub const MIN_OPSET: i64 = 8;
 
 /// Why a file is no network that this program reads.
 #[derive(Debug, thiserror::Error)]
@@ -69,11 +72,12 @@ pub struct Imported {
     pub external: bool,
 }
 
-/// Reads the network in the file `path`. `size`, width and height, is what a file whose input has no fixed size gets.
+/// Reads the network in the file `path`. `size`, width and height, is what a file whose input has no fixed size gets;
+/// `output` names the output to take, where there are several. What others alone need is not read.
 ///
 /// # Errors
 /// See [`OnnxError`], whose words do not name the file; never a panic.
-pub fn open(path: &Path, size: (u32, u32)) -> Result<Imported, OnnxError> {
+pub fn open(path: &Path, size: (u32, u32), output: Option<&str>) -> Result<Imported, OnnxError> {
     // Before it is opened: opening a pipe would wait for its other end.
     let metadata = path.metadata()?;
     if !metadata.is_file() {
@@ -89,16 +93,16 @@ pub fn open(path: &Path, size: (u32, u32)) -> Result<Imported, OnnxError> {
         return Err(OnnxError::TooLarge { what: "bytes in the file", limit: MAX_FILE });
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    parse(bytes.into(), folder, size)
+    parse(bytes.into(), folder, size, output)
 }
 
 /// Reads a network from a file's bytes; `folder` is where its external data may lie.
-pub fn parse(file: Bytes, folder: &Path, size: (u32, u32)) -> Result<Imported, OnnxError> {
+pub fn parse(file: Bytes, folder: &Path, size: (u32, u32), output: Option<&str>) -> Result<Imported, OnnxError> {
     census::check(&file)?;
     let sha256 = Sha256::digest(&file).into();
     // The tensors are slices of the file from here on.
     let model = ModelProto::decode(file)?;
-    let (graph, weights, external) = wire::wire(model, folder, size)?;
+    let (graph, weights, external) = wire::wire(model, folder, size, output)?;
     Ok(Imported { graph, weights, sha256, external })
 }
 

@@ -1,10 +1,11 @@
 //! The operators, one function each: what ONNX says of them, in terms of the graph's operations.
 
 use super::{
+    arithmetic::{self, affine, per_channel},
     attributes::Attributes,
     constant::{Constant, Values},
     proto::NodeProto,
-    shapes,
+    reduce, shapes,
     wire::{Value, Wiring},
 };
 use crate::model::graph::{Edges, Op, Shape, ValueId, Window};
@@ -22,20 +23,26 @@ pub fn apply(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
             unary(w, node, Op::LeakyRelu { slope })
         }
         "Clip" => clip(w, node, a),
-        "Add" | "Sub" | "Mul" | "Div" => arithmetic(w, node),
+        "HardSigmoid" => hard_sigmoid(w, node, a),
+        "HardSwish" => hard_swish(w, node),
         "MaxPool" => max_pool(w, node, a),
         "AveragePool" => average_pool(w, node, a),
         "GlobalAveragePool" => {
-            let (x, _) = w.computed(node, 0)?;
+            let (x, rank) = w.computed(node, 0)?;
+            image(rank)?;
             w.push(Op::GlobalAveragePool, &[x], 4)
         }
-        "ReduceMean" => reduce_mean(w, node, a),
         "Gemm" => gemm(w, node, a),
         "MatMul" => mat_mul(w, node),
         "Pad" => pad(w, node, a),
         "Identity" => w.value(node, 0),
         "Dropout" => dropout(w, node, a),
         "Constant" => constant(a),
+        "Add" | "Sub" | "Mul" | "Div" | "Sum" | "Sqrt" | "Reciprocal" | "Pow" | "Max" | "Min" => {
+            arithmetic::apply(w, node)
+        }
+        op if op.starts_with("Reduce") => reduce::apply(w, node, a),
+        "LpNormalization" => reduce::lp_normalization(w, node, a),
         _ => shapes::apply(w, node, a),
     }
 }
@@ -107,7 +114,10 @@ fn window(a: &Attributes<'_>, x: Shape, kernel: Option<(usize, usize)>) -> Resul
 fn batch_normalization(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
     let (x, rank) = w.computed(node, 0)?;
     a.only("training_mode", 0)?;
-    a.only("spatial", 1)?;
+    // Until opset 8; of features it makes no difference.
+    if a.int("spatial", 1)? != 1 && rank != 2 {
+        return Err("spatial 0 of images is not supported: expected 1".into());
+    }
     a.float("momentum", 0.9)?;
     let epsilon = f64::from(a.float("epsilon", 1e-5)?);
     let channels = w.shape(x).channels;
@@ -120,13 +130,8 @@ fn batch_normalization(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>)
         gamma.iter().zip(&variance).map(|(&g, &v)| f64::from(g) / (f64::from(v) + epsilon).sqrt()).collect();
     let shift =
         beta.iter().zip(&mean).zip(&scale).map(|((&b, &m), s)| (f64::from(b) - f64::from(m) * s) as f32).collect();
-    affine(w, x, rank, scale.iter().map(|&s| s as f32).collect(), shift)
-}
-
-fn affine(w: &mut Wiring<'_>, x: ValueId, rank: usize, scale: Vec<f32>, shift: Vec<f32>) -> Result<Value, String> {
-    let scale = w.keep("scale", vec![scale.len()], scale)?;
-    let shift = w.keep("shift", vec![shift.len()], shift)?;
-    w.push(Op::Affine { scale, shift }, &[x], rank)
+    let id = affine(w, x, scale.iter().map(|&s| s as f32).collect(), shift)?;
+    Ok(Value::Computed { id, rank })
 }
 
 fn p_relu(w: &mut Wiring<'_>, node: &NodeProto) -> Result<Value, String> {
@@ -145,20 +150,6 @@ fn p_relu(w: &mut Wiring<'_>, node: &NodeProto) -> Result<Value, String> {
     w.push(Op::PRelu { slope }, &[x], rank)
 }
 
-/// One value per channel from a constant that ONNX broadcasts over N x C x ...: all other dimensions must be 1.
-fn per_channel(constant: Constant, rank: usize, channels: usize) -> Result<Vec<f32>, String> {
-    let (shape, values) = constant.floats()?;
-    let refused = || format!("a constant of shape {shape:?} is not supported: expected one value, or one per channel");
-    // Aligned at the end, as ONNX does.
-    let aligned: Vec<usize> = std::iter::repeat_n(1, rank.saturating_sub(shape.len())).chain(shape.clone()).collect();
-    let others = aligned.iter().enumerate().any(|(axis, &d)| axis != 1 && d != 1);
-    match values.as_slice() {
-        &[value] if aligned.len() == rank => Ok(vec![value; channels]),
-        _ if aligned.len() == rank && !others && values.len() == channels => Ok(values),
-        _ => Err(refused()),
-    }
-}
-
 fn clip(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
     let (low, high) = if w.opset < 11 {
         (a.float_or_none("min")?, a.float_or_none("max")?)
@@ -172,46 +163,30 @@ fn clip(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Valu
     unary(w, node, Op::Clip { low, high })
 }
 
-fn arithmetic(w: &mut Wiring<'_>, node: &NodeProto) -> Result<Value, String> {
-    let op = node.op_type.as_str();
-    match (w.value(node, 0)?, w.value(node, 1)?) {
-        (Value::Computed { id: x, rank }, Value::Computed { id: y, rank: other }) => {
-            let (sx, sy) = (w.shape(x), w.shape(y));
-            match op {
-                "Add" if rank == other => w.push(Op::Add, &[x, y], rank),
-                "Mul" if rank == other && sx.is_vector() && !sy.is_vector() => w.push(Op::Multiply, &[y, x], rank),
-                "Mul" if rank == other => w.push(Op::Multiply, &[x, y], rank),
-                "Add" | "Mul" => Err(format!("operands of {rank} and {other} dimensions are not supported")),
-                _ => Err("two values that depend on the image are not supported: expected one constant".into()),
-            }
-        }
-        (Value::Computed { id, rank }, Value::Known(constant)) => {
-            let (shape, channels) = (w.shape(id), w.shape(id).channels);
-            let each = per_channel(constant, rank, channels)?;
-            let (ones, zeros) = (vec![1.0; shape.channels], vec![0.0; shape.channels]);
-            match op {
-                "Add" => affine(w, id, rank, ones, each),
-                "Sub" => affine(w, id, rank, ones, each.iter().map(|v| -v).collect()),
-                "Mul" => affine(w, id, rank, each, zeros),
-                _ => affine(w, id, rank, each.iter().map(|v| 1.0 / v).collect(), zeros),
-            }
-        }
-        (Value::Known(constant), Value::Computed { id, rank }) => {
-            let channels = w.shape(id).channels;
-            let each = per_channel(constant, rank, channels)?;
-            match op {
-                "Add" => affine(w, id, rank, vec![1.0; channels], each),
-                "Sub" => affine(w, id, rank, vec![-1.0; channels], each),
-                "Mul" => affine(w, id, rank, each, vec![0.0; channels]),
-                _ => Err("a constant divided by a value is not supported".into()),
-            }
-        }
-        (Value::Known(x), Value::Known(y)) => shapes::fold(op, x, y).map(Value::Known),
-    }
+/// `clip(alpha * x + beta, 0, 1)`.
+fn hard_sigmoid(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
+    let (x, rank) = w.computed(node, 0)?;
+    let (alpha, beta) = (a.float("alpha", 0.2)?, a.float("beta", 0.5)?);
+    let gate = gate(w, x, alpha, beta)?;
+    Ok(Value::Computed { id: gate, rank })
+}
+
+/// `x * clip(x / 6 + 1 / 2, 0, 1)`.
+fn hard_swish(w: &mut Wiring<'_>, node: &NodeProto) -> Result<Value, String> {
+    let (x, rank) = w.computed(node, 0)?;
+    let gate = gate(w, x, 1.0 / 6.0, 0.5)?;
+    w.push(Op::Multiply, &[x, gate], rank)
+}
+
+fn gate(w: &mut Wiring<'_>, x: ValueId, alpha: f32, beta: f32) -> Result<ValueId, String> {
+    let channels = w.shape(x).channels;
+    let line = affine(w, x, vec![alpha; channels], vec![beta; channels])?;
+    w.append(Op::Clip { low: 0.0, high: 1.0 }, &[line])
 }
 
 fn max_pool(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
-    let (x, _) = w.computed(node, 0)?;
+    let (x, rank) = w.computed(node, 0)?;
+    image(rank)?;
     a.only_all("dilations", 1)?;
     a.only("storage_order", 0)?;
     let (window, padding) = window(a, w.shape(x), None)?;
@@ -220,7 +195,8 @@ fn max_pool(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<
 }
 
 fn average_pool(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
-    let (mut x, _) = w.computed(node, 0)?;
+    let (mut x, rank) = w.computed(node, 0)?;
+    image(rank)?;
     a.only_all("dilations", 1)?;
     let (window, padding) = window(a, w.shape(x), None)?;
     floor(a, w.shape(x), window, padding)?;
@@ -229,9 +205,7 @@ fn average_pool(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Res
         if !counts_padding {
             return Err("padding that is left out of the mean (count_include_pad 0) is not supported".into());
         }
-        if let Value::Computed { id, .. } = w.push(Op::PadSpatial { edges: padding }, &[x], 4)? {
-            x = id;
-        }
+        x = w.append(Op::PadSpatial { edges: padding }, &[x])?;
     }
     w.push(Op::AveragePool { window }, &[x], 4)
 }
@@ -244,23 +218,6 @@ fn floor(a: &Attributes<'_>, x: Shape, window: Window, padding: Edges) -> Result
     let even = even(x.height, padding.top.saturating_add(padding.bottom), window.height)
         && even(x.width, padding.left.saturating_add(padding.right), window.width);
     if a.int("ceil_mode", 0)? == 0 || even { Ok(()) } else { Err("ceil_mode 1 is not supported: expected 0".into()) }
-}
-
-fn reduce_mean(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
-    let (x, rank) = w.computed(node, 0)?;
-    image(rank)?;
-    a.only("noop_with_empty_axes", 0)?;
-    let keep = a.int("keepdims", 1)? != 0;
-    let mut axes = match a.ints("axes")? {
-        Some(axes) => axes.to_vec(),
-        None => w.known(node, 1)?.integers()?,
-    };
-    axes.iter_mut().for_each(|axis| *axis = if *axis < 0 { axis.saturating_add(4) } else { *axis });
-    axes.sort_unstable();
-    if axes != [2, 3] {
-        return Err(format!("a mean over the axes {axes:?} is not supported: expected height and width, 2 and 3"));
-    }
-    w.push(Op::GlobalAveragePool, &[x], if keep { 4 } else { 2 })
 }
 
 fn gemm(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
@@ -320,9 +277,8 @@ fn pad(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value
         (0, false) => w.push(Op::PadSpatial { edges }, &[x], 4),
         (_, true) => w.push(Op::PadChannels { count }, &[x], 4),
         (_, false) => {
-            let padded = w.push(Op::PadSpatial { edges }, &[x], 4)?;
-            let Value::Computed { id, .. } = padded else { return Ok(padded) };
-            w.push(Op::PadChannels { count }, &[id], 4)
+            let padded = w.append(Op::PadSpatial { edges }, &[x])?;
+            w.push(Op::PadChannels { count }, &[padded], 4)
         }
     }
 }
@@ -354,7 +310,7 @@ fn constant(a: &Attributes<'_>) -> Result<Value, String> {
     }
 }
 
-fn image(rank: usize) -> Result<(), String> {
+pub fn image(rank: usize) -> Result<(), String> {
     if rank == 4 { Ok(()) } else { Err(format!("takes an image of 4 dimensions, got {rank}")) }
 }
 

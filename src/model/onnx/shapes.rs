@@ -6,6 +6,7 @@ use super::{
     attributes::Attributes,
     constant::{Constant, Dimension, OF_THE_BATCH, Values},
     proto::NodeProto,
+    reduce,
     wire::{Value, Wiring},
 };
 use crate::model::graph::{Op, Shape, ValueId};
@@ -19,7 +20,7 @@ pub fn apply(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
             let (x, rank) = w.computed(node, 0)?;
             match a.int("axis", 1)? {
                 1 => flatten(w, x),
-                axis if axis == 1 - rank as i64 => flatten(w, x),
+                axis if rank > 1 && axis == 1 - rank as i64 => flatten(w, x),
                 axis => Err(format!("axis {axis} is not supported: expected 1")),
             }
         }
@@ -31,7 +32,11 @@ pub fn apply(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
             let (x, rank) = w.computed(node, 0)?;
             let Shape { channels, height, width } = w.shape(x);
             let sides = [channels, height, width].map(|n| Dimension::Of(n as i64));
-            list([Dimension::Batch].into_iter().chain(sides).take(rank).collect())
+            // A part of it, since opset 15.
+            let place =
+                |at: i64| (if at < 0 { at.saturating_add(rank as i64) } else { at }).clamp(0, rank as i64) as usize;
+            let (start, end) = (place(a.int("start", 0)?), place(a.int("end", rank as i64)?));
+            list([Dimension::Batch].into_iter().chain(sides).take(rank).take(end).skip(start).collect())
         }
         "Gather" => {
             a.only("axis", 0)?;
@@ -54,6 +59,7 @@ pub fn apply(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
             list(all)
         }
         "Cast" => cast(w, node, a),
+        "Expand" => reduce::expand(w, node),
         _ => Err("this operator is not known".into()),
     }
 }
@@ -83,8 +89,14 @@ fn flatten(w: &mut Wiring<'_>, x: ValueId) -> Result<Value, String> {
 }
 
 fn reshape(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
-    a.only("allowzero", 0)?;
     let target = w.known(node, 1)?;
+    // 0 is "as it was", or in earnest an empty dimension.
+    match a.int("allowzero", 0)? {
+        0 => {}
+        1 if !target.clone().dimensions()?.contains(&Dimension::Of(0)) => {}
+        1 => return Err("allowzero 1 with a 0 in the target is not supported: the result would be empty".into()),
+        other => return Err(format!("allowzero {other} is not supported: expected 0 or 1")),
+    }
     let (x, rank) = match w.value(node, 0)? {
         Value::Computed { id, rank } => (id, rank),
         Value::Known(constant) => return reshaped(constant, &target.integers()?).map(Value::Known),
@@ -203,7 +215,9 @@ fn unsqueeze(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
             places.iter().for_each(|&place| shape.insert((place as usize).min(shape.len()), 1));
             Ok(Value::Known(Constant { shape, ..constant }))
         }
-        None if rank == 2 && places == [2, 3] => w.computed(node, 0).map(|(id, _)| Value::Computed { id, rank: 4 }),
+        None if rank == 2 && places == [2, 3] || rank == 1 && [&[1][..], &[1, 2, 3]].contains(&places.as_slice()) => {
+            w.computed(node, 0).map(|(id, _)| Value::Computed { id, rank: all as usize })
+        }
         None => Err(format!("axes {axes:?} are not supported: expected 2 and 3 of features")),
     }
 }

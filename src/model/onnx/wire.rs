@@ -10,15 +10,11 @@ use super::{
     MIN_OPSET, OnnxError,
     attributes::Attributes,
     constant::Constant,
-    operators,
-    proto::{
-        GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation,
-        tensor_shape_proto::dimension, type_proto,
-    },
+    ends, operators,
+    proto::{GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataLocation},
     shorten,
 };
 use crate::model::{
-    contract::MAX_INPUT_SIDE,
     graph::{Graph, MAX_NODES, Node, Op, Shape, ValueId},
     weights::{MAX_ELEMENTS, MAX_TENSORS, Weights},
 };
@@ -44,6 +40,8 @@ pub struct Wiring<'a> {
     external: Cell<bool>,
     pub opset: i64,
     values: HashMap<&'a str, Value>,
+    /// Further outputs that nobody may read, with the operation that gives them.
+    unread: HashMap<&'a str, &'a str>,
     /// Elements of the constants among them.
     constants: usize,
     nodes: Vec<Node>,
@@ -52,7 +50,12 @@ pub struct Wiring<'a> {
 }
 
 /// The network, and whether some of its weights lie in other files.
-pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph, Weights, bool), OnnxError> {
+pub fn wire(
+    model: ModelProto,
+    folder: &Path,
+    size: (u32, u32),
+    output: Option<&str>,
+) -> Result<(Graph, Weights, bool), OnnxError> {
     let opset =
         model.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx")).map_or(0, |o| o.version);
     if opset < MIN_OPSET {
@@ -72,28 +75,27 @@ pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph
         let name = twice.map_or(String::new(), |t| shorten(&t.name));
         return Err(OnnxError::Model(format!("the initialiser {name:?} is there twice")));
     }
-    let (name, input) = input(&graph, &initialisers, size)?;
+    let (name, input) = ends::input(&graph, &initialisers, size)?;
+    let output = ends::output(&graph, output)?;
     let mut wiring = Wiring {
         initialisers,
         folder,
         external: Cell::new(false),
         opset,
         values: HashMap::from([(name, Value::Computed { id: 0, rank: 4 })]),
+        unread: HashMap::new(),
         constants: 0,
         nodes: vec![],
         shapes: vec![input],
         weights: Weights::new(),
     };
-    let [output] = graph.output.as_slice() else {
-        return Err(OnnxError::Model(format!("the graph has {} outputs, expected one", graph.output.len())));
-    };
-    let needed = needed(&graph, &output.name);
+    let needed = needed(&graph, output);
     for (node, needed) in graph.node.iter().zip(needed) {
         if needed {
             wiring.node(node)?;
         }
     }
-    match wiring.values.get(output.name.as_str()) {
+    match wiring.values.get(output) {
         Some(&Value::Computed { id, .. }) if id > 0 => {
             let external = wiring.external.get();
             Ok((Graph { input, nodes: wiring.nodes, output: id }, wiring.weights, external))
@@ -101,43 +103,8 @@ pub fn wire(model: ModelProto, folder: &Path, size: (u32, u32)) -> Result<(Graph
         Some(&Value::Computed { .. }) => {
             Err(OnnxError::Model("the output is the input as it comes: there is nothing to compute".into()))
         }
-        _ => Err(OnnxError::Model(format!("the output {:?} is not computed from the input", shorten(&output.name)))),
+        _ => Err(OnnxError::Model(format!("the output {:?} is not computed from the input", shorten(output)))),
     }
-}
-
-/// The one input that is no initialiser: its name and shape.
-fn input<'a>(
-    graph: &'a GraphProto,
-    initialisers: &HashMap<&str, &TensorProto>,
-    (width, height): (u32, u32),
-) -> Result<(&'a str, Shape), OnnxError> {
-    let inputs: Vec<&ValueInfoProto> =
-        graph.input.iter().filter(|i| !initialisers.contains_key(i.name.as_str())).collect();
-    let [input] = inputs.as_slice() else {
-        return Err(OnnxError::Model(format!("the graph has {} inputs, expected one", inputs.len())));
-    };
-    let bad = |what: &str| OnnxError::Model(format!("the input {:?} {what}", shorten(&input.name)));
-    let tensor = match input.r#type.as_ref().and_then(|t| t.value.as_ref()) {
-        Some(type_proto::Value::TensorType(tensor)) => tensor,
-        None => return Err(bad("is no tensor")),
-    };
-    let dims = tensor.shape.as_ref().map_or(&[][..], |s| &s.dim);
-    let [_, channels, rows, columns] = dims else { return Err(bad("has not the four dimensions N x C x H x W")) };
-    let fixed = |dim: &super::proto::tensor_shape_proto::Dimension, otherwise: u32| match dim.value {
-        Some(dimension::Value::DimValue(n)) if n > 0 => usize::try_from(n).ok(),
-        // 0, -1 and a name: any size.
-        Some(dimension::Value::DimValue(-1 | 0) | dimension::Value::DimParam(_)) | None => Some(otherwise as usize),
-        Some(dimension::Value::DimValue(_)) => None,
-    };
-    let sides = fixed(channels, 3).zip(fixed(rows, height)).zip(fixed(columns, width));
-    let Some(((channels, height), width)) = sides else { return Err(bad("has a negative dimension")) };
-    if channels != 3 {
-        return Err(bad(&format!("has {channels} channels, expected 3 in the order N x C x H x W")));
-    }
-    if height.max(width) > MAX_INPUT_SIDE as usize {
-        return Err(bad(&format!("has a side of more than {MAX_INPUT_SIDE} pixels")));
-    }
-    Ok((&input.name, Shape::new(channels, height, width)))
 }
 
 /// For each node: whether the output depends on it. What was left over from training is not read.
@@ -151,6 +118,23 @@ fn needed(graph: &GraphProto, output: &str) -> Vec<bool> {
         }
     }
     needed
+}
+
+/// Refuses outputs beyond the first that say something of the node, or of which nothing is known. Some can be left alone.
+fn further_outputs(node: &NodeProto) -> Result<(), String> {
+    let Some((place, name)) = node.output.iter().enumerate().skip(1).find(|(_, name)| !name.is_empty()) else {
+        return Ok(());
+    };
+    match node.op_type.as_str() {
+        // The mask, and the places of the greatest: nobody has to read them.
+        "Dropout" | "MaxPool" if place == 1 && node.output.iter().skip(2).all(String::is_empty) => Ok(()),
+        "BatchNormalization" => Err(format!(
+            "its further output {:?} says that it is in its training form, which normalises by each batch: expected one \
+             output, as exporters write it for inference",
+            shorten(name)
+        )),
+        _ => Err(format!("its further output {:?} is not known: expected one output", shorten(name))),
+    }
 }
 
 impl<'a> Wiring<'a> {
@@ -168,18 +152,20 @@ impl<'a> Wiring<'a> {
             return Err(failed(format!("expected at most {MAX_OPERANDS} inputs and 1 to {MAX_OPERANDS} outputs")));
         }
         let attributes = Attributes::new(node);
-        let there = self.values.contains_key(first) || self.initialisers.contains_key(first);
-        if there {
-            return Err(failed(format!("the value {:?} is there twice", shorten(first))));
+        let outputs = || node.output.iter().map(String::as_str).filter(|name| !name.is_empty());
+        let mut names: HashSet<&str> = HashSet::new();
+        if let Some(twice) = outputs().find(|name| self.is_there(name) || !names.insert(name)) {
+            return Err(failed(format!("the value {:?} is there twice", shorten(twice))));
         }
         if node.op_type == "Constant"
             && let Some(tensor) = attributes.tensor("value").map_err(failed)?
         {
             self.initialisers.insert(first, tensor);
-            return attributes.no_others().map_err(failed);
+            return further_outputs(node).and_then(|()| attributes.no_others()).map_err(failed);
         }
         let value = operators::apply(self, node, &attributes).map_err(failed)?;
-        attributes.no_others().map_err(failed)?;
+        further_outputs(node).and_then(|()| attributes.no_others()).map_err(failed)?;
+        self.unread.extend(outputs().filter(|name| *name != first).map(|name| (name, node.op_type.as_str())));
         if let Value::Known(constant) = &value {
             self.constants += constant.len();
             if self.constants > MAX_ELEMENTS {
@@ -190,8 +176,17 @@ impl<'a> Wiring<'a> {
         Ok(())
     }
 
-    /// Appends an operation on computed values; its shapes are checked.
+    fn is_there(&self, name: &str) -> bool {
+        self.values.contains_key(name) || self.initialisers.contains_key(name) || self.unread.contains_key(name)
+    }
+
+    /// As [`Self::append`]; `rank` is how many dimensions ONNX gives the result.
     pub fn push(&mut self, op: Op, inputs: &[ValueId], rank: usize) -> Result<Value, String> {
+        Ok(Value::Computed { id: self.append(op, inputs)?, rank })
+    }
+
+    /// Appends an operation on computed values; its shapes are checked.
+    pub fn append(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId, String> {
         if self.nodes.len() >= MAX_NODES {
             return Err(format!("the network has more than {MAX_NODES} operations"));
         }
@@ -200,7 +195,7 @@ impl<'a> Wiring<'a> {
         shape.elements().ok_or("its result is empty or too large")?;
         self.nodes.push(node);
         self.shapes.push(shape);
-        Ok(Value::Computed { id: self.nodes.len(), rank })
+        Ok(self.nodes.len())
     }
 
     /// Keeps a tensor of the operation that is appended next; what comes back is its name.
@@ -221,9 +216,12 @@ impl<'a> Wiring<'a> {
         if let Some(value) = self.values.get(name.as_str()) {
             return Ok(Some(value.clone()));
         }
-        match self.initialisers.get(name.as_str()) {
-            Some(tensor) => Ok(Some(Value::Known(self.read(tensor)?))),
-            None => Err(format!(
+        match (self.initialisers.get(name.as_str()), self.unread.get(name.as_str())) {
+            (Some(tensor), _) => Ok(Some(Value::Known(self.read(tensor)?))),
+            (None, Some(op)) => {
+                Err(format!("its input {:?}, a further output of a {}, is not supported", shorten(name), shorten(op)))
+            }
+            (None, None) => Err(format!(
                 "its input {:?} is not computed before it: it is missing, or the graph is cyclic or not sorted",
                 shorten(name)
             )),

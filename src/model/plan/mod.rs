@@ -73,9 +73,18 @@ pub enum Action {
         high: f32,
     },
     Sigmoid,
+    Sqrt,
+    Reciprocal,
     Add(Activation),
     /// Of two values of one shape, or of an image and a factor for each of its channels.
     Multiply,
+    /// Of two values of one shape.
+    Divide,
+    /// Over the channels of each pixel, to one channel.
+    SumChannels,
+    L2Norm,
+    /// One channel to as many as the result has.
+    RepeatChannel,
     MaxPool {
         window: Window,
         padding: Edges,

@@ -192,7 +192,7 @@ pub fn context() -> Option<pb::RequestContext> {
 }
 
 fn face(file: Bytes) -> pb::FaceImage {
-    pb::FaceImage { content: Some(Content::Encoded(file)), landmarks: None }
+    pb::FaceImage { content: Some(Content::Encoded(file)), ..Default::default() }
 }
 
 fn jpeg(pixels: &Pixels) -> Result<Bytes, Failure> {

@@ -43,7 +43,7 @@ fn what_is_no_file_is_not_waited_for() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let (told, answer) = std::sync::mpsc::sync_channel(2);
     std::thread::spawn(move || {
-        told.send(open(&pipe, (112, 112)).unwrap_err().to_string()).unwrap();
+        told.send(open(&pipe, (112, 112), None).unwrap_err().to_string()).unwrap();
         told.send(crate::model::bundle::read(&pipe, 9).unwrap_err().to_string()).unwrap();
     });
     for _ in 0..2 {
