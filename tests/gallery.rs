@@ -362,7 +362,7 @@ async fn the_expired_is_purged() {
     main.finish_identification(*b"nonce-of-receipt", soon, finding).await.unwrap();
     assert!(galleries.case(case.id).await.unwrap().is_some());
     // Nobody asks for anything meanwhile.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(galleries.case(case.id).await.unwrap(), None);
     galleries.close().await;
     let disk = bytes_on_disk(dir.path());

@@ -33,6 +33,13 @@ fn case(gallery: &Gallery, claimed: &str, candidates: CandidateList) -> Case {
     }
 }
 
+/// A case of `claimed` in which somebody else was found.
+async fn with_somebody(gallery: &Arc<Gallery>, claimed: &str) -> Case {
+    enrol(gallery, &format!("found-beside-{claimed}"), template(77)).await;
+    let (candidates, _) = search(gallery, &template(77), &subject(claimed), 1).await;
+    case(gallery, claimed, candidates)
+}
+
 /// At a distance from `template(0)` that grows with `step`.
 fn near(step: u8) -> Template {
     let mut values = template(0).values().to_vec();
@@ -179,25 +186,48 @@ async fn cases_are_listed_oldest_first_and_judged() {
 }
 
 #[tokio::test]
-async fn a_case_takes_so_many_verdicts_and_no_more() {
+async fn the_last_verdict_stands_and_the_last_ones_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let galleries = open(dir.path());
     let main = gallery(&galleries).await;
-    let opened = case(&main, "a", CandidateList::default());
+    let opened = with_somebody(&main, "a").await;
     open_case(&main, opened.clone()).await.unwrap();
     let judged = |n: u64| Judgement {
-        verdict: Verdict::Unclear,
+        verdict: if n == 39 { Verdict::SamePerson } else { Verdict::Unclear },
         client: ClientId::new("back-office").unwrap(),
         reviewer: ReviewerId::new("r-7").unwrap(),
         at: UNIX_EPOCH + Duration::from_secs(n),
     };
-    for n in 0..32 {
+    for n in 0..40 {
         assert!(main.judge(opened.id, judged(n)).await.unwrap());
     }
-    assert!(matches!(main.judge(opened.id, judged(32)).await, Err(CaseError::TooManyVerdicts { limit: 32 })));
     let shown = galleries.case(opened.id).await.unwrap().unwrap();
-    assert_eq!((shown.judgements.len(), shown.judgements[31].at), (32, judged(31).at));
-    assert_eq!(galleries.tally().await.unwrap().unclear, 1);
+    assert_eq!(shown.judgements, (8..40).map(judged).collect::<Vec<_>>(), "of one case 32 are kept");
+    let tally = galleries.tally().await.unwrap();
+    assert_eq!((tally.unclear, tally.same_person), (0, 1), "a case counts once");
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn a_case_with_nobody_left_is_no_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let opened = with_somebody(&main, "a").await;
+    open_case(&main, opened.clone()).await.unwrap();
+    assert_eq!(main.open_cases(None, 9).await.unwrap().len(), 1);
+    let candidate = opened.candidates.as_slice()[0].subject.clone();
+    main.erase(Selector::Subject(candidate)).await.unwrap();
+    assert_eq!(main.open_cases(None, 9).await.unwrap(), []);
+    let judged = Judgement {
+        verdict: Verdict::OtherPerson,
+        client: ClientId::new("back-office").unwrap(),
+        reviewer: ReviewerId::new("r-7").unwrap(),
+        at: UNIX_EPOCH,
+    };
+    assert!(matches!(main.judge(opened.id, judged).await, Err(CaseError::Empty)));
+    assert_eq!(galleries.tally().await.unwrap().other_person, 0, "it counts in no rate");
+    assert!(galleries.case(opened.id).await.unwrap().unwrap().candidates.is_empty());
     galleries.close().await;
 }
 
@@ -209,7 +239,7 @@ async fn cases_are_read_when_the_store_takes_no_more_changes() {
     let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
     let main = gallery(&galleries).await;
     enrol(&main, "a", template(1)).await;
-    let opened = case(&main, "a", CandidateList::default());
+    let opened = with_somebody(&main, "a").await;
     open_case(&main, opened.clone()).await.unwrap();
     let holder = rusqlite::Connection::open(dir.path().join("galleries.db")).unwrap();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -220,7 +250,7 @@ async fn cases_are_read_when_the_store_takes_no_more_changes() {
     let start = Instant::now();
     assert_eq!(galleries.case(opened.id).await.unwrap(), Some(opened.clone()));
     assert_eq!(main.open_cases(None, 9).await.unwrap().len(), 1);
-    assert_eq!(main.describe().references, 1);
+    assert_eq!(main.describe().references, 2);
     assert!(start.elapsed() < Duration::from_secs(5));
     let refused = waiting.await.unwrap().unwrap_err().to_string();
     assert!(refused.contains("another program") && !galleries.has_failed(), "{refused}");
@@ -232,9 +262,7 @@ async fn cases_are_read_when_the_store_takes_no_more_changes() {
 #[tokio::test]
 async fn a_reader_that_keeps_the_log_fails_no_erasure() {
     let dir = tempfile::tempdir().unwrap();
-    let settings =
-        Settings { reserve_bytes: 1 << 16, purge_interval: Duration::from_millis(50), ..Settings::default() };
-    let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
+    let mut galleries = open(dir.path());
     let main = gallery(&galleries).await;
     enrol(&main, "who-leaves", template(1)).await;
     enrol(&main, "who-stays", template(2)).await;
@@ -259,11 +287,24 @@ async fn a_reader_that_keeps_the_log_fails_no_erasure() {
         bytes.iter().any(|file| file.windows(10).any(|part| part == b"who-leaves"))
     };
     assert!(holds(), "the log was kept");
-    reader.execute_batch("ROLLBACK").unwrap();
-    let start = Instant::now();
-    while holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "the log is never emptied");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    // Nobody asks for anything; the reader ends, and within seconds the log is emptied. Also after a restart in between.
+    for restarts in [false, true] {
+        if restarts {
+            reader.execute_batch("BEGIN").unwrap();
+            reader.query_row("SELECT count(*) FROM reference", [], |row| row.get::<_, i64>(0)).unwrap();
+            let main = galleries.get(&name("main")).unwrap();
+            enrol(&main, "who-leaves", template(1)).await;
+            main.erase(Selector::Subject(subject("who-leaves"))).await.unwrap();
+            galleries.close().await;
+            galleries = open(dir.path());
+            assert!(holds(), "the log was kept");
+        }
+        reader.execute_batch("ROLLBACK").unwrap();
+        let start = Instant::now();
+        while holds() {
+            assert!(start.elapsed() < Duration::from_secs(10), "the log is never emptied");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
     galleries.close().await;
 }

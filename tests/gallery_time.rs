@@ -10,9 +10,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use common::{enrol, finish, gallery, name, root, subject, template};
+use common::{enrol, finish, gallery, name, root, search, subject, template};
 use vultus::{
-    domain::{CandidateList, Case, CaseId, ClientId, GalleryName, Purpose, TransactionId},
+    domain::{Case, CaseId, ClientId, GalleryName, Purpose, TransactionId},
     gallery::{Clocks, Finding, Galleries, Gallery, Selector, Settings},
     pipeline::{Bearer, Now, RECEIPT_LIFETIME, ReceiptError, Receipts},
 };
@@ -84,7 +84,10 @@ async fn purge(gallery: &Gallery) {
     gallery.erase(Selector::Subject(subject("nobody"))).await.unwrap();
 }
 
-fn case(gallery: &Gallery) -> Case {
+/// With somebody in it.
+async fn case(gallery: &Arc<Gallery>) -> Case {
+    enrol(gallery, "found", template(77)).await;
+    let (candidates, _) = search(gallery, &template(77), &subject("a"), 1).await;
     Case {
         id: CaseId::random(),
         gallery: name("main"),
@@ -93,7 +96,7 @@ fn case(gallery: &Gallery) -> Case {
         opened_by: TransactionId::new("t-1").unwrap(),
         opened_for: Purpose::SimActivation,
         model: gallery.model(),
-        candidates: CandidateList::default(),
+        candidates,
         judgements: Vec::new(),
     }
 }
@@ -117,7 +120,7 @@ async fn a_clock_that_jumps_revives_no_receipt_and_ends_no_case() {
 
     let (used, unused) = (issue(&main), issue(&main));
     let receipt = opened(&used, &main).unwrap();
-    let found = case(&main);
+    let found = case(&main).await;
     let finding = Finding { case: Some(found.clone()), epoch: 1, newest: i64::MAX, fnir: None };
     let (outcome, _) = main.finish_identification(receipt.nonce, receipt.expires, finding).await.unwrap();
     let before = main.clock().now();
@@ -185,7 +188,7 @@ async fn an_idle_process_keeps_its_time() {
     finish(&main, [1; 16], None).await.unwrap();
     hands.pass(Duration::from_secs(200));
     // Nobody asks for anything; then the process dies, and the machine starts anew.
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     let copy = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
         std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
@@ -204,7 +207,7 @@ async fn an_uptime_that_leaps_or_falls_deletes_nothing() {
     let galleries = open(dir.path(), &hands);
     let main = gallery(&galleries).await;
     enrol(&main, "a", template(1)).await;
-    let found = case(&main);
+    let found = case(&main).await;
     let finding = Finding { case: Some(found.clone()), epoch: 1, newest: i64::MAX, fnir: None };
     let expires = main.clock().now().after(RECEIPT_LIFETIME);
     let (outcome, _) = main.finish_identification([3; 16], expires, finding).await.unwrap();

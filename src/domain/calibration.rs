@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Population, Threshold};
+use super::Threshold;
 
 /// Not a rate.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -72,11 +72,6 @@ pub enum CalibrationError {
          a point without one"
     )]
     Fnmr { index: usize },
-    #[error(
-        "the card does not say how templates lie ([face.population]), and subjects that are not enrolled would stand out: \
-         `vultus model calibrate` measures it"
-    )]
-    NoPopulation,
     #[error("no threshold is known for a false match rate of {asked:e}; the table's least is {least:e}")]
     BeyondTable { asked: f64, least: f64 },
     #[error(
@@ -90,7 +85,6 @@ pub enum CalibrationError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     points: Vec<CalibrationPoint>,
-    population: Option<Population>,
 }
 
 impl Calibration {
@@ -115,30 +109,16 @@ impl Calibration {
             }
             missed = fnmr;
         }
-        Ok(Self { points, population: None })
-    }
-
-    /// The same, with how templates lie.
-    pub fn with_population(mut self, population: Option<Population>) -> Self {
-        self.population = population;
-        self
+        Ok(Self { points })
     }
 
     /// Of a model that nobody has measured: no rate has a threshold.
     pub fn unmeasured() -> Self {
-        Self { points: vec![], population: None }
+        Self { points: vec![] }
     }
 
     pub fn points(&self) -> &[CalibrationPoint] {
         &self.points
-    }
-
-    /// How templates lie.
-    ///
-    /// # Errors
-    /// [`CalibrationError::NoPopulation`] where nobody has measured it.
-    pub fn population(&self) -> Result<&Population, CalibrationError> {
-        self.population.as_ref().ok_or(CalibrationError::NoPopulation)
     }
 
     /// The laxest point of the table that keeps the rate: that of the greatest tabled FMR <= `max`. Never

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     ServiceTime,
-    store::{Store, micros, time, unsigned},
+    store::{Store, micros, signed, time, unsigned},
 };
 use crate::domain::{
     Admitted, CandidateList, Case, CaseId, CaseSummary, ClientId, GalleryName, Judgement, ModelDigest, Purpose,
@@ -16,15 +16,15 @@ use crate::domain::{
 /// In the place of a claimed subject that was erased.
 const ERASED: &str = "";
 
-/// Verdicts on one case: people change their minds, a program that does so for ever is stopped.
-pub(super) const MAX_VERDICTS: usize = 32;
+/// Verdicts that are kept of one case: the last ones.
+const MAX_VERDICTS: usize = 32;
 
 /// What became of a verdict.
 pub(super) enum Judged {
     /// It stands, over the one before, if any.
     Over(Option<String>),
-    /// The case has all the verdicts that it may have.
-    TooOften,
+    /// Nobody is left in the case to judge.
+    Empty,
 }
 
 /// A row of `review_case` with what is left of its candidates.
@@ -39,6 +39,13 @@ pub(super) struct CaseRow {
     judgements: Vec<(String, String, String, i64)>,
     /// Subject, reference, score.
     candidates: Vec<(String, ReferenceId, f64)>,
+}
+
+/// The gallery of a case.
+pub(super) fn gallery_of(connection: &Connection, id: CaseId) -> Result<Option<String>, rusqlite::Error> {
+    let mut select =
+        connection.prepare_cached("SELECT name FROM review_case JOIN gallery ON gallery.key = gallery WHERE id = ?")?;
+    select.query_row([id.as_bytes()], |row| row.get(0)).optional()
 }
 
 /// A case that was opened after `since`, whatever became of it. A failure without an SQLite code is a row that does not convert.
@@ -80,8 +87,8 @@ pub(super) fn case(
     Ok(Some(case))
 }
 
-/// Open cases of a gallery that were opened after `since`, oldest first, from behind the case `after` on; `None` if that is not there. A
-/// row that is damaged keeps nobody from the others.
+/// Open cases of a gallery that were opened after `since` and have somebody left in them, oldest first, from behind the case `after` on;
+/// `None` if that is not there. A row that is damaged keeps nobody from the others.
 pub(super) fn open_cases(
     connection: &Connection,
     gallery: i64,
@@ -100,7 +107,9 @@ pub(super) fn open_cases(
     let mut select = connection.prepare_cached(
         "SELECT key, id, opened_at, opened_by, opened_for,
                 (SELECT count(DISTINCT subject) FROM candidate JOIN reference ON seq = reference WHERE review_case = key)
-         FROM review_case WHERE gallery = ? AND verdict IS NULL AND key > ? AND opened_service > ? ORDER BY key",
+         FROM review_case WHERE gallery = ? AND verdict IS NULL AND key > ? AND opened_service > ?
+            AND EXISTS (SELECT 1 FROM candidate WHERE review_case = key)
+         ORDER BY key",
     )?;
     let mut rows = select.query(params![gallery, from, since.micros()])?;
     let mut found = Vec::new();
@@ -213,18 +222,18 @@ impl Store {
         judged: &Judgement,
     ) -> Result<Option<Judged>, rusqlite::Error> {
         let mut select = self.0.prepare_cached(
-            "SELECT key, verdict, (SELECT count(*) FROM judgement WHERE review_case = review_case.key)
+            "SELECT key, verdict, EXISTS (SELECT 1 FROM candidate WHERE review_case = key)
              FROM review_case WHERE id = ? AND gallery = ? AND opened_service > ?",
         )?;
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)?));
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         let row = params![id.as_bytes(), gallery, since.micros()];
-        let Some((key, before, count)): Option<(i64, Option<String>, usize)> =
+        let Some((key, before, has_people)): Option<(i64, Option<String>, bool)> =
             select.query_row(row, read).optional()?
         else {
             return Ok(None);
         };
-        if count >= MAX_VERDICTS {
-            return Ok(Some(Judged::TooOften));
+        if !has_people {
+            return Ok(Some(Judged::Empty));
         }
         let mut insert = self.0.prepare_cached(
             "INSERT INTO judgement (review_case, verdict, client, reviewer, judged_at) VALUES (?, ?, ?, ?, ?)",
@@ -232,6 +241,11 @@ impl Store {
         let verdict = judged.verdict.as_str();
         insert.execute(params![key, verdict, judged.client.as_str(), judged.reviewer.as_str(), micros(judged.at)])?;
         self.0.prepare_cached("UPDATE review_case SET verdict = ? WHERE key = ?")?.execute(params![verdict, key])?;
+        let mut forget = self.0.prepare_cached(
+            "DELETE FROM judgement WHERE review_case = ?1 AND key NOT IN
+                (SELECT key FROM judgement WHERE review_case = ?1 ORDER BY key DESC LIMIT ?2)",
+        )?;
+        forget.execute(params![key, signed(MAX_VERDICTS)?])?;
         Ok(Some(Judged::Over(before)))
     }
 

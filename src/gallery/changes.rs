@@ -8,7 +8,7 @@ use super::{
     CaseError, CreateError, EnrolError, Enrolled, EraseError, Erased, Finding, Gallery, Outcome, Selector, SpendError,
     StoreError,
     batch::{Batch, Step},
-    cases::{Judged, MAX_VERDICTS},
+    cases::Judged,
     spent,
     state::{Change, Row},
     store::{GalleryRow, micros, time},
@@ -118,7 +118,7 @@ impl Writer {
     pub(super) fn judge(&self, batch: &mut Batch, key: i64, id: CaseId, judged: &Judgement) -> Step<bool, CaseError> {
         let before = match self.store.judge(key, id, self.shared.cases_since(), judged)? {
             None => return Ok(Ok(false)),
-            Some(Judged::TooOften) => return Ok(Err(CaseError::TooManyVerdicts { limit: MAX_VERDICTS })),
+            Some(Judged::Empty) => return Ok(Err(CaseError::Empty)),
             Some(Judged::Over(before)) => before,
         };
         if let Some(before) = before {

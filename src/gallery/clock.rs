@@ -3,7 +3,7 @@
 //! The wall clock jumps, both ways: a machine without a clock chip, NTP, a virtual machine that was paused. What expires by it is lost
 //! when it jumps ahead, and comes back when it jumps behind. So receipts, cases and whatever else expires go by *service time*: the
 //! time that a process has served this store, added up over its processes and kept in the store. It runs with the machine's uptime,
-//! which the writer looks at with every commit and every [`LONGEST_TICK`] at least; never stands behind what it has shown, nor behind what
+//! which the writer looks at with every commit and every [`LONGEST_LOOK`] at least; never stands behind what it has shown, nor behind what
 //! the store has seen; and no clock moves it by more than [`LONGEST_STEP`] between two looks. It does not count the time between two
 //! processes, nor that of a machine that sleeps, so what expires lives longer by that, never shorter.
 //!
@@ -86,8 +86,10 @@ pub(super) struct Kept {
 /// The wall clock may be corrected by so much without a word, microseconds: NTP does it all the time.
 const JUMP_US: i64 = 2_000_000;
 
-/// The writer looks at the clocks so often at least.
-const LONGEST_TICK: Duration = Duration::from_secs(60);
+/// How often the writer asks itself what is due.
+const TICK: Duration = Duration::from_secs(1);
+/// It looks at the clocks, and keeps the time, so often at least.
+pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
 /// What service time runs on by between two looks at most: more is a jump, of a clock or of the machine.
 const LONGEST_STEP: Duration = Duration::from_secs(300);
@@ -152,15 +154,11 @@ impl Clock {
     }
 }
 
-/// Tells the writer to keep the time, every `interval` and every [`LONGEST_TICK`], until the sender that it returns is dropped or the writer ends.
-pub(super) fn keep_time(
-    queue: mpsc::WeakSender<Op>,
-    interval: Duration,
-) -> io::Result<std::sync::mpsc::SyncSender<()>> {
+/// Tells the writer every [`TICK`] that time passes, until the sender that it returns is dropped or the writer ends.
+pub(super) fn keep_time(queue: mpsc::WeakSender<Op>) -> io::Result<std::sync::mpsc::SyncSender<()>> {
     let (ends, end) = std::sync::mpsc::sync_channel::<()>(0);
     thread::Builder::new().name("gallery-clock".into()).spawn(move || {
-        let interval = interval.clamp(Duration::from_millis(10), LONGEST_TICK);
-        while end.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+        while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             match queue.upgrade() {
                 // A full queue keeps the time with its next commit.
                 Some(queue) => drop(queue.try_send(Op::Tick)),

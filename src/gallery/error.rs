@@ -125,8 +125,8 @@ pub enum CaseError {
     Damaged { id: CaseId },
     #[error("the page begins behind a case that is not there any more: begin at the first page again")]
     NoSuchPage,
-    #[error("the case has {limit} verdicts, and takes no more")]
-    TooManyVerdicts { limit: usize },
+    #[error("everyone who was a candidate of the case was erased since: there is nothing to judge")]
+    Empty,
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -69,7 +69,7 @@ impl Galleries {
         let mut lock = lock(dir)?;
         let was_made = lock.metadata().is_ok_and(|found| found.len() > 0);
         let check = root.sealer(CHECK_PURPOSE);
-        let store = Store::open(dir, was_made, &settings, || Ok(check.seal(b"", b"")?))?;
+        let (store, log_is_empty) = Store::open(dir, was_made, &settings, || Ok(check.seal(b"", b"")?))?;
         if !was_made {
             // Without it a store that is lost looks like one that never was; a full disk is no reason not to serve.
             let _ = lock.write_all(b"a store was made here\n").and_then(|()| lock.sync_all());
@@ -85,14 +85,13 @@ impl Galleries {
         let shared = Shared { clock, reader, case_retention: settings.case_retention };
 
         let (queue, ops) = mpsc::channel(settings.write_queue_depth.max(1));
-        let interval = settings.purge_interval;
         let galleries = load(&store, root, &queue.downgrade(), &settings, &shared).map_err(|e| match e {
             OpenError::Sqlite(e) => fault(e),
             other => other,
         })?;
         let by_name = galleries.values().map(|g| (g.name.clone(), Arc::clone(g))).collect();
         let by_name: Map = Arc::new(RwLock::new(by_name));
-        let writer = Writer::new(
+        let mut writer = Writer::new(
             store,
             reserve,
             galleries,
@@ -102,6 +101,9 @@ impl Galleries {
             queue.downgrade(),
             shared.clone(),
         );
+        if !log_is_empty {
+            writer.owe_log();
+        }
         let has_failed = writer.has_failed();
         let thread = thread::Builder::new()
             .name("gallery-writer".into())
@@ -110,7 +112,7 @@ impl Galleries {
                 drop(lock); // after the store is closed
             })
             .map_err(OpenError::Thread)?;
-        let time = keep_time(queue.downgrade(), interval).map_err(OpenError::Thread)?;
+        let time = keep_time(queue.downgrade()).map_err(OpenError::Thread)?;
         let (queue, thread) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
         Ok(Self { by_name, queue, thread, has_failed, shared, _time: time })
     }
@@ -167,6 +169,13 @@ impl Galleries {
             None => Ok(None),
             Some(row) => row.into_case(id).map(Some).ok_or(CaseError::Damaged { id }),
         }
+    }
+
+    /// Whose a case is; `None` if there is none. Reads beside the writer.
+    pub async fn gallery_of_case(&self, id: CaseId) -> Result<Option<GalleryName>, CaseError> {
+        let read = self.shared.reader.read(move |connection| cases::gallery_of(connection, id)).await?;
+        let name = read.map_err(|_| CaseError::Damaged { id })?;
+        name.map(|name| GalleryName::new(&name)).transpose().map_err(|_| CaseError::Damaged { id })
     }
 
     /// What happened since the store was made. Reads beside the writer.

@@ -73,6 +73,6 @@ impl Store {
             self.rollback()?;
         }
         self.0.execute_batch("PRAGMA foreign_keys = ON")?;
-        migrated.and_then(|()| self.empty_log())
+        migrated
     }
 }

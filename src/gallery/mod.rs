@@ -13,7 +13,7 @@
 //! 3. Erased means: out of the store, the index and every candidate list, overwritten in the file (`secure_delete`) and gone from the
 //!    write-ahead log, before the answer; a subject without references is claimed in no case. A search that began earlier
 //!    does not show it either. Room is kept on the disk so that erasing works when it is full. Where another program reads the
-//!    file and keeps the log, it is emptied as soon as that ends.
+//!    file and keeps the log, it is emptied within seconds of its end, also by the next process.
 //! 4. A template reaches the disk only sealed, under a key of its gallery, bound to gallery, reference, subject and model:
 //!    rows cannot be swapped, edited or moved. One row that does not open stops the start. That rows are missing, or the
 //!    file is an older copy, is not detected.
@@ -293,13 +293,6 @@ impl Gallery {
         writer::ask(self.writer.upgrade(), op).await
     }
 
-    /// Lets the writer do `work` in its turn.
-    #[cfg(test)]
-    pub(crate) async fn in_turn(&self, work: impl FnOnce() + Send + 'static) {
-        let queue = self.writer.upgrade().unwrap();
-        queue.send(Op::Call(Box::new(work))).await.unwrap_or_else(|_| panic!("the writer is there"));
-    }
-
     fn new(
         row: GalleryRow,
         name: GalleryName,
@@ -352,3 +345,6 @@ impl fmt::Debug for Gallery {
         write!(f, "Gallery({})", self.name)
     }
 }
+
+#[cfg(test)]
+mod tests;

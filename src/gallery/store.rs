@@ -52,13 +52,13 @@ impl Store {
     }
 
     /// Opens the store of `dir`, which the caller has locked; makes one if there is none, and none `was_made` before. `seal` makes
-    /// a fresh store's check value.
+    /// a fresh store's check value. With whether the write-ahead log is empty: one that is not may hold what was erased.
     pub(super) fn open(
         dir: &Path,
         was_made: bool,
         settings: &Settings,
         seal: impl FnOnce() -> Result<Vec<u8>, OpenError>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<(Self, bool), OpenError> {
         let path = dir.join(FILE);
         let at = |source| OpenError::Io { path: path.clone(), source };
         match fs::metadata(&path) {
@@ -98,17 +98,21 @@ impl Store {
             return Err(OpenError::Damaged { what: verdict });
         }
         // What a crash left in the log enters the file. Then the file is whole pages; SQLite would take less for zeros.
-        match store.empty_log() {
-            // On a full disk the log stays as it is, and serves; erasing will empty it.
-            Err(e) if is_full(&e) || is_busy(&e) => {}
-            Err(e) => return Err(fault(e)),
+        let mut is_empty = store.empty_log();
+        match &is_empty {
+            // On a full disk, or beside a reader, the log stays as it is, and serves; it is emptied later.
+            Err(_) => {}
             Ok(()) if fs::metadata(&path).map_err(at)?.len() % PAGE_BYTES == 0 => {}
             Ok(()) => return Err(OpenError::Damaged { what: format!("{FILE} ends within a page") }),
         }
         if version < SCHEMA_VERSION {
             store.migrate(version).map_err(fault)?;
+            is_empty = store.empty_log();
         }
-        Ok(store)
+        match is_empty {
+            Err(e) if !is_full(&e) && !is_busy(&e) => Err(fault(e)),
+            emptied => Ok((store, emptied.is_ok())),
+        }
     }
 
     fn configure(&self, settings: &Settings) -> Result<(), rusqlite::Error> {

@@ -16,6 +16,7 @@ use super::{
     CaseError, CreateError, EnrolError, Enrolled, EraseError, Erased, Finding, Gallery, Outcome, Selector, ServiceTime,
     Settings, Shared, SpendError, StoreError, Tally,
     batch::{Batch, Erasure, Pending},
+    clock::LONGEST_LOOK,
     galleries::Map,
     reserve::Reserve,
     store::{Store, is_busy, is_full},
@@ -101,8 +102,8 @@ pub(super) struct Writer {
     pub(super) queue: mpsc::WeakSender<Op>,
     pub(super) shared: Shared,
     purged_at: Option<Instant>,
-    /// Since the last try: the write-ahead log holds something erased, as a reader kept it.
-    log_is_due: Option<Instant>,
+    /// The write-ahead log holds something erased, as a reader kept it; with the last try beside that.
+    log_is_due: Option<Option<Instant>>,
     /// Why nothing is written any more.
     failed: Option<StoreError>,
     /// Tells everyone else that it is so.
@@ -146,6 +147,11 @@ impl Writer {
         }
     }
 
+    /// The log was found with something in it, and could not be emptied: the next commit tries at once.
+    pub(super) fn owe_log(&mut self) {
+        self.log_is_due = Some(None);
+    }
+
     /// True once nothing is written any more.
     pub(super) fn has_failed(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.has_failed)
@@ -156,6 +162,10 @@ impl Writer {
         let most = self.settings.commit_batch_max.max(1);
         let mut taken = Vec::with_capacity(most);
         while ops.blocking_recv_many(&mut taken, most) > 0 {
+            if taken.iter().all(|op| matches!(op, Op::Tick)) && !self.has_to_do() {
+                taken.clear();
+                continue;
+            }
             let purged_at = self.purged_at;
             let erasures = self.commit(taken.drain(..), self.reserve.is_kept());
             if !erasures.is_empty() {
@@ -167,6 +177,12 @@ impl Writer {
             }
         }
         self.shared.reader.close();
+    }
+
+    /// Whether something is due, also when nobody asks for anything.
+    fn has_to_do(&self) -> bool {
+        let interval = self.settings.purge_interval.min(LONGEST_LOOK);
+        self.log_is_due.is_some() || self.purged_at.is_none_or(|at| at.elapsed() >= interval)
     }
 
     /// Gives up the reserve; what the log holds moves into the file as far as it can.
@@ -182,7 +198,7 @@ impl Writer {
         batch.attempt(|_| self.store.begin());
         let kept = self.shared.clock.look();
         batch.attempt(|_| self.store.keep_clock(kept));
-        let purges = self.purged_at.is_none_or(|at| at.elapsed() >= self.settings.purge_interval);
+        let purges = self.purged_at.is_none_or(|at| at.elapsed() >= self.settings.purge_interval.min(LONGEST_LOOK));
         if purges {
             batch.attempt(|_| self.purge(kept.service));
         }
@@ -201,7 +217,7 @@ impl Writer {
             let erased = batch.touched.values().any(|touched| touched.erased);
             self.follow(&mut batch);
             if (erased || self.log_is_due.is_some())
-                && let Err(e) = self.empty_log()
+                && let Err(e) = self.empty_log(erased)
             {
                 let what = format!("erased, but the write-ahead log was not emptied: {e}");
                 batch.failure.get_or_insert(StoreError::Failed(what.into()));
@@ -228,28 +244,31 @@ impl Writer {
 
     /// A reader of ours that keeps the log is broken off, and begins again. Who goes on reading is no reason to fail, nor to keep others
     /// waiting: then the log is emptied later, and tried now and then.
-    fn empty_log(&mut self) -> Result<(), rusqlite::Error> {
+    fn empty_log(&mut self, erased: bool) -> Result<(), rusqlite::Error> {
         let patience = match self.log_is_due {
             None => LOG_PATIENCE,
-            Some(tried) if tried.elapsed() < 10 * LOG_PATIENCE => return Ok(()),
+            Some(Some(tried)) if tried.elapsed() < 10 * LOG_PATIENCE => return Ok(()),
             Some(_) => Duration::ZERO,
         };
         let begun = Instant::now();
         loop {
             match self.store.empty_log() {
-                Err(e) if is_full(&e) && self.reserve.give_up() => {}
-                Err(e) if is_busy(&e) => self.shared.reader.interrupt(),
-                emptied => {
+                Ok(()) => {
                     self.log_is_due = None;
-                    return emptied;
+                    return Ok(());
                 }
+                Err(e) if is_busy(&e) => self.shared.reader.interrupt(),
+                // The reserve is for erasing: what was erased before waits for room.
+                Err(e) if is_full(&e) && !erased => break,
+                Err(e) if is_full(&e) && self.reserve.give_up() => continue,
+                Err(e) => return Err(e),
             }
             if begun.elapsed() >= patience {
                 break;
             }
         }
-        if self.log_is_due.replace(Instant::now()).is_none() {
-            tracing::warn!("another program reads the store and keeps its write-ahead log: it is emptied later");
+        if self.log_is_due.replace(Some(Instant::now())).is_none() {
+            tracing::warn!("somebody reads the store and keeps its write-ahead log: it is emptied later");
         }
         Ok(())
     }

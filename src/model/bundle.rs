@@ -13,7 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    contract::{Contract, ContractError, MAX_CARD, Output, PopulationTable, PrecisionClass},
+    contract::{Contract, ContractError, MAX_CARD, Output, PrecisionClass},
     executor::Role,
     graph::{Graph, Shape},
     input::Input,
@@ -157,13 +157,6 @@ impl Bundle {
         }
         self.contract.precisions.retain(|other| other.precision != class.precision);
         self.contract.precisions.push(class);
-        self.contract.check()?;
-        Ok(self)
-    }
-
-    /// The same with another population of templates in its contract. Nothing for a network that is of no faces.
-    pub fn with_population(mut self, population: PopulationTable) -> Result<Self, ContractError> {
-        self.contract.face.iter_mut().for_each(|face| face.population = Some(population.clone()));
         self.contract.check()?;
         Ok(self)
     }

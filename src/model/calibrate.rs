@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use super::{
     bundle::Bundle,
     candle,
-    contract::{PopulationTable, PrecisionClass},
+    contract::PrecisionClass,
     cpu::{CpuNetwork, calibrate},
     executor::{ExecuteError, Role},
     parity::cosine,
@@ -15,13 +15,13 @@ use super::{
     precision::Precision,
     set::OpenError,
 };
-use crate::domain::{LEAST_TEMPLATES, Pixels, Population};
+use crate::domain::Pixels;
 
 /// The floor of a class whose card names none: a cosine that moves the default model's descriptors by a tenth of their
 /// length.
 pub const FLOOR: f32 = 0.995;
 /// Fewer faces say next to nothing: the photos of the default model's package show 21.
-const LEAST_FACES: usize = LEAST_TEMPLATES;
+const LEAST_FACES: usize = 20;
 /// Faces that run together.
 const BATCH: usize = 8;
 /// Parts of the faces that are held out in turn. They are runs of neighbours, as faces of one photo, and photos of one
@@ -60,14 +60,6 @@ impl<'a> Faces<'a> {
 
     pub fn count(&self) -> usize {
         self.images.len()
-    }
-
-    /// How their templates lie, as the reference makes them; reduced precisions agree with it. `None` for a network that is of no faces.
-    pub fn population(&self, bundle: &Bundle) -> Option<PopulationTable> {
-        let metric = bundle.contract().face.as_ref()?.metric;
-        let templates: Vec<Vec<f32>> = self.expected.iter().map(|outputs| metric.features(outputs.clone())).collect();
-        let measured = Population::of(&templates.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-        Some(PopulationTable::new(hex::encode(bundle.digest()), self.count(), self.source.clone(), &measured))
     }
 }
 
@@ -154,7 +146,6 @@ mod tests {
         let mut card = Contract::parse(include_str!("../../models/default.toml")).unwrap();
         card.digest = None;
         card.precisions.clear();
-        card.face.iter_mut().for_each(|face| face.population = None);
         (card.input.width, card.input.height) = (4, 4);
         (card.input.mean, card.input.scale, card.output.dimension) = ([0.0; 3], 1.0 / 255.0, 256);
         let mut weights = Weights::new();

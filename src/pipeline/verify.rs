@@ -6,7 +6,6 @@ use super::{
     Bearer, ExtractError, Extraction, FaceInput, Pipeline, ThresholdError, Timings,
     decide::{decide, threshold_1_to_1},
     receipt::Now,
-    stranger::stranger,
 };
 use crate::{
     domain::{
@@ -44,7 +43,7 @@ pub struct Verified {
     pub receipt: Option<(Vec<u8>, SystemTime)>,
     /// What was refused, when quality is the reason.
     pub refused: Option<Assessment>,
-    /// The score of the claim, over all of its references, when there was a comparison.
+    /// The score of a match with a claimed subject, over all of its references, and of any comparison with a photo that came along.
     pub score: Option<Score>,
     pub threshold: Threshold,
     /// 0 without a gallery.
@@ -122,14 +121,7 @@ impl Pipeline {
         let (epoch, references) = gallery.map(|gallery| gallery.claim(claimant.subject)).unwrap_or_default();
         let most = gallery.map_or(1, Gallery::max_references_per_subject);
         let claimed = claim_score(&probe, &references, most)?;
-        // A stranger's score stands in for that of a subject without references; made always, so that both take the time. It belongs to the
-        // claim: the same subject has another one in another gallery.
-        let name = [claimant.gallery.as_str(), "/", claimant.subject.as_str()].concat();
-        let secret = self.root.keyed_hash("vultus stranger v3", name.as_bytes());
-        let population = self.calibration().population().map_err(ThresholdError::from)?;
-        let stranger = stranger(population, &secret, &probe, threshold);
-        let score = claimed.unwrap_or(stranger);
-        let reason = decide(score, threshold);
+        let reason = claimed.map_or(Reason::ScoreBelowThreshold, |score| decide(score, threshold));
         let receipt = match reason {
             Reason::ScoreReachesThreshold => {
                 let bearer = Bearer {
@@ -148,7 +140,9 @@ impl Pipeline {
         let took = started.elapsed();
         timings.compare = coarse(took);
         Metrics::get().stage("compare", took);
-        Ok(Verified { reason, receipt, refused: None, score: Some(score), threshold, epoch, timings })
+        // The score of a non-match would tell whether the subject is enrolled: whatever were made up in its place could be told apart.
+        let score = claimed.filter(|_| reason == Reason::ScoreReachesThreshold);
+        Ok(Verified { reason, receipt, refused: None, score, threshold, epoch, timings })
     }
 
     async fn verify_inline(

@@ -74,14 +74,15 @@ async fn ten_thousand_mixed_requests_are_each_answered_with_their_own() {
     }
     // What each pair of probe and subject is answered when it is asked alone.
     let people = PEOPLE.len();
-    let mut alone = vec![0.0; people * people];
+    let mut alone = vec![None; people * people];
     let matching = server.matching().await;
     for probe in 0..people {
         for subject in 0..people {
             let request = verify(GALLERY, &format!("s{subject}"), PEOPLE[probe].probe.clone());
             let answer = call!(matching.verify(request)).unwrap();
             assert_eq!(answer.decision() == Decision::Match, probe == subject, "{probe} {subject}");
-            alone[probe * people + subject] = answer.score.unwrap();
+            assert_eq!(answer.score.is_some(), probe == subject, "a match has a score, and nothing else");
+            alone[probe * people + subject] = answer.score;
         }
     }
     let (alone, each) = (Arc::new(alone), requests().div_ceil(CONNECTIONS));
@@ -104,8 +105,9 @@ async fn ten_thousand_mixed_requests_are_each_answered_with_their_own() {
                         request.context = own(request.context);
                         let answer = call!(matching.verify(request)).unwrap();
                         assert_eq!(answer.transaction_id, transaction);
-                        let (score, expected) = (answer.score.unwrap(), alone[probe * people + subject]);
-                        assert!(score == expected, "{probe} {subject}: {score} instead of {expected}");
+                        let (score, expected) = (answer.score, alone[probe * people + subject]);
+                        assert!(score == expected, "{probe} {subject}: {score:?} instead of {expected:?}");
+                        assert_eq!(answer.decision() == Decision::Match, probe == subject, "{probe} {subject}");
                         if n % 9 == 0 && answer.decision() == Decision::Match {
                             let mut request = identify(GALLERY, answer.receipt);
                             request.context = own(request.context);

@@ -177,5 +177,5 @@ fn context(purpose: pb::Purpose) -> Option<pb::RequestContext> {
 pub fn image(pixels: &Pixels) -> pb::FaceImage {
     let rgb8 = Bytes::copy_from_slice(pixels.rgb8());
     let raw = pb::RawImage { rgb8, width: pixels.width(), height: pixels.height() };
-    pb::FaceImage { content: Some(pb::face_image::Content::Raw(raw)), landmarks: None }
+    pb::FaceImage { content: Some(pb::face_image::Content::Raw(raw)), ..Default::default() }
 }

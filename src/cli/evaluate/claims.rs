@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::statistics::{Trial, interval, threshold_at};
 use crate::{
-    domain::{Calibration, ModelMismatch, Template, compare, compare_claim},
+    domain::{Calibration, Fmr, ModelMismatch, Tail, Template, compare, compare_claim},
     model::contract::Metric,
 };
 
@@ -29,6 +29,8 @@ pub enum Rule {
     /// As the service does.
     Served,
     Best,
+    /// The best score, at a threshold for the rate that each of so many comparisons may have.
+    BestCorrected,
     MeanScore,
     MeanTemplate,
     /// Mean score over the better half of the references, by quality.
@@ -38,13 +40,21 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 6] =
-        [Self::Served, Self::Best, Self::MeanScore, Self::MeanTemplate, Self::BetterHalf, Self::BestQuality];
+    pub const ALL: [Self; 7] = [
+        Self::Served,
+        Self::Best,
+        Self::BestCorrected,
+        Self::MeanScore,
+        Self::MeanTemplate,
+        Self::BetterHalf,
+        Self::BestQuality,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Served => "as served",
             Self::Best => "best score",
+            Self::BestCorrected => "best, corrected",
             Self::MeanScore => "mean score",
             Self::MeanTemplate => "mean template",
             Self::BetterHalf => "better half",
@@ -119,12 +129,13 @@ pub fn measure(
         let within: HashSet<usize> = part(true).concat().into_iter().collect();
         let inside = |t: &&Trial| within.contains(&t.a) && within.contains(&t.b);
         let own: Vec<Trial> = trials.iter().filter(inside).copied().collect();
-        let thresholds: Vec<Option<f32>> = RATES.iter().map(|rate| threshold_at(&own, *rate)).collect();
+        let thresholds: Vec<_> = RATES.iter().map(|rate| by_number(*rate, |rate| threshold_at(&own, rate))).collect();
         let counts = judge(samples, trials, &thresholds, &part(false), metric)?;
         counts.into_iter().for_each(|(line, counts)| lines.entry(line).or_default().push(counts));
     }
     let points: Vec<_> = card.points().iter().filter(|point| point.trials > 0).collect();
-    let thresholds: Vec<_> = points.iter().map(|point| Some(point.threshold.value())).collect();
+    let at = |rate: f64| Some(card.at_fmr(Fmr::new(rate).ok()?, Tail::Measured).ok()?.threshold.value());
+    let thresholds: Vec<_> = points.iter().map(|point| by_number(point.fmr.value(), at)).collect();
     let everybody: Vec<&[usize]> = people.iter().map(Vec::as_slice).collect();
     let by_card = judge(samples, trials, &thresholds, &everybody, metric)?;
 
@@ -135,6 +146,12 @@ pub fn measure(
         Some(line("card", points.get(rate)?.fmr.value(), references, rule, &[counts]))
     });
     Ok(of_others.chain(of_card).collect())
+}
+
+/// The threshold at a rate; then those at which so many comparisons, 2 and more, have it together.
+fn by_number(rate: f64, at: impl Fn(f64) -> Option<f32>) -> Vec<Option<f32>> {
+    let each = |number: usize| -((-rate).ln_1p() / number as f64).exp_m1();
+    std::iter::once(at(rate)).chain((2..=MOST_REFERENCES).map(|number| at(each(number)))).collect()
 }
 
 fn line(tuned_on: &'static str, promised: f64, references: usize, rule: Rule, splits: &[Counts]) -> Line {
@@ -175,11 +192,11 @@ struct Counts {
     missed: usize,
 }
 
-/// Claims of `judged` at each of `thresholds`, by its number, the number of references, and the rule.
+/// Claims of `judged` at each of `thresholds` (as [`by_number`] gives them), by its number, the number of references, and the rule.
 fn judge(
     samples: &[Option<Sample>],
     trials: &[Trial],
-    thresholds: &[Option<f32>],
+    thresholds: &[Vec<Option<f32>>],
     judged: &[&[usize]],
     metric: Metric,
 ) -> Result<BTreeMap<(usize, usize, Rule), Counts>, ModelMismatch> {
@@ -198,8 +215,9 @@ fn judge(
                 for set in sets(&references, number) {
                     for rule in Rule::ALL {
                         let Some(score) = score(rule, samples, probe, &set, metric)? else { continue };
-                        for (rate, threshold) in thresholds.iter().enumerate() {
-                            let Some(threshold) = threshold else { continue };
+                        let corrected = if rule == Rule::BestCorrected { number - 1 } else { 0 };
+                        for (rate, thresholds) in thresholds.iter().enumerate() {
+                            let Some(Some(threshold)) = thresholds.get(corrected) else { continue };
                             let line = counts.entry((rate, number, rule)).or_default();
                             let admitted = score >= *threshold;
                             if mated {
@@ -238,7 +256,7 @@ fn score(
             let templates: Vec<_> = all.iter().map(|s| &s.template).collect();
             Ok(compare_claim(probe, &templates)?.map(|score| score.value()))
         }
-        Rule::Best => {
+        Rule::Best | Rule::BestCorrected => {
             let scores = all.iter().map(|s| Ok(compare(probe, &s.template)?.value()));
             Ok(Some(scores.collect::<Result<Vec<_>, ModelMismatch>>()?.into_iter().fold(f32::MIN, f32::max)))
         }

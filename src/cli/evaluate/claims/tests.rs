@@ -56,6 +56,11 @@ fn claims_are_counted_by_number_and_rule() {
         assert!(served.fnmr == 0.0 || mated == 0);
         assert_eq!(served.fmr, line(references, Rule::MeanScore).fmr);
         assert!(served.fmr <= line(references, Rule::Best).fmr);
+        // A stricter threshold matches fewer, where so small a rate can be counted at all.
+        let corrected =
+            lines.iter().find(|l| l.promised == 0.1 && l.references == references && l.rule == Rule::BestCorrected);
+        assert!(corrected.is_none_or(|line_of| line_of.fmr <= line(references, Rule::Best).fmr));
+        assert!(corrected.is_some() || references > 1);
     }
     assert!(measure(&samples[..10], &trials[..45], &Calibration::unmeasured(), Metric::Euclidean).unwrap().is_empty());
 }
@@ -71,6 +76,17 @@ fn rules_are_what_they_say() {
     assert_eq!(at(Rule::BetterHalf), (0.5 - 1.0) / 2.0);
     // The mean is at (4/3, 2/3).
     assert!((at(Rule::MeanTemplate) - (1.0 - (16.0 + 4.0) / 9.0 / 2.0)).abs() < 1e-6);
+}
+
+#[test]
+fn a_corrected_threshold_is_that_of_each_comparisons_rate() {
+    // The rate itself, as a threshold.
+    let rates = by_number(0.1, |rate| Some(rate as f32));
+    assert_eq!((rates.len(), rates[0]), (MOST_REFERENCES, Some(0.1)));
+    for (at, rate) in rates.iter().enumerate() {
+        let together = 1.0 - (1.0 - f64::from(rate.unwrap())).powi(at as i32 + 1);
+        assert!((together - 0.1).abs() < 1e-6, "{at}: {together}");
+    }
 }
 
 #[test]
