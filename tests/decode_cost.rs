@@ -107,6 +107,80 @@ fn webp(samples: &[u8], colour: image_webp::ColorType) -> Vec<u8> {
     file
 }
 
+/// Bits of a packet's header: a byte of ones is followed by one of seven bits.
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    used: u32,
+}
+
+impl Bits {
+    fn push(&mut self, value: u32, count: u32) {
+        for place in (0..count).rev() {
+            if self.used == 0 {
+                self.used = if self.bytes.last() == Some(&0xff) { 7 } else { 8 };
+                self.bytes.push(0);
+            }
+            self.used -= 1;
+            *self.bytes.last_mut().unwrap() |= ((value >> place & 1) as u8) << self.used;
+        }
+    }
+}
+
+/// A JPEG 2000 that asks for every pass over every bit plane of every sample, with `length` bytes of noise in a code block: the
+/// decoder goes on for as long whether there are bytes or not. Blocks of 64 x 64 stand in precincts of their own.
+fn jpeg2000(side: u32, components: u16, planes: u8, length: u32) -> Vec<u8> {
+    const LEVELS: u8 = 5;
+    let mut file = vec![0xff, 0x4f, 0xff, 0x51];
+    file.extend((38 + 3 * components).to_be_bytes());
+    file.extend([0, 0]);
+    [side, side, 0, 0, side, side, 0, 0].iter().for_each(|number| file.extend(number.to_be_bytes()));
+    file.extend(components.to_be_bytes());
+    file.extend([7, 1, 1].repeat(components.into()));
+    file.extend([0xff, 0x52, 0, 13 + LEVELS, 1, 0, 0, 1, u8::from(components == 3), LEVELS, 4, 4, 0, 0, 0x66]);
+    file.extend([0x77; LEVELS as usize]);
+    let bands = 1 + 3 * LEVELS;
+    file.extend([0xff, 0x5c, 0, 3 + 2 * bands, 1 << 5 | 2]);
+    file.extend([planes << 3, 0].repeat(bands.into()));
+    let (mut packets, mut state) = (Vec::new(), 1u32);
+    for resolution in 0..=LEVELS {
+        let (precinct, blocks) = if resolution == 0 { (64, 1) } else { (128, 3) };
+        let across = side.div_ceil(1 << (LEVELS - resolution)).div_ceil(precinct);
+        for _ in 0..u32::from(components) * across * across {
+            let mut header = Bits::default();
+            header.push(1, 1); // not empty
+            for _ in 0..blocks {
+                header.push(0b11, 2); // included, and no bit plane is missing
+                let passes = 3 * u32::from(planes) - 2;
+                match passes {
+                    1 => header.push(0, 1),
+                    2..=5 => header.push(0b1100 + passes - 3, 4),
+                    6..=36 => header.push(0b1111 << 5 | (passes - 6), 9),
+                    _ => header.push(0x1ff << 7 | (passes - 37), 16),
+                }
+                let room = 3 + passes.ilog2();
+                let more = (u32::BITS - length.leading_zeros()).saturating_sub(room);
+                header.push((1 << (more + 1)) - 2, more + 1); // ones, then a zero
+                header.push(length, room + more);
+            }
+            packets.extend(header.bytes);
+            if packets.last() == Some(&0xff) {
+                packets.push(0);
+            }
+            for _ in 0..blocks * length {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                packets.push((state >> 24) as u8);
+            }
+        }
+    }
+    file.extend([0xff, 0x90, 0, 10, 0, 0]);
+    file.extend((14 + packets.len() as u32).to_be_bytes());
+    file.extend([0, 1, 0xff, 0x93]);
+    file.extend(packets);
+    file.extend([0xff, 0xd9]);
+    file
+}
+
 #[test]
 fn the_worst_images_within_the_limits_stay_within_64_mib() {
     let eight = png::BitDepth::Eight;
@@ -123,6 +197,11 @@ fn the_worst_images_within_the_limits_stay_within_64_mib() {
         ("png, interlaced bomb of 16 bits", interlaced_png()),
         ("webp, lossless rgb", webp(&noise(3, 88), image_webp::ColorType::Rgb8)),
         ("webp, lossless rgba", webp(&noise(4, 92), image_webp::ColorType::Rgba8)),
+        ("jpeg 2000, 3 bit planes", jpeg2000(1040, 3, 3, 64)),
+        ("jpeg 2000, 12 bit planes", jpeg2000(736, 3, 12, 64)),
+        ("jpeg 2000, 31 bit planes", jpeg2000(512, 3, 31, 64)),
+        ("jpeg 2000, full of bytes", jpeg2000(736, 3, 12, 4300)),
+        ("jpeg 2000, large and grey", jpeg2000(2048, 1, 1, 16)),
     ];
     let limits = DecodeLimits::default();
     for (kind, file) in files {

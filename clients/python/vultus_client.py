@@ -165,8 +165,13 @@ class Vultus:
 
 
 def face(encoded: bytes):
-    """An image from the bytes of a JPEG, PNG or WebP file."""
+    """An image from the bytes of a JPEG, PNG, WebP or JPEG 2000 file."""
     return v1.FaceImage(encoded=encoded)
+
+
+def chip_portrait(dg2: bytes, passive_authentication: int):
+    """The portrait in an ID's chip, from the content of EF.DG2, with what the front end found of its signature."""
+    return v1.FaceImage(chip_portrait=dg2, passive_authentication=passive_authentication)
 
 
 EXIT_REFUSED, EXIT_NEGATIVE, EXIT_UNDETERMINED = 1, 3, 4
@@ -190,7 +195,7 @@ def parse_arguments() -> argparse.Namespace:
         command = commands.add_parser(name)
         command.add_argument("gallery")
         command.add_argument("subject")
-        command.add_argument("image", type=Path, help="a JPEG, PNG or WebP file with one face that fills most of it")
+        command.add_argument("image", type=Path, help="a JPEG, PNG, WebP or JPEG 2000 file with one face that fills most of it")
     command = commands.add_parser("identify")
     command.add_argument("gallery")
     command.add_argument("receipt", type=lambda text: base64.b64decode(text, validate=True), help="base64, from verify")

@@ -84,13 +84,52 @@ pub fn id<T>(field: &'static str, parsed: Result<T, IdError>) -> Result<T, Error
     parsed.map_err(|error| Error::field(field, error.expected))
 }
 
+/// What a front end said of the chip that a portrait came from; `None` for any other image.
+///
+/// # Errors
+/// When it said nothing, said that the signature does not hold, or spoke of an image that is no chip's.
+pub fn chip(image: Option<&pb::FaceImage>) -> Result<Option<pb::ChipAuthenticity>, Error> {
+    use pb::{PassiveAuthentication as Told, face_image::Content};
+    const FIELD: &str = "passive_authentication";
+    let Some(image) = image else { return Ok(None) };
+    let told = Told::try_from(image.passive_authentication);
+    match (&image.content, told) {
+        (Some(Content::ChipPortrait(_)), Ok(Told::NotChecked | Told::Passed)) => {
+            Ok(Some(pb::ChipAuthenticity { checked_here: false, told_by_caller: image.passive_authentication }))
+        }
+        (Some(Content::ChipPortrait(_)), Ok(Told::Failed)) => Err(Error::ChipNotAuthentic),
+        (Some(Content::ChipPortrait(_)), Ok(Told::Unspecified) | Err(_)) => {
+            Err(Error::field(FIELD, "what the front end found: NOT_CHECKED, PASSED or FAILED"))
+        }
+        (Some(Content::Encoded(_) | Content::Raw(_)) | None, Ok(Told::Unspecified)) => Ok(None),
+        (Some(Content::Encoded(_) | Content::Raw(_)) | None, _) => {
+            Err(Error::field(FIELD, "none, but with a chip_portrait"))
+        }
+    }
+}
+
+/// The face at the counter. A chip's portrait is not one: with it a stolen document would verify itself.
+pub fn probe(image: Option<pb::FaceImage>) -> Result<FaceInput, Error> {
+    if matches!(image.as_ref().and_then(|i| i.content.as_ref()), Some(pb::face_image::Content::ChipPortrait(_))) {
+        return Err(Error::field("probe", "the face at the counter; a chip_portrait is an inline_reference"));
+    }
+    face("probe", image)
+}
+
 pub fn face(field: &'static str, image: Option<pb::FaceImage>) -> Result<FaceInput, Error> {
     use pb::face_image::Content;
+    chip(image.as_ref())?;
     let image = image.ok_or(Error::field(field, "a FaceImage"))?;
     let image_input = match image.content {
         Some(Content::Encoded(bytes)) => ImageInput::Encoded(bytes),
+        Some(Content::ChipPortrait(dg2)) => ImageInput::Chip(dg2),
         Some(Content::Raw(raw)) => ImageInput::Rgb8 { rgb8: raw.rgb8, width: raw.width, height: raw.height },
-        None => return Err(Error::field(field, "content: JPEG, PNG or WebP bytes, or a RawImage")),
+        None => {
+            return Err(Error::field(
+                field,
+                "content: JPEG, PNG, WebP or JPEG 2000 bytes, a RawImage or a chip_portrait",
+            ));
+        }
     };
     Ok(FaceInput { image: image_input, landmarks: image.landmarks.map(landmarks).transpose()? })
 }
@@ -146,7 +185,6 @@ pub fn page_size(number: u32) -> Result<usize, Error> {
     }
 }
 
-/// The position that a page begins behind; the first page's is 0.
 /// The last case of the page before; `None` for the first page.
 pub fn page_token(token: &str) -> Result<Option<CaseId>, Error> {
     let fault = || Error::field("page_token", "empty, or the next_page_token of a ListCasesResponse");
@@ -229,10 +267,38 @@ mod tests {
     #[test]
     fn an_image_has_content_and_all_landmarks_or_none() {
         assert_eq!(field_of(face("probe", None)), "probe");
-        assert_eq!(field_of(face("probe", Some(pb::FaceImage { content: None, landmarks: None }))), "probe");
+        assert_eq!(field_of(face("probe", Some(pb::FaceImage::default()))), "probe");
         let content = Some(pb::face_image::Content::Encoded(Bytes::from_static(b"x")));
         let four = pb::FiveLandmarks { left_eye: Some(pb::Point { x: 1.0, y: 1.0 }), ..Default::default() };
-        assert_eq!(field_of(face("probe", Some(pb::FaceImage { content, landmarks: Some(four) }))), "landmarks");
+        assert_eq!(
+            field_of(face("probe", Some(pb::FaceImage { content, landmarks: Some(four), ..Default::default() }))),
+            "landmarks"
+        );
+    }
+
+    #[test]
+    fn a_chip_comes_with_the_front_ends_word() {
+        use pb::{PassiveAuthentication as Told, face_image::Content};
+        let image = |content: fn(Bytes) -> Content, told: i32| {
+            let content = Some(content(Bytes::from_static(b"x")));
+            Some(pb::FaceImage { content, passive_authentication: told, ..Default::default() })
+        };
+        for told in [Told::NotChecked, Told::Passed] {
+            let portrait = image(Content::ChipPortrait, told.into());
+            let known = chip(portrait.as_ref()).unwrap().unwrap();
+            assert_eq!((known.checked_here, known.told_by_caller()), (false, told));
+            assert!(matches!(face("image", portrait.clone()).unwrap().image, ImageInput::Chip(_)));
+            assert_eq!(field_of(probe(portrait)), "probe");
+        }
+        let failed = image(Content::ChipPortrait, Told::Failed.into());
+        assert!(matches!(face("image", failed).unwrap_err(), Error::ChipNotAuthentic));
+        for silent in [0, 9] {
+            assert_eq!(field_of(face("image", image(Content::ChipPortrait, silent))), "passive_authentication");
+        }
+        assert_eq!(chip(image(Content::Encoded, 0).as_ref()).unwrap(), None);
+        for told in [1, 2, 3, 9] {
+            assert_eq!(field_of(face("image", image(Content::Encoded, told))), "passive_authentication");
+        }
     }
 
     #[test]

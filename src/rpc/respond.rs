@@ -32,6 +32,16 @@ pub fn reason(reason: Reason) -> pb::DecisionReason {
     }
 }
 
+/// The front end's word on a chip's signature, for the log.
+pub fn told(chip: &pb::ChipAuthenticity) -> &'static str {
+    match chip.told_by_caller() {
+        pb::PassiveAuthentication::Unspecified => "unspecified",
+        pb::PassiveAuthentication::NotChecked => "not_checked",
+        pb::PassiveAuthentication::Passed => "passed",
+        pb::PassiveAuthentication::Failed => "failed",
+    }
+}
+
 pub fn purpose(purpose: Purpose) -> pb::Purpose {
     match purpose {
         Purpose::SimActivation => pb::Purpose::SimActivation,
@@ -55,6 +65,8 @@ pub fn measure(measure: &Measure) -> pb::QualityMeasure {
         MeasureName::HeadPoseYaw => Name::HeadPoseYaw,
         MeasureName::HeadPosePitch => Name::HeadPosePitch,
         MeasureName::HeadPoseRoll => Name::HeadPoseRoll,
+        MeasureName::EyesVisible => Name::EyesVisible,
+        MeasureName::MouthOcclusionPrevention => Name::MouthOcclusionPrevention,
     };
     pb::QualityMeasure {
         name: name.into(),

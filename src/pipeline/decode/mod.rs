@@ -1,11 +1,14 @@
 //! Stage: bytes to upright RGB pixels, within limits that are checked before anything is allocated.
 //!
-//! Each format is surveyed first (its header, and for JPEG and WebP the chain of its segments): what is too large, cut off,
+//! Each format is surveyed first (its header, and for JPEG, WebP and JPEG 2000 the chain of its segments): what is too large, cut off,
 //! animated or of an unsupported kind is refused before a decoder sees it. Decoders then run in their strict mode.
 //! Transparent pixels are laid over white. Colour profiles are not applied: sRGB is presumed.
 
+mod dg2;
 mod jpeg;
+mod jpeg2000;
 mod orientation;
+mod other;
 mod png;
 mod webp;
 
@@ -23,8 +26,10 @@ use orientation::Orientation;
 /// What a caller gave.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
-    /// A JPEG, PNG or WebP file.
+    /// A JPEG, PNG, WebP or JPEG 2000 file.
     Encoded(&'a [u8]),
+    /// The content of an ID chip's DG2, with a JPEG or JPEG 2000 portrait in it.
+    Chip(&'a [u8]),
     /// `height * width * 3` bytes, row by row from the top.
     Rgb8 { rgb8: &'a [u8], width: u32, height: u32 },
 }
@@ -33,6 +38,7 @@ impl fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Encoded(bytes) => write!(f, "Encoded({} bytes)", bytes.len()),
+            Self::Chip(bytes) => write!(f, "Chip({} bytes)", bytes.len()),
             Self::Rgb8 { width, height, .. } => write!(f, "Rgb8({width}x{height})"),
         }
     }
@@ -54,6 +60,9 @@ pub struct DecodeLimits {
     pub max_scans: u32,
     /// Bytes that a PNG's metadata may unpack to.
     pub max_metadata_bytes: usize,
+    /// Samples of a JPEG 2000 times their bit planes, and six for the rest: a decoder may have to visit each three times, however few
+    /// the bytes. It holds 12 bytes a sample meanwhile. Lossy or lossless, a colour picture of 640 x 850 stays below.
+    pub max_sample_planes: u64,
 }
 
 impl Default for DecodeLimits {
@@ -65,6 +74,7 @@ impl Default for DecodeLimits {
             max_pixels: 4 << 20,
             max_scans: 32,
             max_metadata_bytes: 1 << 20,
+            max_sample_planes: 28 << 20,
         }
     }
 }
@@ -88,6 +98,9 @@ pub enum Format {
     Jpeg,
     Png,
     WebP,
+    Jpeg2000,
+    /// The record of an ID chip around a picture.
+    Dg2,
 }
 
 impl fmt::Display for Format {
@@ -96,6 +109,8 @@ impl fmt::Display for Format {
             Self::Jpeg => "JPEG",
             Self::Png => "PNG",
             Self::WebP => "WebP",
+            Self::Jpeg2000 => "JPEG 2000",
+            Self::Dg2 => "DG2",
         })
     }
 }
@@ -103,18 +118,22 @@ impl fmt::Display for Format {
 /// Why there are no pixels. Messages hold sizes and names alone, never a byte of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    #[error("the image is empty; expected a JPEG, PNG or WebP file")]
+    #[error("the image is empty; expected a JPEG, PNG, WebP or JPEG 2000 file")]
     Empty,
     #[error("the image has {bytes} bytes; at most {most} are accepted")]
     Bytes { bytes: usize, most: usize },
-    #[error("the bytes are no JPEG, PNG or WebP file")]
+    #[error("the bytes are no JPEG, PNG, WebP or JPEG 2000 file")]
     Format,
+    #[error("the image is a {name} file; expected JPEG, PNG, WebP or JPEG 2000")]
+    Other { name: &'static str },
     #[error("the image is {width}x{height} pixels; each side must be {least} to {most}")]
     Side { width: u32, height: u32, least: u32, most: u32 },
     #[error("the image is {width}x{height} pixels; at most {most} pixels in all are accepted")]
     Area { width: u32, height: u32, most: u64 },
     #[error("the JPEG has more than {most} scans")]
     Scans { most: u32 },
+    #[error("the JPEG 2000 file has more than {most} {what}")]
+    Parts { what: &'static str, most: u64 },
     #[error("the {format} file holds {found}; expected {expected}")]
     Unsupported { format: Format, found: &'static str, expected: &'static str },
     #[error("the {format} file ends too early")]
@@ -132,9 +151,11 @@ impl DecodeError {
             Self::Empty => "image_empty",
             Self::Bytes { .. } => "image_bytes",
             Self::Format => "image_format",
+            Self::Other { .. } => "image_unsupported",
             Self::Side { .. } => "image_side",
             Self::Area { .. } => "image_area",
             Self::Scans { .. } => "image_scans",
+            Self::Parts { .. } => "image_parts",
             Self::Unsupported { .. } => "image_unsupported",
             Self::Truncated { .. } => "image_truncated",
             Self::Malformed { .. } => "image_malformed",
@@ -149,8 +170,8 @@ impl DecodeError {
 /// [`DecodeError`] for anything that is not one whole still image within `limits`.
 pub fn decode(source: Source<'_>, limits: &DecodeLimits) -> Result<Pixels, DecodeError> {
     match source {
-        Source::Encoded(file) => {
-            let decoded = decode_file(file, limits)?;
+        Source::Encoded(_) | Source::Chip(_) => {
+            let decoded = decode_file(source, limits)?;
             let (width, height, rgb8) = decoded.orientation.upright(decoded.width, decoded.height, decoded.rgb8);
             pixels(width, height, rgb8)
         }
@@ -173,17 +194,36 @@ struct Decoded {
     orientation: Orientation,
 }
 
-fn decode_file(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
+fn decode_file(source: Source<'_>, limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
+    let (file, format) = picture(source, limits)?;
+    match format {
+        Format::Jpeg => jpeg::decode(file, limits),
+        Format::Png => png::decode(file, limits),
+        Format::WebP => webp::decode(file, limits),
+        Format::Jpeg2000 => jpeg2000::decode(file, limits),
+        Format::Dg2 => Err(DecodeError::Format), // no picture is one
+    }
+}
+
+/// The file with the picture, and its format by its first bytes.
+fn picture<'a>(source: Source<'a>, limits: &DecodeLimits) -> Result<(&'a [u8], Format), DecodeError> {
+    let (Source::Encoded(file) | Source::Chip(file) | Source::Rgb8 { rgb8: file, .. }) = source;
     if file.is_empty() {
         return Err(DecodeError::Empty);
     }
     if file.len() > limits.max_bytes {
         return Err(DecodeError::Bytes { bytes: file.len(), most: limits.max_bytes });
     }
-    match format(file).ok_or(DecodeError::Format)? {
-        Format::Jpeg => jpeg::decode(file, limits),
-        Format::Png => png::decode(file, limits),
-        Format::WebP => webp::decode(file, limits),
+    match source {
+        Source::Encoded(_) => Ok((file, format(file).ok_or_else(|| other::refusal(file))?)),
+        Source::Chip(_) => {
+            let portrait = dg2::portrait(file)?;
+            match format(portrait) {
+                Some(format @ (Format::Jpeg | Format::Jpeg2000)) => Ok((portrait, format)),
+                _ => Err(dg2::unsupported("a portrait that is neither JPEG nor JPEG 2000")),
+            }
+        }
+        Source::Rgb8 { .. } => Err(DecodeError::Format), // pixels already
     }
 }
 
@@ -192,6 +232,8 @@ fn format(file: &[u8]) -> Option<Format> {
         [0xff, 0xd8, 0xff, ..] => Some(Format::Jpeg),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Format::Png),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::WebP),
+        _ if file.starts_with(&jpeg2000::JP2_SIGNATURE) => Some(Format::Jpeg2000),
+        _ if file.starts_with(&jpeg2000::CODE_STREAM_SIGNATURE) => Some(Format::Jpeg2000),
         _ => None,
     }
 }
@@ -199,16 +241,16 @@ fn format(file: &[u8]) -> Option<Format> {
 /// Bytes of the pixels that [`decode`] may give, at most: by the image's header, which takes microseconds to read; by the limits
 /// where that says nothing.
 pub fn most_pixel_bytes(source: Source<'_>, limits: &DecodeLimits) -> u64 {
-    let file = match source {
-        Source::Encoded(file) => file,
-        Source::Rgb8 { rgb8, .. } => return rgb8.len() as u64,
-    };
-    let stated = match format(file) {
-        Some(Format::Jpeg) => jpeg::stated_size(file, limits),
-        Some(Format::Png) => png::stated_size(file, limits),
-        Some(Format::WebP) => webp::stated_size(file, limits),
-        None => Err(DecodeError::Format),
-    };
+    if let Source::Rgb8 { rgb8, .. } = source {
+        return rgb8.len() as u64;
+    }
+    let stated = picture(source, limits).and_then(|(file, format)| match format {
+        Format::Jpeg => jpeg::stated_size(file, limits),
+        Format::Png => png::stated_size(file, limits),
+        Format::WebP => webp::stated_size(file, limits),
+        Format::Jpeg2000 => jpeg2000::stated_size(file, limits),
+        Format::Dg2 => Err(DecodeError::Format),
+    });
     let pixels = stated.map_or(limits.max_pixels, |(width, height)| u64::from(width) * u64::from(height));
     pixels.saturating_mul(3)
 }

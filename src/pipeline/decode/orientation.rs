@@ -11,6 +11,8 @@ impl Orientation {
 
     const TAG: u16 = 0x0112;
     const TYPE_SHORT: u16 = 3;
+    /// What the standard does not allow, and some writers write.
+    const TYPE_LONG: u16 = 4;
 
     /// From a TIFF block (what follows `Exif\0\0` in JPEG). Upright where the tag is absent or makes no sense: viewers do so too.
     pub(super) fn from_tiff(tiff: &[u8]) -> Self {
@@ -35,9 +37,13 @@ impl Orientation {
         let entries = usize::from(u16_at(directory)?);
         (0..entries).find_map(|i| {
             let entry = directory + 2 + 12 * i;
-            let found =
-                u16_at(entry)? == Self::TAG && u16_at(entry + 2)? == Self::TYPE_SHORT && u32_at(entry + 4)? == 1;
-            found.then(|| u16_at(entry + 8).and_then(|v| u8::try_from(v).ok()).map(Self))?
+            let is_one = u16_at(entry)? == Self::TAG && u32_at(entry + 4)? == 1;
+            let value = match u16_at(entry + 2)? {
+                Self::TYPE_SHORT => u32::from(u16_at(entry + 8)?),
+                Self::TYPE_LONG => u32_at(entry + 8)?,
+                _ => return None,
+            };
+            is_one.then(|| u8::try_from(value).ok().map(Self))?
         })
     }
 
@@ -73,7 +79,7 @@ impl Orientation {
 mod tests {
     use super::*;
 
-    pub(crate) fn tiff(little: bool, orientation: u16) -> Vec<u8> {
+    fn tiff(little: bool, orientation: u16) -> Vec<u8> {
         let two = |v: u16| if little { v.to_le_bytes() } else { v.to_be_bytes() };
         let four = |v: u32| if little { v.to_le_bytes() } else { v.to_be_bytes() };
         let mut t = if little { b"II*\0".to_vec() } else { b"MM\0*".to_vec() };
@@ -95,6 +101,30 @@ mod tests {
             }
             for nonsense in [0, 9, 256, 65535] {
                 assert_eq!(Orientation::from_tiff(&tiff(little, nonsense)), Orientation::UPRIGHT);
+            }
+        }
+    }
+
+    #[test]
+    fn the_tag_is_read_as_a_long_number_too() {
+        for little in [true, false] {
+            let of = |orientation: u32| {
+                let mut block = tiff(little, 1);
+                // The second entry: its type, and its value.
+                let (kind, value) = if little {
+                    (4_u16.to_le_bytes(), orientation.to_le_bytes())
+                } else {
+                    (4_u16.to_be_bytes(), orientation.to_be_bytes())
+                };
+                block[24..26].copy_from_slice(&kind);
+                block[30..34].copy_from_slice(&value);
+                Orientation::from_tiff(&block)
+            };
+            for value in 1..=8 {
+                assert_eq!(of(value), Orientation(value as u8));
+            }
+            for nonsense in [0, 9, 6 << 16, u32::MAX] {
+                assert_eq!(of(nonsense), Orientation::UPRIGHT);
             }
         }
     }

@@ -5,6 +5,10 @@ use super::*;
 
 pub(super) const LOSSY_WEBP: &[u8] = include_bytes!("../../../tests/fixtures/lossy.webp");
 pub(super) const LOSSY_ALPHA_WEBP: &[u8] = include_bytes!("../../../tests/fixtures/lossy_alpha.webp");
+pub(super) const LOSSLESS_JP2: &[u8] = include_bytes!("../../../tests/fixtures/lossless.jp2");
+pub(super) const LOSSY_J2K: &[u8] = include_bytes!("../../../tests/fixtures/lossy.j2k");
+pub(super) const TILED_JP2: &[u8] = include_bytes!("../../../tests/fixtures/tiled.jp2");
+pub(super) const GREY_J2K: &[u8] = include_bytes!("../../../tests/fixtures/grey.j2k");
 const ANIMATED_WEBP: &[u8] = include_bytes!("../../../tests/fixtures/animated.webp");
 const ANIMATED_PNG: &[u8] = include_bytes!("../../../tests/fixtures/animated.png");
 
@@ -41,11 +45,11 @@ pub(super) fn lossless_webp(rgb8: &[u8], width: u32, height: u32) -> Vec<u8> {
     file
 }
 
-fn decoded(file: &[u8]) -> Result<Pixels, DecodeError> {
+pub(super) fn decoded(file: &[u8]) -> Result<Pixels, DecodeError> {
     decode(Source::Encoded(file), &DecodeLimits::default())
 }
 
-fn mean_difference(a: &[u8], b: &[u8]) -> f64 {
+pub(super) fn mean_difference(a: &[u8], b: &[u8]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
 }
@@ -67,6 +71,21 @@ pub(super) fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         ("lossless webp", lossless_webp(&rgb8, w, h)),
         ("lossy webp", LOSSY_WEBP.to_vec()),
         ("lossy webp with alpha", LOSSY_ALPHA_WEBP.to_vec()),
+        ("lossless jp2", LOSSLESS_JP2.to_vec()),
+        ("layered j2k", LOSSY_J2K.to_vec()),
+        ("tiled jp2", TILED_JP2.to_vec()),
+        ("grey j2k", GREY_J2K.to_vec()),
+    ]
+}
+
+/// A data group 2 of each kind.
+pub(super) fn chips() -> Vec<(&'static str, Vec<u8>)> {
+    use dg2::tests::{dg2, face_record, tagged_record};
+    let jpeg = jpeg(&smooth(40, 24), 40, 24, |_| {});
+    vec![
+        ("dg2 of 2005", dg2(&[face_record(&[LOSSLESS_JP2], 2, 1)], 0x5f2e)),
+        ("dg2 of 2005 with a jpeg", dg2(&[face_record(&[&jpeg], 0, 0)], 0x5f2e)),
+        ("dg2 of 2019", dg2(&[tagged_record(LOSSY_J2K)], 0x7f2e)),
     ]
 }
 
@@ -194,6 +213,17 @@ fn every_truncation_is_refused() {
             assert!(decoded(&file[..length]).is_err(), "{kind}: {length} of {} bytes", file.len());
         }
     }
+    for (kind, file) in chips() {
+        let limits = DecodeLimits::default();
+        assert!(decode(Source::Chip(&file), &limits).is_ok(), "{kind}");
+        for length in 0..file.len() {
+            assert!(
+                decode(Source::Chip(&file[..length]), &limits).is_err(),
+                "{kind}: {length} of {} bytes",
+                file.len()
+            );
+        }
+    }
 }
 
 /// What a cut-off upload looks like after a tool "repaired" it: decoders for viewing fill the rest with grey.
@@ -262,7 +292,7 @@ fn other_files_are_refused() {
     let reason = |file: &[u8]| decoded(file).unwrap_err().reason();
     assert_eq!(reason(b""), "image_empty");
     assert_eq!(reason(b"a face, I promise"), "image_format");
-    assert_eq!(reason(b"GIF89a\x10\0\x10\0\0\0\0;"), "image_format");
+    assert_eq!(reason(b"GIF89a\x10\0\x10\0\0\0\0;"), "image_unsupported");
     assert_eq!(reason(b"BM"), "image_format");
     assert_eq!(reason(&[0xff, 0xd8, 0xff]), "image_truncated");
     assert_eq!(reason(&vec![0; (2 << 20) + 1]), "image_bytes");
@@ -328,7 +358,31 @@ fn raw_pixels_have_the_length_that_their_size_says() {
 }
 
 #[test]
+fn formats_that_are_known_are_refused_by_name() {
+    let files: [(&str, &[u8]); 10] = [
+        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("HEIC", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"),
+        ("AVIF", b"\0\0\0\x1cftypavif\0\0\0\0mif1avif"),
+        ("TIFF", b"II*\0\x08\0\0\0"),
+        ("TIFF", b"MM\0*\0\0\0\x08"),
+        ("BMP", b"BM\x36\x10\0\0\0\0\0\0\x36\0\0\0"),
+        ("PDF", b"%PDF-1.7\n"),
+        ("GIF", b"GIF89a\x10\0\x10\0"),
+        ("JPEG XL", b"\xff\x0a\0\0"),
+        ("JPEG XL", b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a"),
+    ];
+    for (name, file) in files {
+        let error = decoded(file).unwrap_err();
+        assert_eq!(error, DecodeError::Other { name });
+        let text = format!("the image is a {name} file; expected JPEG, PNG, WebP or JPEG 2000");
+        assert_eq!((error.to_string(), error.reason()), (text, "image_unsupported"));
+    }
+    assert_eq!(decoded(b"no image at all").unwrap_err(), DecodeError::Format);
+}
+
+#[test]
 fn nothing_prints_pixels() {
+    assert_eq!(format!("{:?}", Source::Chip(&[201; 9])), "Chip(9 bytes)");
     assert_eq!(format!("{:?}", Source::Encoded(&[201; 9])), "Encoded(9 bytes)");
     assert_eq!(format!("{:?}", Source::Rgb8 { rgb8: &[201; 3], width: 1, height: 1 }), "Rgb8(1x1)");
 }
