@@ -78,7 +78,7 @@ fn every_face_that_fills_its_crop_is_found_good_and_told_from_the_others() {
         .collect();
     for ((name, image), face) in crops.iter().zip(&faces) {
         let refused: Vec<_> =
-            quality::assess(image, &face.five(), &least).into_iter().filter(|m| !m.accepted()).collect();
+            quality::assess(image, &face.five(), false, &least).into_iter().filter(|m| !m.accepted()).collect();
         assert!(refused.is_empty(), "{name}: {refused:?}");
     }
     for alignment in [Alignment::Whole, Alignment::DlibSquare, Alignment::DlibSquarePadded] {
@@ -126,7 +126,7 @@ fn what_spoils_a_face_is_called_by_its_name() {
     for (name, image) in &crops {
         let five = locate(executor.as_mut(), image).unwrap().five();
         let refused = |image: &Pixels, measure: MeasureName| {
-            quality::assess(image, &five, &least).iter().any(|m| m.name == measure && !m.accepted())
+            quality::assess(image, &five, false, &least).iter().any(|m| m.name == measure && !m.accepted())
         };
         assert!(refused(&map(image, &|v| v * 0.15), MeasureName::LuminanceMean), "{name}, dark");
         // Shrunk and enlarged again: a blur of about 4 pixels.
@@ -136,7 +136,7 @@ fn what_spoils_a_face_is_called_by_its_name() {
         assert!(refused(&white, MeasureName::OverExposurePrevention), "{name}, bright");
         let small = image.resized(24, 24);
         if let Some(face) = locate(executor.as_mut(), &small) {
-            let measures = quality::assess(&small, &face.five(), &least);
+            let measures = quality::assess(&small, &face.five(), false, &least);
             assert!(!measures[0].accepted(), "{name}, small");
         }
     }

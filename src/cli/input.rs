@@ -25,9 +25,11 @@ pub const ONE_FILE: DecodeLimits = DecodeLimits {
     max_pixels: 64 << 20,
     max_scans: 32,
     max_metadata_bytes: 4 << 20,
+    max_sample_planes: 1 << 30,
 };
 /// What each of many files may cost; [`IN_FLIGHT`] of them, decoded, take 3 GiB at worst.
-pub const MANY_FILES: DecodeLimits = DecodeLimits { max_bytes: 16 << 20, max_pixels: 16 << 20, ..ONE_FILE };
+pub const MANY_FILES: DecodeLimits =
+    DecodeLimits { max_bytes: 16 << 20, max_pixels: 16 << 20, max_sample_planes: 1 << 28, ..ONE_FILE };
 /// Images on their way at a time: two batches, so that the device never waits for one.
 pub const IN_FLIGHT: usize = 64;
 
@@ -64,7 +66,8 @@ pub fn read(path: &Path, most: usize) -> io::Result<Bytes> {
 /// Whether a file's name says that it is an image that can be read here.
 pub fn is_image(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    matches!(extension.as_str(), "jpg" | "jpeg" | "png" | "webp")
+    let known = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "jp2", "j2k", "j2c", "jpc"];
+    known.contains(&extension.as_str())
 }
 
 /// Starts `work` on every item in turn, at most [`IN_FLIGHT`] at a time, and hands each result to `done` as it comes.
@@ -144,7 +147,7 @@ mod tests {
 
     #[test]
     fn images_are_known_by_name() {
-        for name in ["a.jpg", "b.JPEG", "x/c.png", "d.webp"] {
+        for name in ["a.jpg", "b.JPEG", "x/c.png", "d.webp", "e.JFIF", "f.jpe"] {
             assert!(is_image(Path::new(name)), "{name}");
         }
         for name in ["a", "a.txt", ".jpg", "a.jpg.tmp"] {

@@ -73,6 +73,14 @@ impl Shared {
         path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")).then_some(path)
     }
 
+    /// As [`Self::onnx_file`]; `output`, of `--output`, is a word about such a file alone.
+    pub fn onnx_file_for(&self, output: Option<&str>) -> Result<Option<&Path>, Failure> {
+        match self.onnx_file() {
+            None if output.is_some() => Err("--output: expected with an ONNX file as --model".into()),
+            file => Ok(file),
+        }
+    }
+
     pub fn device_choice(&self) -> Result<DeviceChoice, Failure> {
         let choice = DeviceChoice::parse(&self.device).map_err(|e| format!("--device {:?}: {e}", self.device))?;
         choice.check().map_err(|e| format!("--device {}: {e}", self.device))?;
@@ -114,7 +122,7 @@ impl Shared {
             decoders: cores(),
             pixel_bytes: config.pixel_bytes,
         };
-        Ok(Pipeline::start(models, executors, settings, root.clone())?)
+        Ok(Pipeline::start(models, executors, settings, root)?)
     }
 }
 

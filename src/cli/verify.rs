@@ -20,7 +20,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// The probe: a photo with one face, or a face crop; JPEG, PNG or WebP.
+    /// The probe: a photo with one face, or a face crop; JPEG, PNG, WebP or JPEG 2000.
     probe: PathBuf,
     /// The reference, likewise.
     reference: PathBuf,

@@ -23,7 +23,6 @@ mod decision;
 mod ids;
 mod image;
 mod in_turn;
-mod population;
 mod quality;
 mod template;
 mod turn;
@@ -42,7 +41,6 @@ pub use image::{
     FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect, Region, Similarity, UprightFace,
 };
 pub use in_turn::{InTurn, Waits};
-pub use population::{LEAST_TEMPLATES, Population};
 pub use quality::{Assessment, Measure, MeasureName, QualityThresholds};
 pub use template::{ModelDigest, ModelMismatch, Reference, Score, Template, TemplateError, Threshold, compare};
 pub use turn::{Lane, Turn};

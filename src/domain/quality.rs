@@ -14,10 +14,12 @@ pub enum MeasureName {
     HeadPoseYaw,
     HeadPosePitch,
     HeadPoseRoll,
+    EyesVisible,
+    MouthOcclusionPrevention,
 }
 
 impl MeasureName {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::FacePresence,
         Self::InterEyeDistance,
         Self::Sharpness,
@@ -27,6 +29,8 @@ impl MeasureName {
         Self::HeadPoseYaw,
         Self::HeadPosePitch,
         Self::HeadPoseRoll,
+        Self::EyesVisible,
+        Self::MouthOcclusionPrevention,
     ];
 
     /// The word for it in model cards, logs and metrics.
@@ -41,6 +45,8 @@ impl MeasureName {
             Self::HeadPoseYaw => "head_pose_yaw",
             Self::HeadPosePitch => "head_pose_pitch",
             Self::HeadPoseRoll => "head_pose_roll",
+            Self::EyesVisible => "eyes_visible",
+            Self::MouthOcclusionPrevention => "mouth_occlusion_prevention",
         }
     }
 }

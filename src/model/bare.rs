@@ -43,9 +43,10 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Reads an ONNX file.
-    pub fn open(path: &Path) -> Result<Self, OnnxError> {
-        let onnx::Imported { graph, weights, sha256, .. } = onnx::open(path, (ARCFACE_SIDE, ARCFACE_SIDE))?;
+    /// Reads an ONNX file; `output` names the output to take, where it has several.
+    pub fn open(path: &Path, output: Option<&str>) -> Result<Self, OnnxError> {
+        let size = (ARCFACE_SIDE, ARCFACE_SIDE);
+        let onnx::Imported { graph, weights, sha256, .. } = onnx::open(path, size, output)?;
         let input = Input {
             // The importer bounds both sides.
             width: u32::try_from(graph.input.width).unwrap_or(u32::MAX),

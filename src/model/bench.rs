@@ -89,16 +89,17 @@ pub fn bench_embed(
     Ok(BenchEmbed::new(model, device, precision, batch, threads, faces_per_s, gflop_per_face))
 }
 
-/// The same for the network in an ONNX file, on the CPU.
+/// The same for the network in an ONNX file, to its `output`, on the CPU.
 pub fn bench_file(
     path: &Path,
+    output: Option<&str>,
     precision: Precision,
     batch: NonZeroUsize,
     threads: NonZeroUsize,
     duration: Duration,
 ) -> Result<BenchEmbed, BenchError> {
     let start = Instant::now();
-    let bare = Bare::open(path).map_err(BareError::from)?;
+    let bare = Bare::open(path, output).map_err(BareError::from)?;
     let size = InputSize { width: bare.input.width, height: bare.input.height };
     let weight_bytes = 4 * bare.weights.iter().map(|(_, w)| w.values().len()).sum::<usize>();
     let seen: Vec<Pixels> = (0..CALIBRATION_IMAGES).filter_map(|seed| noise(size, seed)).collect();

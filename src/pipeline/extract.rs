@@ -32,8 +32,10 @@ pub struct FaceInput {
 
 /// An image, as it came. `Debug` shows lengths alone.
 pub enum ImageInput {
-    /// A JPEG, PNG or WebP file.
+    /// A JPEG, PNG, WebP or JPEG 2000 file.
     Encoded(Bytes),
+    /// The content of an ID chip's DG2.
+    Chip(Bytes),
     /// Rows of R G B from the top.
     Rgb8 { rgb8: Bytes, width: u32, height: u32 },
 }
@@ -42,6 +44,7 @@ impl ImageInput {
     pub(super) fn source(&self) -> decode::Source<'_> {
         match self {
             Self::Encoded(file) => decode::Source::Encoded(file),
+            Self::Chip(dg2) => decode::Source::Chip(dg2),
             Self::Rgb8 { rgb8, width, height } => decode::Source::Rgb8 { rgb8, width: *width, height: *height },
         }
     }
@@ -225,19 +228,21 @@ impl Pipeline {
                 }
                 None => seen,
             };
-            located = Some((face, placed));
+            located = Some((face, placed, framing));
             break;
         }
         let thresholds = self.card.quality;
-        let Some((face, placed)) = located else {
+        let Some((face, placed, framing)) = located else {
             timings.align = started.elapsed();
             return Ok(Looked::without_face(&thresholds, timings));
         };
+        let turned = self.is_turned(&pixels, &face, framing, turn).await?;
         let five = placed.landmarks().five();
         let (size, alignment) = (self.device.input_size(Role::Embed), self.card.alignment);
         let judge = move || {
             let presence = locate::presence(Some(&face), &thresholds);
-            let measures = std::iter::once(presence).chain(quality::assess(&pixels, &five, &thresholds)).collect();
+            let judged = quality::assess(&pixels, &five, turned, &thresholds);
+            let measures = std::iter::once(presence).chain(judged).collect();
             let assessment = Assessment { measures, face: Some((face.rect, five)) };
             (align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height)), assessment)
         };
@@ -246,6 +251,31 @@ impl Pipeline {
         timings.align = started.elapsed();
         Metrics::get().stage("align", timings.align);
         Ok(Looked { face, assessment, timings })
+    }
+
+    /// Whether the face lies otherwise than its landmarks say. The landmark network gives upright faces, whatever it is shown; the detector
+    /// sees a face best when it is upright. So where it is not sure, it is shown the image turned by quarters.
+    async fn is_turned(
+        &self,
+        pixels: &Arc<Image>,
+        face: &locate::Chosen,
+        framing: Framing,
+        turn: &Turn,
+    ) -> Result<bool, ExtractError> {
+        if face.score >= locate::SURELY_UPRIGHT {
+            return Ok(false);
+        }
+        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
+        let mut view = self.on_a_core(turn, move || View::new(&image, framing, side)).await?;
+        for _ in 0..3 {
+            view = self.on_a_core(turn, move || view.turned_by_a_quarter()).await?;
+            let output = self.device.run(Role::Detect, view.pixels.clone(), turn).await?;
+            let best = detector::detections(&output.values, locate::LEAST_SCORE).first().map_or(0.0, |d| d.score);
+            if best > face.score + locate::TURNED_BY {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// All faces that the detector sees in a view in this framing.

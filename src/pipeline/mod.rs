@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `extract`, `assess` | `decode`, `locate`, `quality`, `align`, `shares`, `batch` |
 //! | `photo` | `locate`, once for every face of a photo; and an image that is all face |
-//! | `verify` | `extract`, then `stranger`, `decide` and `receipt` |
+//! | `verify` | `extract`, then `decide` and `receipt` |
 //! | `identify` | `receipt` and `decide`, around a search of the gallery |
 //! | `canary` | `batch`, with golden faces |
 //! | `enrol` | `extract`, then a commit to the gallery |
@@ -23,7 +23,6 @@ mod photo;
 pub mod quality;
 mod receipt;
 mod shares;
-mod stranger;
 mod verify;
 
 use std::{io, num::NonZeroUsize, sync::Arc};
@@ -73,7 +72,6 @@ pub struct Pipeline {
     shared: Shared,
     shared_by_enrolments: Shared,
     receipts: Receipts,
-    root: RootKey,
     identification: Identification,
     /// Empty until [`Self::with_golden`].
     golden: Vec<Golden>,
@@ -103,11 +101,11 @@ impl Pipeline {
         models: &ModelSet,
         executors: Vec<Box<dyn Executor>>,
         settings: Settings,
-        root: RootKey,
+        root: &RootKey,
     ) -> io::Result<Self> {
         let pixel_room = settings.pixel_bytes >> 10;
         let (calibration, model) = (Arc::new(models.card().calibration.clone()), models.template_digest());
-        let receipts = Receipts::new(&root);
+        let receipts = Receipts::new(root);
         Ok(Self {
             card: models.card().clone(),
             identification: Identification::new(receipts.clone(), Arc::clone(&calibration), settings.rates, model),
@@ -119,7 +117,6 @@ impl Pipeline {
             shared: Shared::new(settings.decoders.get(), pixel_room - pixel_room / 4),
             shared_by_enrolments: Shared::new(settings.decoders.get().div_ceil(2), pixel_room / 4),
             receipts,
-            root,
             golden: Vec::new(),
         })
     }

@@ -7,15 +7,23 @@
 //! | luminance mean | mean luminance m, 0 to 1 | 100 s(m, 0.2) (1 - s(m, 0.8)), s: logistic, 0.05 wide |
 //! | under-exposure prevention | share of luminance up to 25 of 255 | 100 (1 - share) |
 //! | over-exposure prevention | share of luminance from 247 of 255 | 100 (1 - share) |
-//! | head pose: yaw, pitch, roll | angle a, estimated from the landmarks | 100 cos^2 a, 0 from a right angle on |
+//! | head pose: yaw, pitch, roll | angle a, estimated from the landmarks | 100 cos^2 a, 0 from a right angle on; roll 0 for a face that lies otherwise |
+//! | eyes visible | fine detail around the eye that has less, over that of the face (r) | 50 r, at most 100 |
+//! | mouth occlusion prevention | fine detail around the mouth, over that of the face (r) | 50 r, at most 100 |
 //!
 //! Luminance is that of the face's inner part, so that hair, background and clothes have no say. Dividing sharpness by the
-//! variance keeps exposure and skin tone out of it.
+//! variance keeps exposure and skin tone out of it. Detail is the mean absolute Laplacian, at 24 pixels between the eyes: what
+//! covers a part of a face has less of it than eyes and lips, or moves the landmarks to where there is none.
+
+mod detail;
 
 use crate::domain::{FiveLandmarks, Measure, MeasureName, Pixels, QualityThresholds, Rect, UprightFace};
 
-/// Every measure but face presence, in the order of [`MeasureName::ALL`]. Landmarks that are no face give zeros.
-pub fn assess(pixels: &Pixels, five: &FiveLandmarks, thresholds: &QualityThresholds) -> Vec<Measure> {
+use detail::Detail;
+
+/// Every measure but face presence, in the order of [`MeasureName::ALL`]. Landmarks that are no face give zeros. `turned`: the face lies
+/// otherwise than they say.
+pub fn assess(pixels: &Pixels, five: &FiveLandmarks, turned: bool, thresholds: &QualityThresholds) -> Vec<Measure> {
     let Some(face) = five.upright() else {
         return MeasureName::ALL
             .into_iter()
@@ -23,7 +31,7 @@ pub fn assess(pixels: &Pixels, five: &FiveLandmarks, thresholds: &QualityThresho
             .map(|name| measure(name, 0.0, thresholds, "show one whole face"))
             .collect();
     };
-    let light = Luminance::of(pixels, &face);
+    let (light, detail) = (Luminance::of(pixels, &face), Detail::of(pixels, &face));
     let mean = light.mean();
     let (yaw, pitch) = (yaw(&face), pitch(&face));
     let take = |name, value, advice| measure(name, value, thresholds, advice);
@@ -51,7 +59,17 @@ pub fn assess(pixels: &Pixels, five: &FiveLandmarks, thresholds: &QualityThresho
             frontal(pitch),
             if pitch > 0.0 { "raise the chin or lower the camera" } else { "lower the chin or raise the camera" },
         ),
-        take(MeasureName::HeadPoseRoll, frontal(face.roll), "hold the head and the camera upright"),
+        take(
+            MeasureName::HeadPoseRoll,
+            if turned { 0.0 } else { frontal(face.roll) },
+            "hold the head and the camera upright",
+        ),
+        take(MeasureName::EyesVisible, detail.eyes / 2.0, "uncover both eyes: no sunglasses, hair or hand before them"),
+        take(
+            MeasureName::MouthOcclusionPrevention,
+            detail.mouth / 2.0,
+            "uncover mouth and chin: no mask, scarf or hand",
+        ),
     ]
 }
 
@@ -118,7 +136,6 @@ impl Luminance {
         let scale = (SHARPNESS_INTER_EYE / face.inter_eye).min(1.0);
         let scaled = |side: u32| ((side as f32 * scale).round() as u32).max(1);
         let part = pixels.frame(region).resized(scaled(region.width), scaled(region.height));
-        let luminance = |p: &[u8]| 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2]);
         Self { width: part.width() as usize, values: part.rgb8().chunks_exact(3).map(luminance).collect() }
     }
 
@@ -145,6 +162,11 @@ impl Luminance {
     }
 }
 
+/// BT.601, 0 to 255.
+fn luminance(p: &[u8]) -> f32 {
+    0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])
+}
+
 const NOISE_VARIANCE: f32 = 4.0;
 const SHARPNESS_GAIN: f32 = 12.0;
 
@@ -157,7 +179,7 @@ fn variance(values: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Point;
+    use crate::domain::{Point, Similarity};
 
     const SIDE: u32 = 150;
 
@@ -212,7 +234,7 @@ mod tests {
     }
 
     fn refused(image: &Pixels, five: &FiveLandmarks) -> Vec<MeasureName> {
-        let measures = assess(image, five, &thresholds());
+        let measures = assess(image, five, false, &thresholds());
         assert_eq!(measures.len(), MeasureName::ALL.len() - 1);
         assert!(measures.iter().all(|m| m.value <= 100 && m.accepted() == m.advice.is_empty()));
         measures.iter().filter(|m| !m.accepted()).map(|m| m.name).collect()
@@ -258,8 +280,64 @@ mod tests {
     }
 
     #[test]
+    fn what_is_covered_is_called_by_its_name() {
+        use MeasureName::*;
+        let thresholds = thresholds().with(EyesVisible, 40).with(MouthOcclusionPrevention, 40);
+        let refused = |image: &Pixels, five: &FiveLandmarks| -> Vec<MeasureName> {
+            let measures = assess(image, five, false, &thresholds);
+            measures.iter().filter(|m| !m.accepted()).map(|m| m.name).collect()
+        };
+        // Eyes and a mouth have more detail than skin.
+        let good = {
+            let mut rgb8 = face(|v| v).rgb8().to_vec();
+            for (x, y) in [(45, 45), (101, 45), (73, 104)] {
+                let near = |i: usize| {
+                    let (px, py) = (i as i32 % SIDE as i32, i as i32 / SIDE as i32);
+                    ((px - x).abs() < 14 && (py - y).abs() < 9).then_some((px / 4 + py / 4) % 2 == 0)
+                };
+                for (i, pixel) in rgb8.chunks_exact_mut(3).enumerate() {
+                    near(i).into_iter().for_each(|light| pixel.fill(if light { 170 } else { 60 }));
+                }
+            }
+            Pixels::new(SIDE, SIDE, rgb8).unwrap()
+        };
+        assert_eq!(refused(&good, &five()), []);
+        let covered = |from: (u32, u32), to: (u32, u32)| {
+            let inside = |i: usize| {
+                let (x, y) = (i as u32 % SIDE, i as u32 / SIDE);
+                (from.0..to.0).contains(&x) && (from.1..to.1).contains(&y)
+            };
+            let mut rgb8 = good.rgb8().to_vec();
+            rgb8.chunks_exact_mut(3).enumerate().filter(|(i, _)| inside(*i)).for_each(|(_, p)| p.fill(130));
+            Pixels::new(SIDE, SIDE, rgb8).unwrap()
+        };
+        for eye in [(20, 70), (80, 130)] {
+            assert_eq!(refused(&covered((eye.0, 25), (eye.1, 65)), &five()), [EyesVisible]);
+        }
+        assert_eq!(refused(&covered((30, 80), (120, 130)), &five()), [MouthOcclusionPrevention]);
+        // Turned with its image, it is the same face.
+        let (sin, cos) = 15f32.to_radians().sin_cos();
+        let middle = SIDE as f32 / 2.0;
+        let back = |(x, y): (f32, f32)| (cos * x - sin * y, sin * x + cos * y);
+        let (dx, dy) = back((middle, middle));
+        let place = Similarity { a: cos, b: sin, dx: middle - dx, dy: middle - dy };
+        let rolled = place.inverse().unwrap();
+        let landmarks = FiveLandmarks::from_points(five().points().map(|p| rolled.apply(p)));
+        for (image, expected) in [(covered((20, 25), (70, 65)), vec![EyesVisible]), (good.clone(), vec![])] {
+            assert_eq!(refused(&image.warped(SIDE, SIDE, &place), &landmarks), expected);
+        }
+    }
+
+    #[test]
+    fn a_face_that_lies_otherwise_is_not_upright() {
+        let measures = assess(&face(|v| v), &five(), true, &thresholds());
+        let refused: Vec<_> = measures.iter().filter(|m| !m.accepted()).map(|m| (m.name, m.value)).collect();
+        assert_eq!(refused, [(MeasureName::HeadPoseRoll, 0)]);
+    }
+
+    #[test]
     fn exposure_and_skin_tone_do_not_change_sharpness() {
-        let of = |image: &Pixels| assess(image, &five(), &thresholds())[1].value;
+        let of = |image: &Pixels| assess(image, &five(), false, &thresholds())[1].value;
         let (full, dark) = (of(&face(|v| v)), of(&face(|v| v * 0.4)));
         assert!(full.abs_diff(dark) <= 5, "{full} {dark}");
     }

@@ -61,6 +61,11 @@ impl Door {
     /// Answers the request, or says why not.
     pub fn answer(&self, request: http::Request<Body>) -> Answer {
         let path = request.uri().path();
+        let most = self.core.limits.header_bytes;
+        if header_bytes(request.headers()) > most as usize {
+            let rpc = observe::rpc_name(path);
+            return self.turn_away(request, rpc, Error::Headers { most });
+        }
         if !path.starts_with(GUARDED) {
             return self.call_open(request);
         }
@@ -105,6 +110,14 @@ impl Door {
                 return refuse(rpc, error);
             }
         };
+        // What comes out of a compressed message is not known before it is there: it counts as the largest.
+        if !streams
+            && is_compressed(request.headers())
+            && let Err(error) = place.hold(self.core.limits.message_bytes)
+        {
+            take_in(request.into_body(), window);
+            return refuse(rpc, error);
+        }
         request.extensions_mut().insert(turn.clone());
         if streams {
             // A stream outlives its first answer, and its items are counted as they are worked on.
@@ -193,6 +206,15 @@ fn refuse(rpc: &'static str, error: Error) -> http::Response<Body> {
     let refused = observe::refuse(rpc, error);
     Call::refused(rpc).answered(refused.code());
     refused.into_http()
+}
+
+/// As HTTP/2 counts a list of headers.
+fn header_bytes(headers: &http::HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+}
+
+fn is_compressed(headers: &http::HeaderMap) -> bool {
+    headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity")
 }
 
 /// Who calls.

@@ -37,6 +37,8 @@ pub enum Error {
     Extract(#[from] ExtractError),
     #[error("the image was refused")]
     Refused(Assessment),
+    #[error("the chip's signature does not hold: its portrait is compared with nobody")]
+    ChipNotAuthentic,
     #[error(transparent)]
     Threshold(#[from] ThresholdError),
     #[error(transparent)]
@@ -51,6 +53,8 @@ pub enum Error {
     Search(#[from] SearchError),
     #[error(transparent)]
     Case(#[from] CaseError),
+    #[error("the metadata has more than {most} bytes, names, values and 32 for each counted")]
+    Headers { most: u32 },
     #[error("{0}")]
     Unknown(&'static str),
     #[error("the server is going down: send what was not answered again, shortly")]
@@ -161,6 +165,7 @@ impl Error {
                 }
                 ExtractError::Internal(_) => row(Internal, "INTERNAL", INTERNAL),
             },
+            Self::ChipNotAuthentic => row(FailedPrecondition, "CHIP_NOT_AUTHENTIC", text),
             Self::Refused(assessment) => row(FailedPrecondition, "IMAGE_REFUSED", advice(assessment)),
             Self::Threshold(error) => match error {
                 ThresholdError::LaxerThanPolicy { .. } => row(InvalidArgument, "RATE_LAXER_THAN_POLICY", text),
@@ -203,9 +208,10 @@ impl Error {
             Self::Case(error) => match error {
                 CaseError::Damaged { .. } => row(DataLoss, "CASE_DAMAGED", text),
                 CaseError::NoSuchPage => row(InvalidArgument, "PAGE_UNKNOWN", text),
-                CaseError::TooManyVerdicts { .. } => row(FailedPrecondition, "TOO_MANY_VERDICTS", text),
+                CaseError::Empty => row(FailedPrecondition, "CASE_WITHOUT_CANDIDATES", text),
                 CaseError::Store(error) => store_row(error),
             },
+            Self::Headers { .. } => row(ResourceExhausted, "METADATA_TOO_LARGE", text),
             Self::Stopping => row(Unavailable, "STOPPING", text),
             Self::Silence | Self::Unread | Self::SlowMessage | Self::TimeUp => row(DeadlineExceeded, "DEADLINE", text),
             Self::Unknown(_) => row(NotFound, "NOT_FOUND", text),
@@ -240,10 +246,9 @@ fn calibration_row(error: &CalibrationError, text: String) -> Row {
     match error {
         CalibrationError::BeyondTable { .. } => row(Code::FailedPrecondition, "RATE_BEYOND_CALIBRATION", text),
         CalibrationError::Misses { .. } => row(Code::FailedPrecondition, "EXPECTED_FNIR_TOO_HIGH", text),
-        CalibrationError::Empty
-        | CalibrationError::Order { .. }
-        | CalibrationError::Fnmr { .. }
-        | CalibrationError::NoPopulation => row(Code::Internal, "INTERNAL", INTERNAL),
+        CalibrationError::Empty | CalibrationError::Order { .. } | CalibrationError::Fnmr { .. } => {
+            row(Code::Internal, "INTERNAL", INTERNAL)
+        }
     }
 }
 
@@ -260,10 +265,12 @@ fn store_row(error: &StoreError) -> Row {
 /// A larger camera setting, another file format, or a broken file: three faults that a front end mends in three ways.
 fn image_reason(error: &DecodeError) -> &'static str {
     match error {
-        DecodeError::Bytes { .. } | DecodeError::Side { .. } | DecodeError::Area { .. } | DecodeError::Scans { .. } => {
-            "IMAGE_OUT_OF_LIMITS"
-        }
-        DecodeError::Format | DecodeError::Unsupported { .. } => "IMAGE_UNSUPPORTED",
+        DecodeError::Bytes { .. }
+        | DecodeError::Side { .. }
+        | DecodeError::Area { .. }
+        | DecodeError::Scans { .. }
+        | DecodeError::Parts { .. } => "IMAGE_OUT_OF_LIMITS",
+        DecodeError::Format | DecodeError::Other { .. } | DecodeError::Unsupported { .. } => "IMAGE_UNSUPPORTED",
         DecodeError::Empty
         | DecodeError::Truncated { .. }
         | DecodeError::Malformed { .. }

@@ -72,6 +72,7 @@ impl Service {
             "" => None,
             text => Some(receive::id("reference_id", ReferenceId::parse(text))?),
         };
+        let chip = receive::chip(request.image.as_ref())?;
         let pipeline = &self.0.pipeline;
         // Before any image byte is decoded; and a reference that is there needs no second extraction.
         let known = pass.gallery(&name)?;
@@ -87,6 +88,7 @@ impl Service {
                 transaction_id: context.transaction_id.to_string(),
                 timings: Some(respond::timings(Timings::default(), started.elapsed())),
                 already_enrolled: true,
+                chip,
             });
         }
         let image = receive::face("image", request.image)?;
@@ -96,7 +98,8 @@ impl Service {
         let committing = Instant::now();
         let enrolled = pipeline.enrol(&gallery, subject, id, template).await?;
         timings.compare = committing.elapsed();
-        tracing::info!(reference_id = %enrolled.id, repeated = enrolled.repeated, "enrolled");
+        let told = chip.as_ref().map(respond::told);
+        tracing::info!(reference_id = %enrolled.id, repeated = enrolled.repeated, chip = told, "enrolled");
         Ok(pb::EnrolResponse {
             reference_id: enrolled.id.to_string(),
             gallery_epoch: enrolled.epoch,
@@ -104,6 +107,7 @@ impl Service {
             transaction_id: context.transaction_id.to_string(),
             timings: Some(respond::timings(timings, started.elapsed())),
             already_enrolled: enrolled.repeated,
+            chip,
         })
     }
 

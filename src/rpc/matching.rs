@@ -34,6 +34,7 @@ impl Service {
         let client = receive::client_of(&turn)?;
         let (pass, context) = self.enter(client, request.context, &[Right::Verify])?;
         let max_fmr = receive::max_fmr(request.max_fmr)?;
+        let mut chip = None;
         let verified = match request.claim {
             None => return Err(Error::field("claim", "claimed_subject or inline_reference")),
             Some(pb::verify_request::Claim::ClaimedSubject(claimed)) => {
@@ -42,11 +43,12 @@ impl Service {
                 let gallery = pass.gallery(&name)?;
                 let bearer = Claimant { subject: &subject, client, gallery: &name, purpose: context.purpose };
                 let claim = Claim::Subject { gallery: gallery.as_deref(), bearer };
-                let probe = receive::face("probe", request.probe)?;
+                let probe = receive::probe(request.probe)?;
                 self.0.verify(probe, claim, max_fmr, &turn).await?
             }
             Some(pb::verify_request::Claim::InlineReference(image)) => {
-                let probe = receive::face("probe", request.probe)?;
+                let probe = receive::probe(request.probe)?;
+                chip = receive::chip(Some(&image))?;
                 let claim = Claim::Inline(receive::face("inline_reference", Some(image))?);
                 self.0.verify(probe, claim, max_fmr, &turn).await?
             }
@@ -55,9 +57,11 @@ impl Service {
             decision = verified.reason.decision().as_str(),
             reason = verified.reason.as_str(),
             receipt = verified.receipt.is_some(),
+            chip = chip.as_ref().map(respond::told),
             "verified"
         );
-        Ok(self.verify_response(verified, context.transaction_id.to_string(), pass.shows_scores()))
+        let answer = self.verify_response(verified, context.transaction_id.to_string(), pass.shows_scores());
+        Ok(pb::VerifyResponse { chip, ..answer })
     }
 
     fn verify_response(&self, verified: Verified, transaction_id: String, shows_scores: bool) -> pb::VerifyResponse {
@@ -80,6 +84,7 @@ impl Service {
             timings: Some(respond::timings(verified.timings, verified.timings.sum())),
             score: verified.score.filter(|_| shows_scores).map(|s| s.value()),
             threshold: shows_scores.then(|| verified.threshold.value()),
+            chip: None,
         }
     }
 
@@ -118,6 +123,7 @@ impl Service {
         let started = Instant::now();
         let client = receive::client_of(&turn)?;
         let (_, context) = self.enter(client, request.context, &[Right::Verify])?;
+        let chip = receive::chip(request.image.as_ref())?;
         let image = receive::face("image", request.image)?;
         let (assessment, timings): (_, Timings) = self.0.pipeline.assess(image, &turn).await?;
         tracing::info!(acceptable = assessment.acceptable(), "assessed");
@@ -128,6 +134,7 @@ impl Service {
             model_digest: self.0.pipeline.model().to_string(),
             transaction_id: context.transaction_id.to_string(),
             timings: Some(respond::timings(timings, started.elapsed())),
+            chip,
         })
     }
 }

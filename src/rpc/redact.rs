@@ -18,6 +18,7 @@ impl fmt::Debug for pb::face_image::Content {
         match self {
             Self::Encoded(bytes) => write!(f, "Encoded({} bytes)", bytes.len()),
             Self::Raw(raw) => raw.fmt(f),
+            Self::ChipPortrait(dg2) => write!(f, "ChipPortrait({} bytes)", dg2.len()),
         }
     }
 }
@@ -56,14 +57,15 @@ mod tests {
     #[test]
     fn no_image_and_no_receipt_prints() {
         let secret = prost::bytes::Bytes::from_static(&[201; 64]);
-        let encoded =
-            pb::FaceImage { content: Some(pb::face_image::Content::Encoded(secret.clone())), landmarks: None };
+        let of = |content| pb::FaceImage { content: Some(content), ..Default::default() };
+        let encoded = of(pb::face_image::Content::Encoded(secret.clone()));
         let raw = pb::RawImage { rgb8: secret.clone(), width: 4, height: 5 };
         let shown = [
             format!("{:?}", pb::VerifyRequest { probe: Some(encoded.clone()), ..Default::default() }),
             format!("{:?}", pb::EnrolRequest { image: Some(encoded.clone()), ..Default::default() }),
             format!("{:?}", pb::AssessRequest { image: Some(encoded), ..Default::default() }),
-            format!("{:?}", pb::FaceImage { content: Some(pb::face_image::Content::Raw(raw)), landmarks: None }),
+            format!("{:?}", of(pb::face_image::Content::Raw(raw))),
+            format!("{:?}", of(pb::face_image::Content::ChipPortrait(secret.clone()))),
             format!("{:?}", pb::IdentifyRequest { receipt: secret.clone(), ..Default::default() }),
             format!("{:?}", pb::VerifyResponse { receipt: secret, score: Some(0.87654), ..Default::default() }),
         ];

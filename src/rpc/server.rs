@@ -3,7 +3,7 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
-use tonic::service::Routes;
+use tonic::{codec::CompressionEncoding::Gzip, service::Routes};
 
 use super::{
     Core, Service,
@@ -85,17 +85,20 @@ impl Serving {
     pub async fn until(self, stop: impl Future<Output = ()> + Send) -> Result<Ended, ServeError> {
         let limits = self.core.limits.clone();
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        let reflection = self.reflection.then(reflection).transpose()?;
         let service = || Service(Arc::clone(&self.core));
         let sized = limits.message_bytes;
         let mut routes = Routes::builder();
         routes
             .add_service(health_service.max_decoding_message_size(OPEN_MESSAGE_BYTES))
-            .add_service(MatchServiceServer::new(service()).max_decoding_message_size(sized))
-            .add_service(GalleryServiceServer::new(service()).max_decoding_message_size(sized))
-            .add_service(ReviewServiceServer::new(service()).max_decoding_message_size(sized));
-        if let Some(reflection) = reflection {
-            routes.add_service(reflection.max_decoding_message_size(OPEN_MESSAGE_BYTES));
+            .add_service(MatchServiceServer::new(service()).max_decoding_message_size(sized).accept_compressed(Gzip))
+            .add_service(GalleryServiceServer::new(service()).max_decoding_message_size(sized).accept_compressed(Gzip))
+            .add_service(ReviewServiceServer::new(service()).max_decoding_message_size(sized).accept_compressed(Gzip));
+        if self.reflection {
+            let fault = |e: tonic_reflection::server::Error| ServeError::Assemble(e.to_string());
+            let (v1, v1alpha) = (reflection().build_v1().map_err(fault)?, reflection().build_v1alpha().map_err(fault)?);
+            routes
+                .add_service(v1.max_decoding_message_size(OPEN_MESSAGE_BYTES))
+                .add_service(v1alpha.max_decoding_message_size(OPEN_MESSAGE_BYTES));
         }
         let door = Door { core: Arc::clone(&self.core), routes: routes.routes().prepare() };
 
@@ -144,13 +147,10 @@ async fn idle(core: &Core) {
     }
 }
 
-fn reflection() -> Result<
-    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
-    ServeError,
-> {
+/// The contract, and the details of its errors, which clients such as grpcurl look up to print them.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| ServeError::Assemble(error.to_string()))
 }

@@ -52,7 +52,8 @@ impl Transport {
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams_per_connection)
-            .max_header_list_size(limits.header_bytes)
+            // HTTP/2 answers a larger list itself, with no gRPC status: so the door refuses before that.
+            .max_header_list_size(limits.header_bytes.saturating_mul(2))
             .max_frame_size(limits.frame_bytes)
             .initial_stream_window_size(limits.stream_window_bytes)
             .initial_connection_window_size(limits.connection_window_bytes)

@@ -64,7 +64,7 @@ fn pipeline(config: &Config) -> (Pipeline, Arc<AtomicBool>, Arc<AtomicBool>) {
         decoders: NonZeroUsize::MIN,
         pixel_bytes: config.pixel_bytes,
     };
-    let pipeline = Pipeline::start(&set, vec![executor], settings, RootKey::from_bytes([7; 32])).unwrap();
+    let pipeline = Pipeline::start(&set, vec![executor], settings, &RootKey::from_bytes([7; 32])).unwrap();
     (pipeline.with_golden(&set).unwrap(), wrong, hangs)
 }
 

@@ -41,7 +41,8 @@ fn the_transport_announces_its_limits() {
     let mut wire = Wire::greeted(&server.address);
     let settings = wire.next_of(SETTINGS).unwrap();
     let numbers = [3, 4, 5, 6].map(|number| setting(&settings, number));
-    assert_eq!(numbers, [Some(7), Some(100_000), Some(32_768), Some(8_192)]);
+    // Of headers twice the limit, so that the door can refuse with a gRPC status what is beyond it.
+    assert_eq!(numbers, [Some(7), Some(100_000), Some(32_768), Some(16_384)]);
     let update = wire.next_of(WINDOW_UPDATE).unwrap();
     let grown = u32::from_be_bytes(update.payload[..4].try_into().unwrap());
     assert_eq!((update.stream, grown), (0, 300_000 - 65_535), "the connection's window");
@@ -138,7 +139,12 @@ async fn headers_beyond_the_limit_are_refused() {
     let server = with_limits(&dir, "header_bytes = 4096");
     let mut matching = server.matching().await;
     let mut request: Request<_> = of("shop", verify(GALLERY, "nobody", PEOPLE[0].probe.clone()));
-    request.metadata_mut().insert("long", "x".repeat(8000).parse().unwrap());
+    request.metadata_mut().insert("long", "x".repeat(6000).parse().unwrap());
+    let refused = matching.verify(request).await;
+    assert_eq!(refusal(refused), (Code::ResourceExhausted, "METADATA_TOO_LARGE".to_owned()));
+    // Beyond what is announced HTTP/2 answers by itself.
+    let mut request: Request<_> = of("shop", verify(GALLERY, "nobody", PEOPLE[0].probe.clone()));
+    request.metadata_mut().insert("long", "x".repeat(12_000).parse().unwrap());
     let refused = matching.verify(request).await.unwrap_err();
     assert!(refused.message().contains("431"), "Request Header Fields Too Large: {refused:?}");
     let request = of("shop", verify(GALLERY, "nobody", PEOPLE[0].probe.clone()));

@@ -5,9 +5,11 @@
 mod cancel;
 mod counted;
 mod canary;
+mod chip;
 mod door;
 mod faces;
 mod http2;
+mod interop;
 mod misuse;
 mod mixup;
 mod refusals;

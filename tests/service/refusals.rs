@@ -152,7 +152,8 @@ async fn wrong_landmarks_are_refused_and_right_ones_used() {
         },
     ];
     // Plausible, but not where the face is: a template would be of something that nobody judged.
-    let moved = |point: Option<Point>| point.map(|p| Point { x: p.x, y: p.y + 25.0 });
+    let apart = right.right_eye.unwrap().x - right.left_eye.unwrap().x;
+    let moved = |point: Option<Point>| point.map(|p| Point { x: p.x, y: p.y + 0.45 * apart });
     let elsewhere = FiveLandmarks {
         left_eye: moved(right.left_eye),
         right_eye: moved(right.right_eye),

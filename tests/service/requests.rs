@@ -46,12 +46,12 @@ pub async fn sent<T, C: Future<Output = Result<Response<T>, Status>>>(
 }
 
 pub fn encoded(file: impl Into<Bytes>) -> Option<pb::FaceImage> {
-    Some(pb::FaceImage { content: Some(pb::face_image::Content::Encoded(file.into())), landmarks: None })
+    Some(pb::FaceImage { content: Some(pb::face_image::Content::Encoded(file.into())), ..Default::default() })
 }
 
 pub fn raw(width: u32, height: u32, rgb8: impl Into<Bytes>) -> Option<pb::FaceImage> {
     let raw = pb::RawImage { rgb8: rgb8.into(), width, height };
-    Some(pb::FaceImage { content: Some(pb::face_image::Content::Raw(raw)), landmarks: None })
+    Some(pb::FaceImage { content: Some(pb::face_image::Content::Raw(raw)), ..Default::default() })
 }
 
 pub fn enrol(gallery: &str, subject: &str, image: Option<pb::FaceImage>) -> pb::EnrolRequest {

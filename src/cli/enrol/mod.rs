@@ -14,9 +14,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde_json::json;
 
 pub(super) use self::plan::subject_of;
-use self::plan::{Item, Plan, SubjectFrom};
+use self::plan::{Item, PassedOver, Plan, SubjectFrom};
 use super::{
     Failure, Outcome, Shared, input,
     licence::Research,
@@ -30,14 +31,18 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// The folder: images in it are named `SUBJECT_1.png` (or `SUBJECT1.png`, `SUBJECT.png`), those in folders `SUBJECT/any.png`.
+    /// A folder: images in it are named `SUBJECT.png` or `SUBJECT_1.png`, those in folders `SUBJECT/any.png`. Or a list in CSV with the
+    /// columns `file,subject`.
     folder: PathBuf,
     /// The gallery, made if there is none of this name.
     #[arg(long)]
     gallery: String,
-    /// Takes all subjects from the files' names, or all from their folders.
+    /// Takes all subjects from the files' names without their numbers, from the names as they stand, or from the folders.
     #[arg(long, value_enum)]
     subject_from: Option<SubjectFrom>,
+    /// Prints which image would become a reference of whom, and enrols nothing.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     research: Research,
 }
@@ -51,6 +56,7 @@ struct Report {
     /// Those that were there already.
     repeated: usize,
     refused: Vec<Refused>,
+    passed_over: PassedOver,
     /// Among all images of the folder.
     subjects: usize,
     /// Images that were not looked at, for the work was interrupted.
@@ -71,16 +77,56 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let name = GalleryName::new(&options.gallery).map_err(|e| format!("--gallery {:?}: {e}", options.gallery))?;
     let plan = Plan::of(&options.folder, options.subject_from)?;
     if plan.items.is_empty() {
-        return Err(nothing_to_enrol(&options.folder, &plan.refused).into()); // before a gallery is made for it
+        return Err(nothing_to_enrol(&options.folder, &plan).into()); // before a gallery is made for it
+    }
+    if options.dry_run {
+        return show(&plan, shared);
     }
     super::runtime()?.block_on(enrol(&name, plan, options.research, shared))
 }
 
-fn nothing_to_enrol(folder: &Path, refused: &[Refused]) -> String {
-    let shown = refused.iter().take(10).map(|Refused { path, reason }| format!("\n  refused  {path}: {reason}"));
+/// The plan, as it would be carried out.
+fn show(plan: &Plan, shared: &Shared) -> Result<Outcome, Failure> {
+    if shared.json {
+        let items: Vec<_> = (plan.items.iter())
+            .map(|item| json!({ "file": item.path.display().to_string(), "subject": item.subject.as_str() }))
+            .collect();
+        println!("{}", json!({ "items": items, "refused": plan.refused, "passed_over": plan.passed_over }));
+    } else {
+        plan.items.iter().for_each(|item| println!("{}  {}", item.subject, item.path.display()));
+        plan.refused.iter().for_each(|Refused { path, reason }| println!("refused  {path}: {reason}"));
+        println!(
+            "{} images of {} subjects would be enrolled{}",
+            plan.items.len(),
+            subjects(plan),
+            in_words_of(&plan.passed_over)
+        );
+    }
+    Ok(if plan.refused.is_empty() { Outcome::Good } else { Outcome::Negative })
+}
+
+fn subjects(plan: &Plan) -> usize {
+    plan.items.iter().map(|item| &item.subject).collect::<BTreeSet<_>>().len()
+}
+
+/// What was passed over, as the end of a sentence; nothing for nothing.
+fn in_words_of(passed_over: &PassedOver) -> String {
+    let PassedOver { extensions, hidden, elsewhere } = passed_over;
+    let mut parts: Vec<String> = extensions.iter().map(|(extension, count)| format!("{count} .{extension}")).collect();
+    for (count, what) in [(hidden, "hidden"), (elsewhere, "links or folders in folders")] {
+        if *count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    if parts.is_empty() { String::new() } else { format!("; passed over: {}", parts.join(", ")) }
+}
+
+fn nothing_to_enrol(folder: &Path, plan: &Plan) -> String {
+    let shown = plan.refused.iter().take(10).map(|Refused { path, reason }| format!("\n  refused  {path}: {reason}"));
     format!(
-        "{}: expected images (jpg, jpeg, png, webp), there are none to enrol{}",
+        "{}: expected images (jpg, jpeg, jpe, jfif, png, webp, jp2, j2k), there are none to enrol{}{}",
         folder.display(),
+        in_words_of(&plan.passed_over),
         shown.collect::<String>()
     )
 }
@@ -96,8 +142,9 @@ async fn enrol(name: &GalleryName, plan: Plan, research: Research, shared: &Shar
         gallery: name.to_string(),
         enrolled: 0,
         repeated: 0,
+        subjects: subjects(&plan),
         refused: plan.refused,
-        subjects: plan.items.iter().map(|item| &item.subject).collect::<BTreeSet<_>>().len(),
+        passed_over: plan.passed_over,
         not_reached: plan.items.len(),
         seconds: 0.0,
     };
@@ -192,6 +239,9 @@ fn print(report: &Report) {
     let Report { gallery, enrolled, repeated, subjects, seconds, .. } = report;
     let refused = report.refused.len();
     let rate = if *seconds > 0.0 { *enrolled as f64 / seconds } else { 0.0 };
-    println!("{gallery}: {enrolled} enrolled, {repeated} were there already, {refused} refused; {subjects} subjects");
+    let passed_over = in_words_of(&report.passed_over);
+    println!(
+        "{gallery}: {enrolled} enrolled, {repeated} were there already, {refused} refused; {subjects} subjects{passed_over}"
+    );
     println!("{seconds:.1} s, {rate:.0} enrolments a second");
 }

@@ -1,23 +1,27 @@
-//! What a folder of images says: which image is a reference of which subject.
+//! What a folder of images, or a list, says: which image is a reference of which subject.
 
 use std::{
+    collections::{BTreeMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
 use clap::ValueEnum;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    cli::{input::is_image, report::Refused},
+    cli::{Failure, input::is_image, report::Refused},
     domain::{GalleryName, ReferenceId, SubjectId},
 };
 
 /// Where a subject's id comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SubjectFrom {
-    /// From the file's name: `SUBJECT_1.png`, `SUBJECT1.png` or `SUBJECT.png`.
+    /// From the file's name without its number: `SUBJECT_1.png`, `SUBJECT1.png` or `SUBJECT.png`.
     Name,
+    /// From the file's name as it stands: `SUBJECT.png`, digits at its end included.
+    Stem,
     /// From its folder: `SUBJECT/any.png`.
     Folder,
 }
@@ -29,47 +33,133 @@ pub struct Item {
     pub subject: SubjectId,
 }
 
-/// The images of a folder by name, and what in it cannot be enrolled.
+/// The images of a folder by name, and what in it is not enrolled.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub items: Vec<Item>,
     pub refused: Vec<Refused>,
+    pub passed_over: PassedOver,
+}
+
+/// What was not looked at.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// Files by the extension that is none of an image that is read here, in lower case; without one: `none`.
+    pub extensions: BTreeMap<String, usize>,
+    /// Hidden files and folders, those that macOS lays beside others (`._NAME`) among them.
+    pub hidden: usize,
+    /// Links to what is enrolled under its own name, and folders in folders.
+    pub elsewhere: usize,
 }
 
 /// More images than this are not enrolled in one go.
 const MAX_ITEMS: usize = 5_000_000;
+/// Names that an error shows.
+const SHOWN: usize = 5;
 
 impl Plan {
-    /// The images directly in `folder`, and those in its folders; no deeper. What is not named as an image is passed over.
+    /// Of a folder: the images directly in it, and those in its folders; no deeper. Of a file: a list in CSV with the columns `file` and
+    /// `subject`, whose files are found from where it lies.
     ///
     /// # Errors
-    /// When a folder cannot be read, or holds more than 5 million images.
-    pub fn of(folder: &Path, from: Option<SubjectFrom>) -> io::Result<Self> {
-        let mut plan = Self::default();
-        for path in entries(folder)? {
+    /// When it cannot be read, holds more than 5 million images, or has names whose digits may be a number or a part of the id while no rule
+    /// was said.
+    pub fn of(place: &Path, from: Option<SubjectFrom>) -> Result<Self, Failure> {
+        if place.is_file() {
+            return Self::of_list(place, from);
+        }
+        let (mut plan, mut seen) = (Self::default(), HashSet::new());
+        let mut unclear = Vec::new();
+        seen.insert(place.canonicalize().map_err(|e| named(place, &e))?);
+        for path in plan.entries(place)? {
             if path.is_dir() {
-                for inner in entries(&path)? {
-                    plan.add(inner, from.unwrap_or(SubjectFrom::Folder));
+                // A link to what was enrolled already, or to the folder itself, is no further subject.
+                if !path.canonicalize().is_ok_and(|real| seen.insert(real)) {
+                    plan.passed_over.elsewhere += 1;
+                    continue;
+                }
+                for inner in plan.entries(&path)? {
+                    plan.add(inner, from.unwrap_or(SubjectFrom::Folder), &mut seen);
                 }
             } else {
-                plan.add(path, from.unwrap_or(SubjectFrom::Name));
+                if from.is_none() && is_image(&path) {
+                    unclear.extend(readings(&path));
+                }
+                plan.add(path, from.unwrap_or(SubjectFrom::Name), &mut seen);
             }
             if plan.items.len() > MAX_ITEMS {
-                return Err(io::Error::other(format!("more than {MAX_ITEMS} images")));
+                return Err(format!("more than {MAX_ITEMS} images").into());
+            }
+        }
+        if unclear.is_empty() { Ok(plan) } else { Err(ask(place, &unclear).into()) }
+    }
+
+    fn of_list(list: &Path, from: Option<SubjectFrom>) -> Result<Self, Failure> {
+        if from.is_some() {
+            return Err("--subject-from: a list says the subjects itself".into());
+        }
+        let at = |e: csv::Error| format!("{}: {e}; expected CSV with the columns file,subject", list.display());
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(list).map_err(at)?;
+        if reader.headers().map_err(at)? != vec!["file", "subject"] {
+            return Err(
+                format!("{}: expected CSV with the columns file,subject in its first line", list.display()).into()
+            );
+        }
+        let (folder, mut plan) = (list.parent().unwrap_or(Path::new("")), Self::default());
+        for record in reader.into_deserialize::<(String, String)>() {
+            let (file, subject) = record.map_err(at)?;
+            let path = folder.join(file);
+            match SubjectId::new(&subject) {
+                _ if !path.is_file() => plan.refuse(&path, "there is no such file".into()),
+                Ok(subject) => plan.items.push(Item { path, subject }),
+                Err(error) => plan.refuse(&path, error.to_string()),
+            }
+            if plan.items.len() > MAX_ITEMS {
+                return Err(format!("more than {MAX_ITEMS} images").into());
             }
         }
         Ok(plan)
     }
 
-    fn add(&mut self, path: PathBuf, from: SubjectFrom) {
-        if !is_image(&path) || !path.is_file() {
+    /// In the order of their names, so that two runs do the same; links after all else. Without the hidden.
+    fn entries(&mut self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut paths = fs::read_dir(folder)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
+            .map_err(|e| named(folder, &e))?;
+        let is_hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let all = paths.len();
+        paths.retain(|path| !is_hidden(path));
+        self.passed_over.hidden += all - paths.len();
+        paths.sort_by_cached_key(|path| (path.is_symlink(), path.clone()));
+        Ok(paths)
+    }
+
+    fn add(&mut self, path: PathBuf, from: SubjectFrom, seen: &mut HashSet<PathBuf>) {
+        if path.is_dir() {
+            self.passed_over.elsewhere += 1;
             return;
         }
-        let named = match from {
-            SubjectFrom::Name => path.file_stem().and_then(|s| s.to_str()).map(subject_of),
+        if !is_image(&path) || !path.is_file() {
+            let extension = path.extension().map_or("none".into(), |e| e.to_string_lossy().to_ascii_lowercase());
+            *self.passed_over.extensions.entry(extension).or_default() += 1;
+            return;
+        }
+        if path.is_symlink() && !path.canonicalize().is_ok_and(|real| seen.insert(real)) {
+            self.passed_over.elsewhere += 1;
+            return;
+        }
+        if !path.is_symlink()
+            && let Ok(real) = path.canonicalize()
+        {
+            seen.insert(real);
+        }
+        let stem = path.file_stem().and_then(|s| s.to_str());
+        let subject = match from {
+            SubjectFrom::Name => stem.map(subject_of),
+            SubjectFrom::Stem => stem,
             SubjectFrom::Folder => path.parent().and_then(|p| p.file_name()).and_then(|s| s.to_str()),
         };
-        match named.map(SubjectId::new) {
+        match subject.map(SubjectId::new) {
             Some(Ok(subject)) => self.items.push(Item { path, subject }),
             Some(Err(error)) => self.refuse(&path, error.to_string()),
             None => self.refuse(&path, "its name is not UTF-8".into()),
@@ -81,14 +171,8 @@ impl Plan {
     }
 }
 
-/// In the order of their names, so that two runs do the same.
-fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", folder.display()));
-    let mut paths = fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
-        .map_err(named)?;
-    paths.sort();
-    Ok(paths)
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// A file's name without its number: up to the last `_` that only digits follow, or else without the digits at its end. What is
@@ -100,6 +184,33 @@ pub fn subject_of(stem: &str) -> &str {
         _ if unnumbered.is_empty() => stem,
         _ => unnumbered,
     }
+}
+
+/// The two subjects that a file may be of, where its name does not tell: the digits at its end may number its subject's photos, or belong to
+/// the id. `SUBJECT_1` to `SUBJECT_99` is the form that says the first.
+fn readings(path: &Path) -> Option<(String, String, String)> {
+    let stem = path.file_stem()?.to_str()?;
+    let subject = subject_of(stem);
+    let number = stem.strip_prefix(subject)?;
+    let says_so = number.strip_prefix('_').is_some_and(|digits| digits.len() <= 2);
+    let name = || path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+    (!number.is_empty() && !says_so).then(|| (name(), subject.into(), stem.into()))
+}
+
+/// Which rule is meant nobody can guess: a wrong one makes one subject of many people.
+fn ask(folder: &Path, unclear: &[(String, String, String)]) -> String {
+    let shown: String = (unclear.iter().take(SHOWN))
+        .map(|(file, name, stem)| {
+            format!("\n  {file}: subject {name} with --subject-from name, {stem} with --subject-from stem")
+        })
+        .collect();
+    let more = unclear.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+    format!(
+        "{}: the names end in digits, which may number a subject's photos or belong to its id; expected --subject-from, a folder for \
+         each subject, or a list in CSV with the columns file,subject{shown}{more}",
+        folder.display()
+    )
 }
 
 /// The id that this image has as a reference of this subject, whenever it is enrolled: a second run finds what the first one did. A
@@ -118,58 +229,4 @@ pub fn reference_id(gallery: &GalleryName, subject: &SubjectId, file: &[u8]) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_without_its_number_is_the_subject() {
-        for (stem, subject) in [
-            ("anna_1", "anna"),
-            ("anna_012", "anna"),
-            ("anna7", "anna"),
-            ("anna", "anna"),
-            ("8842", "8842"),
-            ("8842_1", "8842"),
-            ("carrier-7_a_2", "carrier-7_a"),
-            ("_1", "_"),
-            ("anna_", "anna_"),
-        ] {
-            assert_eq!(subject_of(stem), subject, "{stem}");
-        }
-    }
-
-    #[test]
-    fn folders_and_names_are_subjects() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path();
-        fs::create_dir_all(root.join("bella/deeper")).unwrap();
-        for name in ["anna_1.png", "anna_2.JPG", "notes.txt", "bella/x.png", "bella/deeper/y.png", "a b_1.png"] {
-            fs::write(root.join(name), name).unwrap();
-        }
-        let found = |from| {
-            let plan = Plan::of(root, from).unwrap();
-            let of = |item: &Item| {
-                (item.path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), item.subject.to_string())
-            };
-            (plan.items.iter().map(of).collect::<Vec<_>>(), plan.refused.len())
-        };
-        let expect =
-            |list: &[(&str, &str)]| list.iter().map(|(p, s)| (p.to_string(), s.to_string())).collect::<Vec<_>>();
-        let by_place = expect(&[("anna_1.png", "anna"), ("anna_2.JPG", "anna"), ("bella/x.png", "bella")]);
-        assert_eq!(found(None), (by_place, 1));
-        let by_name = expect(&[("anna_1.png", "anna"), ("anna_2.JPG", "anna"), ("bella/x.png", "x")]);
-        assert_eq!(found(Some(SubjectFrom::Name)), (by_name, 1));
-        assert!(Plan::of(&root.join("none"), None).unwrap_err().to_string().contains("none"));
-    }
-
-    #[test]
-    fn a_reference_id_depends_on_all_and_on_nothing_else() {
-        let (gallery, anna) = (GalleryName::new("g").unwrap(), SubjectId::new("anna").unwrap());
-        let id = reference_id(&gallery, &anna, b"file");
-        assert_eq!(id, reference_id(&gallery, &anna, b"file"));
-        assert_ne!(id, reference_id(&gallery, &anna, b"filf"));
-        assert_ne!(id, reference_id(&gallery, &SubjectId::new("ann").unwrap(), b"file"));
-        assert_ne!(id, reference_id(&GalleryName::new("ga").unwrap(), &anna, b"file"));
-        assert_eq!(&id.to_string()[14..15], "8");
-    }
-}
+mod tests;

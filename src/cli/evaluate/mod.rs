@@ -1,6 +1,7 @@
 //! `vultus evaluate`: how often is the model right on pairs whose truth is known?
 
 mod claims;
+mod groups;
 mod pairs;
 mod statistics;
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 use self::{
     claims::{ClaimsError, Line, Rule, Sample},
+    groups::GroupLine,
     pairs::Pairs,
     statistics::{Best, Point, RankOne, Trial},
 };
@@ -28,13 +30,15 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// The pairs: CSV with the header `a,b,mated`; a and b are images, relative to the file; mated is 1 or 0.
+    /// The pairs: CSV with the header `a,b,mated`; a and b are images, relative to the file; mated is 1 or 0. A fourth column, `group`, is
+    /// counted for itself.
     #[arg(long)]
     pairs: PathBuf,
     /// How faces are brought to the network.
     #[arg(long, value_enum, default_value_t)]
     alignment: Alignment,
-    /// Refuses images whose quality is below the model's thresholds, as the service does. Otherwise only a missing face is refused.
+    /// Refuses images whose quality is below the model's thresholds, as the service does, and says what the card's rates come to on those that
+    /// are accepted, by group. Otherwise only a missing face is refused.
     #[arg(long)]
     quality: bool,
     /// Measures claims as well: probes against several references of a person, by number and by the rule that joins their scores. People are
@@ -74,6 +78,9 @@ struct Report {
     /// Mean and standard deviation of non-mated scores; none with fewer than two.
     non_mated_mean: Option<f64>,
     non_mated_standard_deviation: Option<f64>,
+    /// At the card's thresholds, over accepted images, where quality was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    accepted: Vec<GroupLine>,
     /// Claims, where they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     claims: Vec<Line>,
@@ -94,7 +101,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
     let model = pipeline.model().to_string();
     let samples = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
-    let report = judge(&pairs, &samples, options.claims, models.card(), model, of)?;
+    let report = judge(&pairs, &samples, options, models.card(), model, of)?;
     if shared.json {
         println!("{}", serde_json::to_string(&report)?)
     } else {
@@ -151,7 +158,7 @@ async fn extract(pipeline: &Pipeline, path: PathBuf, alignment: Alignment, claim
 fn judge(
     pairs: &Pairs,
     samples: &[Result<Sample, String>],
-    claims: bool,
+    options: &Options,
     card: &Card,
     model: String,
     (of, precision): (String, &'static str),
@@ -171,7 +178,13 @@ fn judge(
         pairs.images.iter().zip(samples).filter_map(|(image, sample)| {
             Some(Refused { path: image.clone(), reason: sample.as_ref().err()?.clone() })
         });
-    let claims = if claims {
+    let accepted = if options.quality {
+        let with_template: Vec<bool> = samples.iter().map(Result::is_ok).collect();
+        groups::measure(pairs, &with_template, &trials, &card.calibration)
+    } else {
+        Vec::new()
+    };
+    let claims = if options.claims {
         let samples: Vec<_> = samples.iter().map(|sample| sample.as_ref().ok().cloned()).collect();
         claims::measure(&samples, &trials, &card.calibration, card.metric).map_err(|e| match e {
             ClaimsError::Contradiction { a, b } => {
@@ -196,6 +209,7 @@ fn judge(
         fnmr_at_fmr: statistics::fnmr_at_fmr(&trials, &RATES),
         non_mated_mean: spread.map(|(mean, _)| mean),
         non_mated_standard_deviation: spread.map(|(_, deviation)| deviation),
+        accepted,
         claims,
         model,
         of,
@@ -218,10 +232,34 @@ fn print(report: &Report, claims: bool) {
     }
     println!("of the model   {} (a card's face.calibration.of)", report.of);
     println!("in precision   {} (its face.calibration.precision)", report.precision);
+    print_accepted(&report.accepted);
     if claims && report.claims.is_empty() {
         println!("\nclaims need four people of two images or more");
     }
     print_claims(&report.claims);
+}
+
+/// A row for each group and rate.
+fn print_accepted(lines: &[GroupLine]) {
+    if lines.is_empty() {
+        return;
+    }
+    println!("\nat the card's thresholds, over accepted images");
+    println!("group                 accepted      promised     FMR (matched)              FNMR (missed)");
+    for line in lines {
+        let GroupLine { group, images, accepted, non_mated, matched, mated, missed, .. } = line;
+        let share = |rate: Option<f64>, part: &usize, of: &usize| {
+            rate.map_or("-".to_owned(), |rate| format!("{:.2} % ({part} of {of})", 100.0 * rate))
+        };
+        println!(
+            "{:<20}  {:>12}  {:>8.2} %  {:<25}  {}",
+            if group.is_empty() { "(none)" } else { group },
+            format!("{accepted} of {images}"),
+            100.0 * line.promised,
+            share(line.fmr(), matched, non_mated),
+            share(line.fnmr(), missed, mated)
+        );
+    }
 }
 
 /// A table for each promised rate: a row for each number of references, FMR and FNMR by rule.
@@ -235,17 +273,20 @@ fn print_claims(lines: &[Line]) {
         };
         println!("\nclaims at {whose} for an FMR of {:.1} % of single comparisons: FMR / FNMR, %", 100.0 * promised);
         print!("references  non-mated  mated   kept within");
-        Rule::ALL.iter().for_each(|rule| print!("  {:>14}", rule.as_str()));
+        Rule::ALL.iter().for_each(|rule| print!("  {:>15}", rule.as_str()));
         println!();
         for row in of_rate.chunk_by(|a, b| a.references == b.references) {
             let Some(Line { references, non_mated, mated, kept_within: (low, high), .. }) = row.first() else {
                 continue;
             };
             print!("{references:>10}  {non_mated:>9}  {mated:>5}  {:>4.1} to {:>4.1}", 100.0 * low, 100.0 * high);
-            row.iter().for_each(|line| {
-                let share = |share: f64| if share.is_nan() { "-".to_owned() } else { format!("{:.1}", 100.0 * share) };
-                print!("  {:>14}", format!("{} / {}", share(line.fmr), share(line.fnmr)));
-            });
+            let share = |share: f64| if share.is_nan() { "-".to_owned() } else { format!("{:.1}", 100.0 * share) };
+            for rule in Rule::ALL {
+                let line = row.iter().find(|line| line.rule == rule);
+                // Too small a rate to be shown by so few pairs.
+                let cell = line.map_or("-".to_owned(), |line| format!("{} / {}", share(line.fmr), share(line.fnmr)));
+                print!("  {cell:>15}");
+            }
             println!();
         }
     }

@@ -1,4 +1,4 @@
-//! The file of pairs: CSV with the header `a,b,mated`.
+//! The file of pairs: CSV with the header `a,b,mated`, and `group` after it where pairs are of several kinds.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,6 +14,8 @@ pub struct Pair {
     pub a: usize,
     pub b: usize,
     pub mated: bool,
+    /// Number into [`Pairs::groups`], where the file has groups.
+    pub group: Option<usize>,
 }
 
 /// All pairs of a file.
@@ -23,20 +25,26 @@ pub struct Pairs {
     pub images: Vec<String>,
     /// At least one.
     pub pairs: Vec<Pair>,
+    /// Every distinct group once, in the order of appearance.
+    pub groups: Vec<String>,
 }
 
 /// Bytes of a file at most: some 10 million pairs.
 const MAX_FILE: u64 = 1 << 30;
+/// Each is counted for itself.
+const MAX_GROUPS: usize = 1000;
 
 /// Why a file is no list of pairs. Lines count from 1, the header being one.
 #[derive(Debug, thiserror::Error)]
 pub enum PairsError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("line 1: expected the header a,b,mated, got {0:?}")]
+    #[error("line 1: expected the header a,b,mated or a,b,mated,group, got {0:?}")]
     Header(String),
-    #[error("line {line}: expected 3 fields, a,b,mated, got {got}")]
-    Fields { line: u64, got: usize },
+    #[error("line {line}: expected {expected} fields, as in the header, got {got}")]
+    Fields { line: u64, expected: usize, got: usize },
+    #[error("the file has more than {MAX_GROUPS} groups")]
+    Groups,
     #[error("line {line}: expected two names of images, field {field} is empty")]
     Name { line: u64, field: &'static str },
     #[error("line {line}: an image is compared with itself")]
@@ -65,7 +73,8 @@ impl Pairs {
         let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text);
         let fault = |line, error: csv::Error| PairsError::Text { line, what: error.to_string() };
         let header = reader.headers().map_err(|e| fault(1, e))?;
-        if header.iter().collect::<Vec<_>>() != ["a", "b", "mated"] {
+        let columns = header.len();
+        if !["a,b,mated", "a,b,mated,group"].contains(&header.iter().collect::<Vec<_>>().join(",").as_str()) {
             return Err(PairsError::Header(header.iter().collect::<Vec<_>>().join(",").chars().take(100).collect()));
         }
         let mut pairs = Self::default();
@@ -77,7 +86,14 @@ impl Pairs {
             if !reader.read_record(&mut record).map_err(|e| fault(line, e))? {
                 break;
             }
+            if record.len() != columns {
+                return Err(PairsError::Fields { line, expected: columns, got: record.len() });
+            }
             let (a, b, mated) = fields(&record, line)?;
+            let group = record.get(3).map(|name| pairs.group(name));
+            if pairs.groups.len() > MAX_GROUPS {
+                return Err(PairsError::Groups);
+            }
             let mut number = |name: &str| match numbers.get(name) {
                 Some(number) => *number,
                 None => {
@@ -90,9 +106,17 @@ impl Pairs {
             if !known.insert((a.min(b), a.max(b))) {
                 return Err(PairsError::Doubled { line });
             }
-            pairs.pairs.push(Pair { a, b, mated });
+            pairs.pairs.push(Pair { a, b, mated, group });
         }
         if pairs.pairs.is_empty() { Err(PairsError::Empty) } else { Ok(pairs) }
+    }
+
+    /// The number of a group.
+    fn group(&mut self, name: &str) -> usize {
+        self.groups.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.groups.push(name.into());
+            self.groups.len() - 1
+        })
     }
 
     /// The image's path: relative to the folder of the file of pairs.
@@ -102,8 +126,8 @@ impl Pairs {
 }
 
 fn fields(record: &csv::StringRecord, line: u64) -> Result<(&str, &str, bool), PairsError> {
-    let fields: Vec<&str> = record.iter().collect();
-    let [a, b, mated] = fields[..] else { return Err(PairsError::Fields { line, got: fields.len() }) };
+    let field = |number| record.get(number).unwrap_or_default();
+    let (a, b, mated) = (field(0), field(1), field(2));
     for (name, field) in [(a, "a"), (b, "b")] {
         if name.is_empty() {
             return Err(PairsError::Name { line, field });
@@ -138,19 +162,19 @@ mod tests {
     fn each_image_is_listed_once() {
         let pairs = read("a,b,mated\nx.png,y.png,1\r\n x.png , z.png , 0\n\"u,v.png\",z.png,0\n").unwrap();
         assert_eq!(pairs.images, ["x.png", "y.png", "z.png", "u,v.png"]);
-        let pair = |a, b, mated| Pair { a, b, mated };
+        let pair = |a, b, mated| Pair { a, b, mated, group: None };
         assert_eq!(pairs.pairs, [pair(0, 1, true), pair(0, 2, false), pair(3, 2, false)]);
     }
 
     #[test]
     fn a_fault_names_its_line() {
         for (text, expected) in [
-            ("", "line 1: expected the header a,b,mated, got \"\""),
-            ("x.png,y.png,1\n", "line 1: expected the header a,b,mated, got \"x.png,y.png,1\""),
+            ("", "line 1: expected the header a,b,mated or a,b,mated,group, got \"\""),
+            ("x.png,y.png,1\n", "line 1: expected the header a,b,mated or a,b,mated,group, got \"x.png,y.png,1\""),
             ("a,b,mated\n", "there are no pairs below the header"),
             ("a,b,mated\nx,y,1\nx,y,yes\n", "line 3: mated is 1 or 0, got \"yes\""),
-            ("a,b,mated\r\nx,y,1\r\n\r\nx,y\r\n", "line 4: expected 3 fields, a,b,mated, got 2"),
-            ("a,b,mated\n\nx,y\n", "line 3: expected 3 fields, a,b,mated, got 2"),
+            ("a,b,mated\r\nx,y,1\r\n\r\nx,y\r\n", "line 4: expected 3 fields, as in the header, got 2"),
+            ("a,b,mated\n\nx,y\n", "line 3: expected 3 fields, as in the header, got 2"),
             ("a,b,mated\nx,,1\n", "line 2: expected two names of images, field b is empty"),
             (
                 "a,b,mated\nx,y,1\nz,y,0\ny,x,1\n",
@@ -166,6 +190,19 @@ mod tests {
         }
         let error = Pairs::parse(&b"a,b,mated\nx,y,1\n\xff\xfe,y,0\n"[..]).unwrap_err().to_string();
         assert!(error.starts_with("line 3: "), "{error}");
+    }
+
+    #[test]
+    fn pairs_have_groups_where_the_header_says_so() {
+        let pairs = read("a,b,mated,group\nx,y,1,masks\nx,z,0,\ny,z,0,masks\n").unwrap();
+        assert_eq!(
+            (pairs.groups, pairs.pairs.iter().map(|p| p.group).collect::<Vec<_>>()),
+            (vec!["masks".into(), "".into()], vec![Some(0), Some(1), Some(0)])
+        );
+        assert_eq!(read("a,b,mated,group\nx,y,1\n").unwrap_err(), "line 2: expected 4 fields, as in the header, got 3");
+        assert_eq!(read("a,b,mated\nx,y,1,masks\n").unwrap_err(), "line 2: expected 3 fields, as in the header, got 4");
+        let many: String = (0..=1000).map(|n| format!("x{n},y{n},1,g{n}\n")).collect();
+        assert!(read(&format!("a,b,mated,group\n{many}")).unwrap_err().contains("1000 groups"));
     }
 
     #[test]

@@ -123,6 +123,19 @@ impl Pixels {
         self
     }
 
+    /// Turned clockwise by 90 degrees.
+    pub fn turned_by_a_quarter(&self) -> Self {
+        let (width, height) = (self.width as usize, self.height as usize);
+        let mut rgb8 = Vec::with_capacity(self.rgb8.len());
+        for x in 0..width {
+            for y in (0..height).rev() {
+                let start = (y * width + x) * 3;
+                rgb8.extend_from_slice(self.rgb8.get(start..start + 3).unwrap_or(&[0; 3]));
+            }
+        }
+        Self { width: self.height, height: self.width, rgb8 }
+    }
+
     /// Sampled at `place` of each pixel of a `width` x `height` image; bilinear, black outside.
     pub fn warped(&self, width: u32, height: u32, place: &Similarity) -> Self {
         let mut out = Self::flat(width, height, [0; 3]);

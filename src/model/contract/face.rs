@@ -12,8 +12,7 @@ use serde::{
 
 use super::{ContractError, Input, Precision, is_name};
 use crate::domain::{
-    Alignment, Calibration, CalibrationPoint, Fmr, LEAST_TEMPLATES, MeasureName, Population, QualityThresholds, Score,
-    Template, Threshold,
+    Alignment, Calibration, CalibrationPoint, Fmr, MeasureName, QualityThresholds, Score, Template, Threshold,
 };
 
 /// How templates are compared. Score is `1 - d²/2` of the Euclidean distance d, in both cases.
@@ -55,53 +54,8 @@ pub struct FaceContract {
     /// verified, but one can be measured.
     #[serde(default, deserialize_with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
     pub calibration: Vec<CalibrationTable>,
-    /// How templates lie, where it was measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub population: Option<PopulationTable>,
     /// The least accepted value of each measure, 0 to 100; those not named accept all.
     pub quality: BTreeMap<String, u8>,
-}
-
-/// How templates lie: what a stranger scores follows from it, and so what is answered for a subject that is not enrolled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PopulationTable {
-    /// The digest of the bundle that it was measured for.
-    pub of: String,
-    /// Faces behind it.
-    pub faces: usize,
-    /// What they were.
-    pub source: String,
-    /// Of templates from the mean.
-    pub squared_distance_mean: f64,
-    pub squared_distance_deviation: f64,
-    /// How far a stranger's template lies along a direction from the mean: the standard deviation.
-    pub along: f64,
-    /// The mean template.
-    pub mean: Vec<f32>,
-}
-
-impl PopulationTable {
-    /// Of `faces` templates, rounded to four digits behind the point: no more is known.
-    pub fn new(of: String, faces: usize, source: String, measured: &Population) -> Self {
-        let round = |v: f64| (v * 1e4).round() / 1e4;
-        let (mean, deviation) = measured.squared_distance();
-        Self {
-            of,
-            faces,
-            source,
-            squared_distance_mean: round(mean),
-            squared_distance_deviation: round(deviation),
-            along: round(measured.along()),
-            mean: measured.mean().iter().map(|v| round(f64::from(*v)) as f32).collect(),
-        }
-    }
-
-    fn population(&self) -> Result<Population, ContractError> {
-        let spread = (self.squared_distance_mean, self.squared_distance_deviation);
-        let fault = ContractError::Value("face.population: expected finite values, and spreads that are not negative");
-        Population::new(self.mean.clone(), spread, self.along).ok_or(fault)
-    }
 }
 
 /// Thresholds by error rate, and where they come from.
@@ -138,8 +92,8 @@ impl CalibrationTable {
                 Some(CalibrationPoint { fmr: Fmr::new(p.fmr).ok()?, threshold, trials: p.trials, fnmr: p.fnmr })
             })
             .collect();
-        let (mean, deviation) = (self.non_mated_mean, self.non_mated_standard_deviation);
-        if !(mean.is_finite() && deviation.is_finite() && deviation > 0.0) {
+        let spread = (self.non_mated_mean, self.non_mated_standard_deviation);
+        if !(spread.0.is_finite() && spread.1.is_finite() && spread.1 > 0.0) {
             return Err(ContractError::Value("calibration: expected a mean and a positive standard deviation"));
         }
         Ok(Calibration::new(points.ok_or(rate)?)?)
@@ -210,32 +164,20 @@ impl FaceContract {
                 return Err(ContractError::Value("face.calibration: expected one table for each precision"));
             }
         }
-        if let Some(table) = &self.population {
-            table.population()?;
-            if table.mean.len() != dimension || table.faces < LEAST_TEMPLATES {
-                return Err(ContractError::Value(
-                    "face.population: expected a mean of output.dimension values, of 20 faces or more",
-                ));
-            }
-        }
         self.quality_thresholds().map(|_| ())
     }
 
     /// Thresholds in this precision; none where nobody has measured them in it.
     pub fn calibration(&self, precision: Precision) -> Result<Calibration, ContractError> {
         let table = self.calibration.iter().find(|table| table.precision == Some(precision));
-        let calibration = table.map_or_else(|| Ok(Calibration::unmeasured()), CalibrationTable::calibration)?;
-        Ok(calibration.with_population(self.population.as_ref().map(PopulationTable::population).transpose()?))
+        table.map_or_else(|| Ok(Calibration::unmeasured()), CalibrationTable::calibration)
     }
 
-    /// All that was measured must be of the bundle of this `digest` (hexadecimal), and calibration name its precision.
+    /// Every table must be that of the bundle of this `digest` (hexadecimal), and name its precision.
     ///
     /// # Errors
-    /// [`ContractError::PopulationOf`], [`ContractError::CalibrationOf`], [`ContractError::CalibrationOfUnknown`].
+    /// [`ContractError::CalibrationOf`], [`ContractError::CalibrationOfUnknown`].
     pub fn calibrated_for(&self, digest: &str) -> Result<(), ContractError> {
-        if let Some(table) = self.population.as_ref().filter(|table| table.of != digest) {
-            return Err(ContractError::PopulationOf { of: table.of.chars().take(64).collect(), digest: digest.into() });
-        }
         for table in &self.calibration {
             match (table.of.as_deref(), table.precision) {
                 (Some(of), _) if of != digest => {
