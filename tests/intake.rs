@@ -173,3 +173,48 @@ async fn turned_and_covered_faces_break_no_promise() {
     }
     assert!(upright_accepted >= 38, "{upright_accepted} of 40 upright faces are accepted");
 }
+
+/// What users of such software have met, as it says there under "right": read, or refused with words that docs/images.md has.
+#[tokio::test]
+async fn images_as_they_come_are_read_or_refused_by_name() {
+    let folder = here("../shared/field/images");
+    if !folder.is_dir() {
+        return println!("skipped: no field images at {}", folder.display());
+    }
+    let (pipeline, threshold) = pipeline();
+    let crop = |name: &str| std::fs::read(here("../shared/faces/crops").join(name)).unwrap();
+    let extract = async |file: Vec<u8>| {
+        let image = ImageInput::Encoded(file.into());
+        pipeline.extract(FaceInput { image, landmarks: None }, &turn()).await
+    };
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let extracted = extract(std::fs::read(&path).unwrap()).await;
+        let expected = match name.as_str() {
+            "crlf_first.jpg" => Err("the bytes are no JPEG, PNG, WebP or JPEG 2000 file"),
+            "stray_between_headers.jpg" => Err("the JPEG file is damaged"),
+            "no_eoi.jpg" | "no_eoi_zeros.jpg" => Err("the JPEG file ends too early"),
+            "iend_bad_checksum.png" => Err("the PNG file is damaged"),
+            name if name.contains("upside_down") => Ok(None),
+            name if name.starts_with("exif_") => Ok(Some("amy5.png")),
+            _ => Ok(Some("amy1.png")),
+        };
+        match (extracted, expected) {
+            (Err(error), Err(text)) => assert_eq!(error.to_string(), text, "{name}"),
+            (Ok(extraction), Ok(None)) => {
+                let refused = extraction.outcome.expect_err("it lies on its head");
+                assert!(refused.refused().any(|measure| measure.advice.contains("upright")), "{name}: {refused:?}");
+            }
+            (Ok(extraction), Ok(Some(reference))) => {
+                let probe = extraction.outcome.unwrap_or_else(|refused| panic!("{name}: {refused:?}"));
+                let reference = extract(crop(reference)).await.unwrap().outcome.unwrap();
+                assert!(threshold.admits(compare(&probe, &reference).unwrap()), "{name}");
+            }
+            (extracted, expected) => panic!("{name}: {extracted:?} instead of {expected:?}"),
+        }
+        seen += 1;
+    }
+    assert!(seen >= 18, "{seen} files");
+}
