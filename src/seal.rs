@@ -125,16 +125,6 @@ impl RootKey {
         }
         Sealer(Aes256Gcm::new((&*key).into()))
     }
-
-    /// Pseudo-random bytes that only holders of the key can compute.
-    pub fn keyed_hash(&self, purpose: &str, message: &[u8]) -> [u8; 32] {
-        let mut out = [0; 32];
-        let hkdf = Hkdf::<Sha256>::new(Some(message), self.0.as_slice());
-        if hkdf.expand(purpose.as_bytes(), &mut out).is_err() {
-            unreachable!("HKDF-SHA256 expands to 32 bytes");
-        }
-        out
-    }
 }
 
 impl fmt::Debug for RootKey {

@@ -4,12 +4,17 @@
 
 mod common;
 
-use std::{fs, path::Path, time::SystemTime};
+use std::{fs, path::Path, sync::Arc, time::SystemTime};
 
 use common::{digest, enrol, gallery, name, open, open_case, root, search, subject, template};
 use vultus::{
-    domain::{CandidateList, Case, CaseId, ClientId, Judgement, Purpose, ReviewerId, TransactionId, Verdict},
-    gallery::{Galleries, OpenError, Selector, Settings, bench_enrol},
+    access::{Access, Right},
+    config::Config,
+    domain::{
+        CandidateList, Case, CaseId, ClientId, ConsentReference, Judgement, Purpose, RequestContext, ReviewerId, Site,
+        TransactionId, Verdict,
+    },
+    gallery::{CaseError, Galleries, OpenError, Selector, Settings, bench_enrol},
     seal::RootKey,
 };
 
@@ -310,5 +315,32 @@ async fn one_damaged_case_keeps_nobody_from_the_others() {
     assert_eq!(first, [cases[0].id, cases[3].id]);
     assert_eq!(page(first.last().copied()).await, [cases[4].id]);
     assert!(galleries.case(cases[1].id).await.is_err());
+    galleries.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_case_of_another_gallery_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    let case = case();
+    open_case(&main, case.clone()).await.unwrap();
+    galleries.close().await;
+    tamper(dir.path(), "UPDATE review_case SET opened_for = 'x'");
+    let galleries = Arc::new(open(dir.path()));
+    let client = |name: &str, gallery: &str| {
+        format!("[clients.{name}]\nrights = [\"review\"]\npurposes = [\"case_review\"]\ngalleries = [\"{gallery}\"]\n")
+    };
+    let policy = Config::parse(&[client("own", "main"), client("other", "staff")].concat()).unwrap();
+    let access = Access::new(policy.clients, Arc::clone(&galleries));
+    let context = RequestContext {
+        purpose: Purpose::CaseReview,
+        consent_reference: ConsentReference::new("c-1").unwrap(),
+        transaction_id: TransactionId::new("t-1").unwrap(),
+        site: Site::new("office").unwrap(),
+    };
+    let pass = |name| access.authorise(&ClientId::new(name).unwrap(), &[Right::Review], &context).unwrap();
+    assert!(matches!(pass("own").case(case.id).await, Err(CaseError::Damaged { .. })));
+    assert!(matches!(pass("other").case(case.id).await, Ok(None)), "whether it is damaged is not theirs to know");
     galleries.close().await;
 }

@@ -218,3 +218,22 @@ async fn images_as_they_come_are_read_or_refused_by_name() {
     }
     assert!(seen >= 18, "{seen} files");
 }
+
+/// A folder as it comes from phones and cameras.
+#[test]
+fn a_folder_as_it_comes_is_planned() {
+    let folder = here("../shared/field/folder");
+    if !folder.is_dir() {
+        return println!("skipped: no field folder at {}", folder.display());
+    }
+    let ran = std::process::Command::new(env!("CARGO_BIN_EXE_vultus"))
+        .args(["enrol", folder.to_str().unwrap(), "--gallery", "g", "--dry-run", "--json"])
+        .output()
+        .unwrap();
+    let plan: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let items = plan["items"].as_array().unwrap();
+    let names: Vec<&str> = items.iter().map(|i| i["file"].as_str().unwrap().rsplit('/').next().unwrap()).collect();
+    assert_eq!(names, ["amy_2.jfif", "amy_3.JPE", "amy_4.png"]);
+    assert!(items.iter().all(|item| item["subject"] == "amy"), "{plan}");
+    assert_eq!(plan["passed_over"]["extensions"]["heic"], 1, "{plan}");
+}

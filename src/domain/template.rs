@@ -154,12 +154,6 @@ impl Threshold {
         self.0.value()
     }
 
-    /// The greatest score that is not admitted.
-    pub fn just_below(self) -> Score {
-        // The neighbour of a finite number is finite, but for the least of all.
-        Score(self.0.0.next_down().max(f32::MIN))
-    }
-
     /// The only place where a score meets a threshold.
     pub fn admits(self, score: Score) -> bool {
         score.0 >= self.0.0

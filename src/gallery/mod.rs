@@ -24,8 +24,8 @@
 //!
 //! Presumed of the disk: a synced write stays, and a page is written in sectors that are old or new.
 //!
-//! Async callers: reads of a subject's references copy from memory and take no lock; searches and reads of cases run on tokio's
-//! blocking threads. A future that is dropped after its change was queued does not take the change back: send an enrolment again
+//! Async callers: reads of a subject's references copy from memory and take no lock; searches run on tokio's blocking threads, reads of
+//! cases on a thread of their own. A future that is dropped after its change was queued does not take the change back: send an enrolment again
 //! under the same id, a receipt as it is.
 
 mod batch;

@@ -23,7 +23,7 @@ pub struct Settings {
     pub case_retention: Duration,
     /// How long a spent receipt is remembered beyond its expiry, of service time: a search that began in time may end later.
     pub receipt_grace: Duration,
-    /// The time between two deletions of expired receipts and cases, and the longest for which service time may be lost in a crash.
+    /// The time between two deletions of expired receipts and cases, a minute at most: for so long service time may be lost in a crash.
     pub purge_interval: Duration,
     /// Passes over one gallery's index at a time; searches that come meanwhile wait, and share the next one.
     pub searches_at_once: usize,

@@ -195,6 +195,8 @@ proptest! {
         mut choices in proptest::collection::vec((any::<u8>(), any::<u8>()), 1..6),
         seed: u64,
     ) {
+        // No sums of channels, roots and quotients: what they give may be much smaller than what was rounded before them.
+        choices.iter_mut().for_each(|choice| choice.0 %= 17);
         choices[0].0 = 0; // a dense convolution
         let input = Shape::new(channels, height, width);
         let (graph, weights) = network(input, &choices, seed);
