@@ -11,9 +11,12 @@ use std::{
 };
 
 use vultus::{
-    domain::{Pixels, Rect},
-    model::{Contract, Precision},
+    model::Contract,
     pipeline::decode::{DecodeLimits, Source, decode},
+};
+use vultus_engine::{
+    image::{Pixels, Rect},
+    precision::Precision,
 };
 
 fn write_png(path: &Path, pixels: &Pixels) {

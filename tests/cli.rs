@@ -12,10 +12,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vultus::{
-    domain::{Pixels, Rect, Region},
-    pipeline::decode::{DecodeLimits, Source, decode},
-};
+use vultus::pipeline::decode::{DecodeLimits, Source, decode};
+use vultus_engine::image::{Pixels, Rect, Region};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

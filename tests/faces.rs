@@ -5,14 +5,20 @@
 use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use vultus::{
-    domain::{Alignment, Landmarks68, MeasureName, Pixels, QualityThresholds},
-    model::{Contract, DeviceChoice, Executor, ModelSet, Role, detector, landmarks},
+    domain::{Alignment, Landmarks68, MeasureName, QualityThresholds},
+    model::{Contract, ModelSet, Role, detector, landmarks},
     pipeline::{
         align::{self, Landmarks},
         decode::{DecodeLimits, Source, decode},
-        locate::{self, Framing, View},
+        locate::{self, Framing},
         quality,
     },
+};
+use vultus_engine::{
+    device::DeviceChoice,
+    executor::{Executor, run},
+    image::Pixels,
+    input::InputSize,
 };
 
 struct Setup {
@@ -50,13 +56,15 @@ fn setup() -> Option<Setup> {
 
 fn locate(executor: &mut dyn Executor, image: &Pixels) -> Option<Landmarks68> {
     for framing in Framing::ALL {
-        let view = View::new(image, framing, executor.input_size(Role::Detect).width);
-        let outputs = executor.run(Role::Detect, &[&view.pixels]).unwrap().remove(0);
+        let side = executor.input_size(Role::Detect.network()).width;
+        let (view, map) = locate::view((image.width(), image.height()), framing, side);
+        let outputs = run(executor, Role::Detect.network(), &[&view.of(image)]).unwrap().remove(0);
         let found = detector::detections(&outputs, framing.least_score()).into_iter().map(|d| (d.rect, d.score));
-        if let Some(face) = locate::choose(&view.map.faces(found), image.width(), image.height()) {
+        if let Some(face) = locate::choose(&map.faces(found), image.width(), image.height()) {
             let region = locate::landmark_region(&face.rect, image.width(), image.height()).unwrap();
-            let seen = locate::landmark_view(image, region, executor.input_size(Role::Landmark).width);
-            let outputs = executor.run(Role::Landmark, &[&seen]).unwrap().remove(0);
+            let side = executor.input_size(Role::Landmark.network()).width;
+            let seen = locate::landmark_view(region, side).of(image);
+            let outputs = run(executor, Role::Landmark.network(), &[&seen]).unwrap().remove(0);
             let relative = landmarks::landmarks(&outputs, region.width as f32, region.height as f32).unwrap();
             let placed = locate::place_landmarks(&relative, region);
             if align::check_landmarks(&placed.five(), image.width(), image.height()).is_ok() {
@@ -86,10 +94,11 @@ fn every_face_that_fills_its_crop_is_found_good_and_told_from_the_others() {
             .iter()
             .zip(&faces)
             .map(|((_, image), face)| {
-                align::align(image, Landmarks::SixtyEight(face), alignment, (150, 150)).unwrap().0
+                let (whole, size) = ((image.width(), image.height()), InputSize { width: 150, height: 150 });
+                align::align(whole, Landmarks::SixtyEight(face), alignment, size).unwrap().of(image)
             })
             .collect();
-        let templates = executor.run(Role::Embed, &aligned.iter().collect::<Vec<_>>()).unwrap();
+        let templates = run(executor.as_mut(), Role::Embed.network(), &aligned.iter().collect::<Vec<_>>()).unwrap();
         let (accuracy, rank1) = accuracy(&crops, &templates);
         println!("{}: {accuracy:.4} of the pairs, rank 1 {rank1} of {}", alignment.as_str(), crops.len());
         assert!(accuracy >= 0.995 && rank1 == crops.len(), "{}", alignment.as_str());

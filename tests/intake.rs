@@ -11,10 +11,14 @@ use std::{
 
 use vultus::{
     config::Config,
-    domain::{FiveLandmarks, Fmr, Lane, Pixels, Similarity, Tail, Template, Threshold, Turn, compare},
-    model::{DeviceChoice, ModelSet},
+    domain::{FiveLandmarks, Fmr, Lane, Tail, Template, Threshold, Turn, compare},
+    model::ModelSet,
     pipeline::{DecodeLimits, FaceInput, ImageInput, Pipeline, Settings, decode},
     seal::RootKey,
+};
+use vultus_engine::{
+    device::DeviceChoice,
+    image::{Pixels, Similarity},
 };
 
 fn here(path: &str) -> PathBuf {

@@ -6,12 +6,15 @@
 use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use vultus::{
-    domain::{Pixels, Region},
-    model::{
-        Contract, DeviceChoice, Executor, Golden, ModelSet, Precision, Role, candle::CandleExecutor, detector,
-        landmarks, parity::cosine,
-    },
+    model::{Contract, Golden, ModelSet, Role, detector, landmarks},
     pipeline::decode::{DecodeLimits, Source, decode},
+};
+use vultus_engine::{
+    device::DeviceChoice,
+    executor::{Executor, run},
+    image::{Pixels, Region},
+    parity::cosine,
+    precision::Precision,
 };
 
 fn root() -> PathBuf {
@@ -61,7 +64,7 @@ fn descriptors_of_whole_crops_are_face_apis() {
     let Some((set, faces, reference)) = setup() else { return };
     let crops = crops(&faces, &reference);
     let images: Vec<&Pixels> = crops.iter().map(|c| &c.1).collect();
-    let got = executor(&set).run(Role::Embed, &images).unwrap();
+    let got = run(executor(&set).as_mut(), Role::Embed.network(), &images).unwrap();
     let worst = got.iter().zip(&crops).map(|(got, crop)| distance(got, &crop.2)).fold(0.0, f32::max);
     println!("{} descriptors, largest distance to face-api's {worst:e}", got.len());
     assert_eq!(got.len(), 40);
@@ -90,11 +93,11 @@ fn reduced_precisions_stay_close_and_decide_the_same() {
     let Some((set, faces, reference)) = setup() else { return };
     let crops = crops(&faces, &reference);
     let images: Vec<&Pixels> = crops.iter().map(|c| &c.1).collect();
-    let exact = executor(&set).run(Role::Embed, &images).unwrap();
+    let exact = run(executor(&set).as_mut(), Role::Embed.network(), &images).unwrap();
     for precision in [Precision::Bf16, Precision::Int8] {
         let Some((_, mut executor)) = reduced(&set, precision) else { continue };
         let name = precision.as_str();
-        let got = executor.run(Role::Embed, &images).unwrap();
+        let got = run(executor.as_mut(), Role::Embed.network(), &images).unwrap();
         let worst = got.iter().zip(&exact).map(|(a, b)| distance(a, b)).fold(0.0, f32::max);
         let cosine = got.iter().zip(&exact).map(|(a, b)| cosine(a, b)).fold(1.0, f64::min);
         let share = got.iter().zip(&exact).map(|(a, b)| share(a, b)).fold(0.0, f32::max);
@@ -135,7 +138,7 @@ fn golden_faces_are_within_their_tolerance_in_every_precision() {
             Some((set, executor)) => (Golden::of(&set).unwrap(), executor),
         };
         let deviations = golden.into_iter().filter(|golden| golden.role == Role::Embed).map(|golden| {
-            let outputs = executor.run(golden.role, &[&golden.image]).unwrap();
+            let outputs = run(executor.as_mut(), golden.role.network(), &[&golden.image]).unwrap();
             golden.deviation(&outputs[0])
         });
         let worst = deviations.fold(0.0, f32::max);
@@ -160,12 +163,12 @@ fn a_face_alone_and_among_others_gives_the_same_bits() {
 fn alone_equals_batched(mut executor: Box<dyn Executor>, images: &[&Pixels]) {
     let mut alone = Vec::new();
     for image in images {
-        alone.extend(executor.run(Role::Embed, &[image]).unwrap());
+        alone.extend(run(executor.as_mut(), Role::Embed.network(), &[image]).unwrap());
     }
     for batch in [2, 7, 32, 40] {
         let mut batched = Vec::new();
         for images in images.chunks(batch) {
-            batched.extend(executor.run(Role::Embed, images).unwrap());
+            batched.extend(run(executor.as_mut(), Role::Embed.network(), images).unwrap());
         }
         assert!(alone == batched, "batches of {batch} differ");
     }
@@ -202,7 +205,8 @@ fn faces_in_photos_are_found() {
     let (mut faces, mut found, mut most) = (0, 0, 0);
     for (name, expected) in reference["photos"].as_object().unwrap() {
         let Some(photo) = photo(name, &reference) else { return };
-        let outputs = executor.run(Role::Detect, &[&fit(&photo, detector::INPUT_SIDE, false)]).unwrap();
+        let outputs =
+            run(executor.as_mut(), Role::Detect.network(), &[&fit(&photo, detector::INPUT_SIDE, false)]).unwrap();
         let side = photo.width().max(photo.height()) as f32;
         let detections = detector::detections(&outputs[0], 0.5);
         let boxes: Vec<_> =
@@ -237,7 +241,8 @@ fn landmarks_are_face_apis() {
             let b = floats(&face["box"]);
             let [x, y, width, height] = [b[0], b[1], b[2], b[3]].map(|v| v.floor() as u32);
             let crop = photo.cut(Region { x: x as i32, y: y as i32, width, height });
-            let outputs = executor.run(Role::Landmark, &[&fit(&crop, landmarks::INPUT_SIDE, true)]).unwrap();
+            let outputs =
+                run(executor.as_mut(), Role::Landmark.network(), &[&fit(&crop, landmarks::INPUT_SIDE, true)]).unwrap();
             let points = landmarks::landmarks(&outputs[0], width as f32, height as f32).unwrap();
             let expected = face["landmarks"].as_array().unwrap().iter().map(floats);
             let mean = (points.0.iter().zip(expected))
@@ -270,7 +275,7 @@ fn whole_crops_are_told_apart() {
     let Some((set, faces, reference)) = setup() else { return };
     let crops = crops(&faces, &reference);
     let images: Vec<&Pixels> = crops.iter().map(|c| &c.1).collect();
-    let whole = executor(&set).run(Role::Embed, &images).unwrap();
+    let whole = run(executor(&set).as_mut(), Role::Embed.network(), &images).unwrap();
     let (mated, non_mated) = pairs(&crops, &whole);
     assert_eq!((mated.len(), non_mated.len()), (80, 700));
 
@@ -290,11 +295,14 @@ fn whole_crops_are_told_apart() {
 fn the_planned_networks_agree_with_the_oracle() {
     let Some((set, faces, reference)) = setup() else { return };
     let crop = crops(&faces, &reference).swap_remove(0).1;
-    let (mut oracle, mut planned) = (CandleExecutor::new(&set), executor(&set));
+    let (mut oracle, mut planned) = (set.reference_executor(), executor(&set));
     for role in Role::ALL {
-        let side = oracle.input_size(role).width;
+        let side = oracle.input_size(role.network()).width;
         let image = fit(&crop, side, true);
-        let (expected, got) = (oracle.run(role, &[&image]).unwrap(), planned.run(role, &[&image]).unwrap());
+        let (expected, got) = (
+            run(&mut oracle, role.network(), &[&image]).unwrap(),
+            run(planned.as_mut(), role.network(), &[&image]).unwrap(),
+        );
         let worst = expected[0].iter().zip(&got[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let largest = expected[0].iter().fold(0.0f32, |m, v| m.max(v.abs()));
         println!("{}: differs by {worst:e} of {largest}", role.as_str());

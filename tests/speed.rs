@@ -7,12 +7,13 @@ mod common;
 
 use std::{env, time::Instant};
 
-use common::{digest, name, open, subject};
 use vultus::{
     domain::Template,
     gallery::{Selector, bench_enrol},
-    index::bench::bench_search,
 };
+use vultus_index::bench::bench_search;
+
+use common::{digest, name, open, subject};
 
 fn setting(name: &str, default: &str) -> String {
     env::var(name).unwrap_or_else(|_| default.into())

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The peer of `vultus bench serve --null-model`: the same contract, answered by grpcio's asyncio server.
+"""The peer of `vultus-load --null-model`: the same contract, answered by grpcio's asyncio server.
 
 It answers Verify with NON_MATCH and looks at no face, and checks nothing that Vultus checks: no client, no consent, no
 deadline, no room. Prints its port and process as one JSON object, and serves until it is terminated. One process, as

@@ -3,7 +3,7 @@
 
     benches/peers/transport.py [--rounds 5]
 
-`vultus bench serve --null-model` loads both, in a closed loop, with the same 20 KB requests. Each server has the first half
+`vultus-load --null-model` loads both, in a closed loop, with the same 20 KB requests. Each server has the first half
 of the cores to itself, the generator the others: on two cores one each, as asyncio uses one. What counts is answers for each
 second of processor time that the server's process used.
 Prints a line per round, then the medians and their ratio as one JSON object. Needs `make build` and scripts/setup.sh.
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-VULTUS = ROOT / "target/release/vultus"
+LOAD = ROOT / "target/release/vultus-load"
 CALLERS = 128  # as many as the generator can feed from one core: with fewer it is what both wait for
 CORES = sorted(os.sched_getaffinity(0))
 OF_SERVER, OF_GENERATOR = CORES[: max(len(CORES) // 2, 1)], CORES[len(CORES) // 2 :]
@@ -28,7 +28,7 @@ START_WITHIN_S = 30
 
 def peak(cores: list[int], *flags: str) -> dict:
     """One closed loop's figures; the generator runs on `cores`."""
-    command = [VULTUS, "--json", "bench", "serve", "--null-model", "--rate", "10%", "--seconds", "0.5", *flags]
+    command = [LOAD, "--json", "--null-model", "--rate", "10%", "--seconds", "0.5", *flags]
     done = subprocess.run(
         [*command, "--callers", str(CALLERS)],
         cwd=ROOT,

@@ -1,27 +1,25 @@
 //! The command line: one file per subcommand, each thin over the same pipeline that serves.
 
 mod bench;
-mod demo;
+pub mod demo;
 mod enrol;
 mod evaluate;
 mod gallery;
-mod input;
+pub mod input;
 mod licence;
 mod model;
-mod open;
+pub mod open;
 mod report;
-mod scratch;
-mod serve;
+pub mod scratch;
+pub mod serve;
 mod verify;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use vultus_engine::precision::Precision;
 
-use crate::{
-    model::Precision,
-    telemetry::{self, LogFormat},
-};
+use crate::telemetry::{self, LogFormat};
 
 /// Face verification (1:1) and duplicate-identity search (1:N).
 #[derive(Debug, Parser)]
@@ -35,26 +33,26 @@ pub struct Arguments {
 
 /// What every subcommand takes.
 #[derive(Debug, Clone, clap::Args)]
-struct Shared {
+pub struct Shared {
     /// Prints one JSON object on stdout instead of text.
     #[arg(long, global = true)]
-    json: bool,
+    pub json: bool,
     /// Where models, galleries and keys live.
     #[arg(long, global = true, default_value = "data", env = "VULTUS_DATA")]
-    data: PathBuf,
+    pub data: PathBuf,
     /// Where model bundles live; by default `models` in the data directory.
     #[arg(long, global = true, env = "VULTUS_MODELS")]
-    models: Option<PathBuf>,
+    pub models: Option<PathBuf>,
     /// Name of the model, or the path of its folder; for `bench embed` and `model inspect`, `check` and `run` an ONNX file too.
     #[arg(long, global = true, default_value = "default")]
-    model: String,
+    pub model: String,
     /// The device that runs the networks: auto, cpu or cuda:N.
     #[arg(long, global = true, default_value = "auto")]
-    device: String,
+    pub device: String,
     /// What the face network computes in: f32, bf16 or int8; by default what the model's card says. Others need a measured
     /// agreement in the card.
     #[arg(long, global = true)]
-    precision: Option<Precision>,
+    pub precision: Option<Precision>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,6 +120,10 @@ pub fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     }
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
+/// Of as many threads as there are cores.
+///
+/// # Errors
+/// When the system gives none.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

@@ -7,11 +7,13 @@ use std::{
     thread,
 };
 
+use vultus_engine::{device::DeviceChoice, precision::Precision};
+
 use super::{Failure, Shared};
 use crate::{
     config::Config,
     gallery::Galleries,
-    model::{DeviceChoice, Golden, ModelSet, Precision},
+    model::{Golden, ModelSet},
     pipeline::{Pipeline, Settings},
     seal::RootKey,
 };

@@ -12,7 +12,7 @@ use crate::{
     domain::{Calibration, SearchRates},
     gallery::Galleries,
     model::Card,
-    pipeline::RatePolicy,
+    pipeline::{Pipeline, RatePolicy},
     rpc::{self, Core, Ended, Serving},
     telemetry,
 };
@@ -63,7 +63,9 @@ fn raise_file_limit(connections: usize) {
 }
 
 impl Options {
-    pub(super) fn check(&self) -> Result<(), Failure> {
+    /// # Errors
+    /// Where it was not said that there is no TLS.
+    pub fn check(&self) -> Result<(), Failure> {
         if !self.insecure {
             return Err(
                 "there is no mutual TLS yet: expected --insecure, which serves plaintext on loopback alone".into()
@@ -73,7 +75,7 @@ impl Options {
     }
 
     /// The configuration, with what the command line says over it.
-    pub(super) fn load(&self) -> Result<Config, Failure> {
+    pub fn load(&self) -> Result<Config, Failure> {
         let mut config = Config::load(self.config.as_deref())?;
         config.listen = self.listen.unwrap_or(config.listen);
         config.metrics_listen = self.metrics_listen.unwrap_or(config.metrics_listen);
@@ -82,18 +84,21 @@ impl Options {
 }
 
 /// What tells a server to stop; listened to before it is opened, which takes a while.
-pub(super) struct Signals {
+#[derive(Debug)]
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    pub(super) fn listen() -> io::Result<Self> {
+    /// # Errors
+    /// When the system does not take the handlers.
+    pub fn listen() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Says where the server is, and serves until a signal; a second one ends it at once.
-    pub(super) async fn serve(self, serving: Serving, galleries: &Galleries, json: bool) -> Result<Outcome, Failure> {
+    pub async fn serve(self, serving: Serving, galleries: &Galleries, json: bool) -> Result<Outcome, Failure> {
         let Self { mut terminate, mut interrupt } = self;
         announce(&serving, json)?;
 
@@ -129,21 +134,32 @@ const LAST_LINES: Duration = Duration::from_millis(50);
 const SECOND_SIGNAL: i32 = 130;
 
 /// Opens everything and binds the ports.
-pub(super) async fn open(config: &Config, shared: &Shared) -> Result<(Serving, Arc<Galleries>), Failure> {
-    let (core, galleries) = core(config, shared)?;
+pub async fn open(config: &Config, shared: &Shared) -> Result<(Serving, Arc<Galleries>), Failure> {
+    let (core, galleries) = core(pipeline(config, shared)?, config, shared)?;
     let serving = rpc::bind(core, config.listen, config.metrics_listen, config.reflection).await?;
     Ok((serving, galleries))
 }
 
-/// Opens everything that a server answers from.
-pub(super) fn core(config: &Config, shared: &Shared) -> Result<(Core, Arc<Galleries>), Failure> {
-    let root = shared.root_key()?;
+/// The pipeline of a server, able to test itself.
+///
+/// # Errors
+/// When the model does not open or may not serve, or the policy cannot be kept with it.
+pub fn pipeline(config: &Config, shared: &Shared) -> Result<Pipeline, Failure> {
     let models = shared.model_set()?;
     licence::check(&models, config.research_only_models, "policy.research_only_models = true in the configuration")?;
     let Card { name, version, precision, .. } = models.card();
     tracing::info!(model = %name, %version, precision = precision.as_str(), "model opened");
-    let pipeline = shared.tested(&models, &root, config)?;
+    let pipeline = shared.tested(&models, &shared.root_key()?, config)?;
     check_policy(pipeline.calibration(), config)?;
+    Ok(pipeline)
+}
+
+/// Opens everything else that a server answers from.
+///
+/// # Errors
+/// When the galleries do not open.
+pub fn core(pipeline: Pipeline, config: &Config, shared: &Shared) -> Result<(Core, Arc<Galleries>), Failure> {
+    let root = shared.root_key()?;
     let galleries = shared.galleries(&root, config)?;
     for gallery in galleries.list() {
         let same_model = gallery.model() == pipeline.model();

@@ -7,10 +7,11 @@ use std::{
 
 use prost::bytes::Bytes;
 use serde_json::json;
+use vultus_engine::{image::Pixels, view::Image};
 
 use super::{Failure, Outcome, Shared, input, licence::Research, report::refusals};
 use crate::{
-    domain::{Decision, Fmr, Lane, Pixels, Reason},
+    domain::{Decision, Fmr, Lane, Reason},
     pipeline::{
         Claim, FaceInput, ImageInput, Pipeline, Verified,
         decode::{Source, decode},
@@ -59,13 +60,13 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
 async fn face(pipeline: &Pipeline, path: &Path) -> Result<FaceInput, Failure> {
     let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let file = input::read(path, input::ONE_FILE.max_bytes).map_err(|e| named(&e))?;
-    let photo = Arc::new(decode(Source::Encoded(&file), &input::ONE_FILE).map_err(|e| named(&e))?);
+    let photo = decode(Source::Encoded(&file), &input::ONE_FILE).map_err(|e| named(&e))?;
+    let photo = Arc::new(Image::new(photo, ()));
     let faces = pipeline.faces_in_photo(&photo, input::deadline()).await.map_err(|e| named(&e))?;
+    let (pixels, shorter) = (photo.pixels(), photo.pixels().width().min(photo.pixels().height()));
     match faces.as_slice() {
-        [one] if one.rect.width.max(one.rect.height) <= FILLS_THE_FRAME * photo.width().min(photo.height()) as f32 => {
-            Ok(of_pixels(&one.crop))
-        }
-        [] | [_] => Ok(of_pixels(&photo)),
+        [one] if one.rect.width.max(one.rect.height) <= FILLS_THE_FRAME * shorter as f32 => Ok(of_pixels(&one.crop)),
+        [] | [_] => Ok(of_pixels(pixels)),
         several => {
             let found = several.len();
             Err(named(&format!("{found} faces were found, expected one: crop the photo to the face that is meant"))

@@ -20,8 +20,8 @@ mod case;
 mod claim;
 mod context;
 mod decision;
+mod face;
 mod ids;
-mod image;
 mod in_turn;
 mod quality;
 mod template;
@@ -34,11 +34,9 @@ pub use case::{Case, CaseSummary, Judgement, Verdict};
 pub use claim::compare_claim;
 pub use context::{Purpose, RequestContext};
 pub use decision::{Decision, Reason};
+pub use face::{FiveLandmarks, Landmarks68, UprightFace};
 pub use ids::{
     CaseId, ClientId, ConsentReference, GalleryName, IdError, ReferenceId, ReviewerId, Site, SubjectId, TransactionId,
-};
-pub use image::{
-    FaceCrop, FiveLandmarks, Landmarks68, Pixels, PixelsError, Point, Rect, Region, Similarity, UprightFace,
 };
 pub use in_turn::{InTurn, Waits};
 pub use quality::{Assessment, Measure, MeasureName, QualityThresholds};

@@ -1,6 +1,8 @@
 //! Quality measures after ISO/IEC 29794-5: each 0 (worst) to 100 (best).
 
-use super::{FiveLandmarks, Point, Rect};
+use vultus_engine::image::{Point, Rect};
+
+use super::FiveLandmarks;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,9 +2,10 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use vultus_index::IndexError;
+
 use crate::{
     domain::{CalibrationError, CaseId, GalleryName, ModelDigest, ModelMismatch, ReferenceId},
-    index::IndexError,
     seal::SealError,
 };
 

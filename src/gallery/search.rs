@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+use vultus_index::{IndexError, Neighbour};
 
 use super::{Gallery, SearchError, state::Published};
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
         Admitted, CalibrationError, CalibrationPoint, CandidateList, InTurn, ModelMismatch, SearchRates, SubjectId,
         Template, Turn, Waits, compare,
     },
-    index::{IndexError, Neighbour},
     telemetry::Metrics,
 };
 

@@ -12,11 +12,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use imbl::{HashMap, OrdMap};
+use vultus_index::{FaissIndex, Index, IndexError};
 
-use crate::{
-    domain::{ModelDigest, Reference, ReferenceId, SubjectId, Template},
-    index::{FaissIndex, Index, IndexError},
-};
+use crate::domain::{ModelDigest, Reference, ReferenceId, SubjectId, Template};
 
 pub(super) struct State {
     published: ArcSwap<Published>,

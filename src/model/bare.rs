@@ -3,19 +3,18 @@
 
 use std::{num::NonZeroUsize, path::Path};
 
-use super::{
+use vultus_engine::{
     candle,
     cpu::{CpuNetwork, calibrate},
-    executor::{ExecuteError, Role},
+    executor::{ExecuteError, LoadError},
     graph::Graph,
+    image::Pixels,
     input::{Colour, Input},
     onnx::{self, OnnxError},
     plan::Plan,
     precision::Precision,
-    set::OpenError,
     weights::Weights,
 };
-use crate::domain::Pixels;
 
 /// What a file with an input of any size gets: the side that ArcFace networks take, pixels.
 pub const ARCFACE_SIDE: u32 = 112;
@@ -25,8 +24,8 @@ pub const ARCFACE_SIDE: u32 = 112;
 pub enum BareError {
     #[error(transparent)]
     Onnx(#[from] OnnxError),
-    #[error(transparent)]
-    Open(#[from] OpenError),
+    #[error("the network {0}")]
+    Load(#[from] LoadError),
     #[error(transparent)]
     Execute(#[from] ExecuteError),
 }
@@ -65,15 +64,12 @@ impl Bare {
         precision: Precision,
         threads: NonZeroUsize,
         seen: &[&Pixels],
-    ) -> Result<(CpuNetwork, u64), OpenError> {
-        let failed = |source| OpenError::Graph { role: Role::Embed, source };
+    ) -> Result<(CpuNetwork, u64), LoadError> {
         let ranges = match precision {
-            Precision::Int8 => {
-                calibrate::ranges(Plan::new(&self.graph, &self.weights).map_err(failed)?, &self.input, seen, threads)?
-            }
+            Precision::Int8 => calibrate::ranges(Plan::new(&self.graph, &self.weights)?, &self.input, seen, threads)?,
             _ => vec![],
         };
-        let mut plan = Plan::of(&self.graph, self.weights).map_err(failed)?;
+        let mut plan = Plan::of(&self.graph, self.weights)?;
         if precision == Precision::Int8 {
             plan = plan.with_ranges(&ranges)?;
         }

@@ -4,22 +4,28 @@ use std::{
     fs,
     num::NonZeroUsize,
     path::Path,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
+use vultus_engine::{
+    cpu::ceiling,
+    device::DeviceChoice,
+    executor::{ExecuteError, Executor, Sight},
+    image::Pixels,
+    input::InputSize,
+    parity::noise,
+    plan::Plan,
+    precision::Precision,
+};
 
 use super::{
     bare::{Bare, BareError},
-    cpu::ceiling,
-    device::DeviceChoice,
-    executor::{ExecuteError, Executor, InputSize, Role},
-    plan::Plan,
-    precision::Precision,
+    role::Role,
     set::{ModelSet, OpenError},
 };
-use crate::domain::Pixels;
 
 /// Images of the kind that is measured with, from which int8 takes the activation ranges of a file alone.
 const CALIBRATION_IMAGES: u32 = 4;
@@ -82,8 +88,8 @@ pub fn bench_embed(
     let mut bare = BareLoop::of(set.executor_in(precision, device, threads)?, batch);
     let faces_per_s = bare.faces_per_s(&[Role::Embed], duration)?;
     let bundle = set.bundle(Role::Embed);
-    let plan =
-        Plan::new(bundle.graph(), bundle.weights()).map_err(|source| OpenError::Graph { role: Role::Embed, source })?;
+    let plan = Plan::new(bundle.graph(), bundle.weights())
+        .map_err(|e| OpenError::Network { role: Role::Embed, source: e.into() })?;
     let gflop_per_face = plan.flops() as f64 / 1e9;
     let model = set.card().name.clone();
     Ok(BenchEmbed::new(model, device, precision, batch, threads, faces_per_s, gflop_per_face))
@@ -104,7 +110,7 @@ pub fn bench_file(
     let weight_bytes = 4 * bare.weights.iter().map(|(_, w)| w.values().len()).sum::<usize>();
     let seen: Vec<Pixels> = (0..CALIBRATION_IMAGES).filter_map(|seed| noise(size, seed)).collect();
     let seen: Vec<&Pixels> = seen.iter().collect();
-    let (mut network, flops) = bare.into_cpu(precision, threads, &seen)?;
+    let (mut network, flops) = bare.into_cpu(precision, threads, &seen).map_err(BareError::from)?;
     let open_s = start.elapsed().as_secs_f64();
     let faces_per_s = rate(size, batch, duration, |images| network.run(images))?;
     let gflop_per_face = flops as f64 / 1e9;
@@ -146,18 +152,19 @@ impl BenchEmbed {
 pub struct BareLoop {
     executors: Vec<Box<dyn Executor>>,
     /// A batch for each role, in [`Role::ALL`]'s order.
-    images: [Vec<Pixels>; Role::ALL.len()],
+    images: [Vec<Arc<Sight>>; Role::ALL.len()],
 }
 
 impl BareLoop {
     /// `images` are a batch for each role, in [`Role::ALL`]'s order, each of its network's size.
     pub fn new(executors: Vec<Box<dyn Executor>>, images: [Vec<Pixels>; Role::ALL.len()]) -> Self {
+        let images = images.map(|images| images.into_iter().map(|image| Arc::new(Sight::Made(image))).collect());
         Self { executors, images }
     }
 
     fn of(executor: Box<dyn Executor>, batch: NonZeroUsize) -> Self {
         let images = Role::ALL.map(|role| {
-            let size = executor.input_size(role);
+            let size = executor.input_size(role.network());
             (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).collect()
         });
         Self::new(vec![executor], images)
@@ -184,12 +191,12 @@ impl BareLoop {
 fn batch(
     executor: &mut dyn Executor,
     roles: &[Role],
-    images: &[Vec<Pixels>; Role::ALL.len()],
+    images: &[Vec<Arc<Sight>>; Role::ALL.len()],
 ) -> Result<usize, ExecuteError> {
     let mut faces = 0;
     for role in roles {
-        let images: Vec<&Pixels> = images[*role as usize].iter().collect();
-        faces = executor.run(*role, &images)?.len();
+        executor.submit(role.network(), &images[*role as usize])?;
+        faces = executor.complete()?.iter().len();
     }
     Ok(faces)
 }
@@ -219,18 +226,6 @@ fn per_s(duration: Duration, mut batch: impl FnMut() -> Result<usize, ExecuteErr
         done += batch()?;
     }
     Ok(done as f64 / start.elapsed().as_secs_f64())
-}
-
-/// Pseudo-random pixels.
-pub fn noise(InputSize { width, height }: InputSize, seed: u32) -> Option<Pixels> {
-    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        (state >> 24) as u8
-    };
-    Pixels::new(width, height, (0..width as usize * height as usize * 3).map(|_| next()).collect()).ok()
 }
 
 /// The process's high-water mark of resident memory.

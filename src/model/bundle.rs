@@ -11,15 +11,17 @@ use std::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-
-use super::{
-    contract::{Contract, ContractError, MAX_CARD, Output, PrecisionClass},
-    executor::Role,
+use vultus_engine::{
     graph::{Graph, Shape},
     input::Input,
     precision::Precision,
     shapes::GraphError,
     weights::{MAX_ELEMENTS, Weights, WeightsError, element_count},
+};
+
+use super::{
+    contract::{Contract, ContractError, MAX_CARD, Output, PrecisionClass},
+    role::Role,
 };
 
 const CARD_FILE: &str = "model.toml";

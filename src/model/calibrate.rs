@@ -4,18 +4,17 @@
 
 use std::num::NonZeroUsize;
 
-use super::{
-    bundle::Bundle,
+use vultus_engine::{
     candle,
-    contract::PrecisionClass,
     cpu::{CpuNetwork, calibrate},
-    executor::{ExecuteError, Role},
+    executor::{ExecuteError, LoadError},
+    image::Pixels,
     parity::cosine,
     plan::{ActivationRange, Plan, union},
     precision::Precision,
-    set::OpenError,
 };
-use crate::domain::Pixels;
+
+use super::{bundle::Bundle, contract::PrecisionClass};
 
 /// The floor of a class whose card names none: a cosine that moves the default model's descriptors by a tenth of their
 /// length.
@@ -33,8 +32,8 @@ const FOLDS: usize = 3;
 pub enum CalibrateError {
     #[error("expected {LEAST_FACES} faces or more to measure on, found {0}")]
     Faces(usize),
-    #[error(transparent)]
-    Open(#[from] OpenError),
+    #[error("the network {0}")]
+    Load(#[from] LoadError),
     #[error(transparent)]
     Execute(#[from] ExecuteError),
 }
@@ -102,9 +101,9 @@ struct Network<'a> {
 }
 
 impl Network<'_> {
-    fn plan(&self) -> Result<Plan, OpenError> {
+    fn plan(&self) -> Result<Plan, LoadError> {
         let plan = Plan::new(self.bundle.graph(), self.bundle.weights());
-        plan.map_err(|source| OpenError::Graph { role: Role::Embed, source })
+        plan.map_err(LoadError::from)
     }
 
     fn ranges(&self, images: &[&Pixels]) -> Result<Vec<ActivationRange>, CalibrateError> {
@@ -120,7 +119,7 @@ impl Network<'_> {
     ) -> Result<f64, CalibrateError> {
         let mut plan = self.plan()?;
         if self.precision == Precision::Int8 {
-            plan = plan.with_ranges(ranges).map_err(OpenError::from)?;
+            plan = plan.with_ranges(ranges).map_err(LoadError::from)?;
         }
         let mut network = CpuNetwork::new(plan, &self.bundle.contract().input, self.precision, self.threads)?;
         let mut least = 1.0_f64;
@@ -135,8 +134,8 @@ impl Network<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        Contract,
+    use crate::model::Contract;
+    use vultus_engine::{
         graph::{Edges, Graph, Node, Op, Shape, Window},
         weights::Weights,
     };
@@ -195,7 +194,7 @@ mod tests {
         let faces = Faces::new(&bundle, images.iter().collect(), "drawn".into()).unwrap();
         match measure(&bundle, Precision::Bf16, FLOOR, &faces, NonZeroUsize::MIN) {
             Ok(class) => assert!(class.serves() && class.ranges.is_empty(), "{class:?}"),
-            Err(e) => assert!(matches!(e, CalibrateError::Open(OpenError::Unsupported { .. })), "{e}"),
+            Err(e) => assert!(matches!(e, CalibrateError::Load(LoadError::Unsupported(_))), "{e}"),
         }
     }
 

@@ -5,15 +5,20 @@ mod face;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{executor::Role, graph::MAX_NODES, input::Input, plan::ActivationRange, precision::Precision};
+use vultus_engine::{
+    graph::MAX_NODES,
+    input::{Input, MAX_INPUT_SIDE},
+    plan::ActivationRange,
+    precision::Precision,
+};
+
+use super::role::Role;
 use crate::domain::CalibrationError;
 
 pub use self::face::{CalibrationTable, FaceContract, Metric, Published, TablePoint};
 
 /// The version of the format that this code reads and writes.
 pub const FORMAT: u32 = 1;
-/// Sides of an input, pixels, at most.
-pub const MAX_INPUT_SIDE: u32 = 2048;
 /// A floor below which no card may go: a descriptor that moves by a seventh of its length is another's.
 pub const LEAST_FLOOR: f32 = 0.99;
 /// Bytes of a `model.toml`, at most.

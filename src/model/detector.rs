@@ -3,7 +3,7 @@
 //! A grid of cells; in each, five anchors (boxes of customary sizes) with five numbers: offset of the centre in the
 //! cell (x, y), logarithm of the size relative to the anchor's (width, height), and the logit of "a face is here".
 
-use crate::domain::Rect;
+use vultus_engine::image::Rect;
 
 /// Cells along each side of the grid.
 pub const GRID: usize = 13;

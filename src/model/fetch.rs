@@ -10,14 +10,16 @@ use std::{
 
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
-
-use super::{
+use vultus_engine::{
     architectures::{self, ArchitectureError},
-    bundle::{self, Bundle, BundleError},
-    contract::{Contract, ContractError},
     graph::Graph,
     tfjs::{self, TfjsError},
     weights::Weights,
+};
+
+use super::{
+    bundle::{self, Bundle, BundleError},
+    contract::{Contract, ContractError},
 };
 
 /// What `npm pack` is asked for.

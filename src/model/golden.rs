@@ -1,16 +1,16 @@
 //! Golden faces: drawn, nobody's, the same on every machine, and what the reference executor makes of them. A device
 //! that agrees with it may serve; one that no longer does may not.
 
-use super::{
-    bundle::Bundle,
+use vultus_engine::{
     candle,
-    executor::{ExecuteError, Executor, InputSize, Role},
-    input::Input,
+    executor::{ExecuteError, Executor, run},
+    image::Pixels,
+    input::{Input, InputSize},
     parity::cosine,
     precision::Precision,
-    set::ModelSet,
 };
-use crate::domain::Pixels;
+
+use super::{bundle::Bundle, role::Role, set::ModelSet};
 
 /// A face to draw: shades of skin, hair and background, and how far apart and how large its features are.
 #[derive(Clone, Copy)]
@@ -117,7 +117,7 @@ impl Golden {
     pub fn self_test(set: &ModelSet, executor: &mut dyn Executor) -> Result<(), SelfTestError> {
         let precision = set.card().precision;
         let golden = Self::of_network(set.bundle(Role::Embed), precision)?;
-        let held = Held::of(&golden, |image| executor.run(Role::Embed, &[image]))?;
+        let held = Held::of(&golden, |image| run(executor, Role::Embed.network(), &[image]))?;
         match held.tolerances {
             tolerances if tolerances > 1.0 => Err(SelfTestError::Differs { precision, tolerances }),
             _ => Ok(()),

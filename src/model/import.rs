@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use vultus_engine::{
+    onnx::{self, OnnxError},
+    plan::Plan,
+    precision::Precision,
+};
 
 use super::{
     bundle::{self, Bundle, BundleError},
     contract::{Contract, ContractError},
-    onnx::{self, OnnxError},
-    plan::Plan,
-    precision::Precision,
 };
 
 /// Why a file does not become a bundle.

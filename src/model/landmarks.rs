@@ -1,6 +1,8 @@
 //! What the landmark network's numbers mean.
 
-use crate::domain::{Landmarks68, Point};
+use vultus_engine::image::Point;
+
+use crate::domain::Landmarks68;
 
 /// Side of the square input, pixels.
 pub const INPUT_SIDE: u32 = 112;

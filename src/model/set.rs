@@ -3,18 +3,20 @@
 use std::{num::NonZeroUsize, path::Path};
 
 use sha2::{Digest, Sha256};
+use vultus_engine::{
+    candle::{CandleExecutor, Written},
+    cpu::CpuExecutor,
+    device::{DeviceChoice, DeviceError},
+    executor::{Executor, LoadError, NetworkId, Planned},
+    plan::Plan,
+    precision::Precision,
+};
 
 use super::{
     bundle::{Bundle, BundleError},
     contract::{Contract, ContractError, FaceContract, Metric, Terms, is_name},
-    cpu::CpuExecutor,
-    detector,
-    device::{DeviceChoice, DeviceError},
-    executor::{Executor, Role},
-    landmarks,
-    plan::{ActivationRange, RangeError},
-    precision::Precision,
-    shapes::GraphError,
+    detector, landmarks,
+    role::Role,
 };
 use crate::domain::{Alignment, Calibration, ModelDigest, QualityThresholds};
 
@@ -31,14 +33,8 @@ pub enum OpenError {
     Output { role: Role, expected: usize, got: usize },
     #[error(transparent)]
     Contract(#[from] ContractError),
-    #[error("the {} network cannot be planned: {source}", role.as_str())]
-    Graph { role: Role, source: GraphError },
-    #[error(transparent)]
-    Ranges(#[from] RangeError),
-    #[error("the {} network needs {op}, which this executor does not do", role.as_str())]
-    Unsupported { role: Role, op: &'static str },
-    #[error("the {} network needs {needs} MiB of memory for {what}, expected at most {most}", role.as_str())]
-    Memory { role: Role, what: &'static str, needs: u64, most: u64 },
+    #[error("the {} network {source}", role.as_str())]
+    Network { role: Role, source: LoadError },
     #[error("{}: the card has no measured agreement with f32 that reaches a floor (`precisions` in model.toml)", .0.as_str())]
     Agreement(Precision),
     #[error(
@@ -47,8 +43,6 @@ pub enum OpenError {
     NotMeasured(Precision),
     #[error(transparent)]
     DeviceChoice(#[from] DeviceError),
-    #[error("the device failed: {0}")]
-    Device(String),
 }
 
 /// What the rest of the program knows of a model.
@@ -153,11 +147,6 @@ impl ModelSet {
         Ok(self)
     }
 
-    /// Activation ranges of the face network, for int8; none where they were not measured.
-    pub fn ranges(&self) -> &[ActivationRange] {
-        self.face.contract().ranges()
-    }
-
     pub fn bundle(&self, role: Role) -> &Bundle {
         match role {
             Role::Detect => &self.detector,
@@ -195,16 +184,50 @@ impl ModelSet {
         threads: NonZeroUsize,
     ) -> Result<Box<dyn Executor>, OpenError> {
         device.check()?;
-        Ok(Box::new(CpuExecutor::new(self, precision, threads)?))
+        Ok(Box::new(CpuExecutor::new(self.networks(precision)?, threads).map_err(failed)?))
     }
 
     /// For a server: executors that run batches at the same time, of one set of weights. On a CPU there is one for each
     /// of `threads`.
     pub fn executors(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Vec<Box<dyn Executor>>, OpenError> {
         device.check()?;
-        let each = CpuExecutor::for_each_thread(self, self.card.precision, threads)?;
+        let each = CpuExecutor::for_each_thread(self.networks(self.card.precision)?, threads).map_err(failed)?;
         Ok(each.into_iter().map(|executor| Box::new(executor) as Box<dyn Executor>).collect())
     }
+
+    /// The oracle: slow and plain.
+    pub fn reference_executor(&self) -> CandleExecutor {
+        let written = |role| {
+            let bundle = self.bundle(role);
+            let (graph, weights) = (bundle.graph().clone(), bundle.weights().clone());
+            Written { graph, weights, input: bundle.contract().input.clone() }
+        };
+        CandleExecutor::new(Role::ALL.map(written).into())
+    }
+
+    /// What an executor takes, a network for each role. `precision` is the face network's.
+    fn networks(&self, precision: Precision) -> Result<Vec<Planned>, OpenError> {
+        let planned = |role: Role| {
+            let bundle = self.bundle(role);
+            let contract = bundle.contract();
+            // Boxes and landmarks stay exact: only templates are compared by precision class.
+            let precision = if role == Role::Embed { precision } else { Precision::F32 };
+            let plan = Plan::new(bundle.graph(), bundle.weights()).map_err(LoadError::from);
+            let plan = plan.and_then(|plan| match precision {
+                Precision::Int8 => Ok(plan.with_ranges(contract.ranges())?),
+                Precision::F32 | Precision::Bf16 => Ok(plan),
+            });
+            let plan = plan.map_err(|source| OpenError::Network { role, source })?;
+            Ok(Planned { plan, input: contract.input.clone(), precision })
+        };
+        Role::ALL.into_iter().map(planned).collect()
+    }
+}
+
+fn failed((NetworkId(place), source): (NetworkId, LoadError)) -> OpenError {
+    // As many as there are roles, in their order.
+    let role = Role::ALL.get(place).copied().unwrap_or(Role::Embed);
+    OpenError::Network { role, source }
 }
 
 fn template_digest(landmark: &Bundle, face: &Bundle, card: &Card) -> ModelDigest {

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use vultus_engine::executor::{ExecuteError, Sight};
+
 use super::{Pipeline, batch::DeviceError};
 use crate::{
     domain::{Lane, Score, Template, Turn, compare},
-    model::{ExecuteError, Golden, ModelSet, Role},
+    model::{Golden, ModelSet, Role},
 };
 
 /// The house's own work takes turns with the clients'; a device that takes longer is not fit to serve.
@@ -58,7 +60,7 @@ impl Pipeline {
         let turn = Turn::own(Lane::Verification, deadline);
         let mut templates = Vec::new();
         for golden in &self.golden {
-            let output = self.device.run(golden.role, golden.image.clone(), &turn).await?;
+            let output = self.device.run(golden.role, Sight::Made(golden.image.clone()), &turn).await?;
             let tolerances = golden.deviation(&output.values);
             if tolerances > 1.0 {
                 return Err(CanaryError::Wrong { role: golden.role, tolerances });

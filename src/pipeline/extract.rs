@@ -1,9 +1,19 @@
 //! From an image to a template: decode, locate, judge, align, embed.
 
 use std::{
-    ops::{Add, Deref},
+    borrow::Cow,
+    fmt,
+    ops::Add,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
+};
+
+use prost::bytes::Bytes;
+use vultus_engine::{
+    executor::Sight,
+    image::{Pixels, Rect},
+    view::{Image, View},
 };
 
 use super::{
@@ -11,16 +21,15 @@ use super::{
     align::{self, ImplausibleLandmarks},
     batch::DeviceError,
     decode::{self, DecodeError},
-    locate::{self, Framing, View},
+    locate::{self, Framing},
     quality,
     shares::{Late, Share},
 };
 use crate::{
-    domain::{Assessment, FaceCrop, FiveLandmarks, Landmarks68, Lane, Pixels, QualityThresholds, Rect, Template, Turn},
+    domain::{Assessment, FiveLandmarks, Landmarks68, Lane, QualityThresholds, Template, Turn},
     model::{Role, detector, landmarks},
     telemetry::Metrics,
 };
-use prost::bytes::Bytes;
 
 /// One face, as it came.
 #[derive(Debug)]
@@ -112,26 +121,21 @@ pub enum ExtractError {
     Internal(&'static str),
 }
 
+/// The answer to come of [`Extract::extract`].
+pub type Extracting<'a> = Pin<Box<dyn Future<Output = Result<Extraction, ExtractError>> + Send + 'a>>;
+
+/// Makes templates of images: the seam behind which a pipeline's own stages stand.
+pub trait Extract: fmt::Debug + Send + Sync {
+    /// As [`Pipeline::extract`].
+    fn extract<'a>(&'a self, face: FaceInput, turn: &'a Turn) -> Extracting<'a>;
+}
+
 /// An image in which a face was looked for.
 pub(super) struct Looked {
     pub assessment: Assessment,
     pub timings: Timings,
     /// The face, aligned; `None` where none was found.
-    face: Option<FaceCrop>,
-}
-
-/// A decoded image, and the room that it takes: whoever works on the one holds the other, also where nobody waits any more.
-struct Image {
-    pixels: Pixels,
-    _room: Share,
-}
-
-impl Deref for Image {
-    type Target = Pixels;
-
-    fn deref(&self) -> &Pixels {
-        &self.pixels
-    }
+    face: Option<Sight>,
 }
 
 /// The landmarks that align the face.
@@ -163,6 +167,9 @@ impl Pipeline {
     /// # Errors
     /// [`ExtractError`] when the image could not be judged.
     pub async fn extract(&self, face: FaceInput, turn: &Turn) -> Result<Extraction, ExtractError> {
+        if let Some(extractor) = &self.extractor {
+            return extractor.extract(face, turn).await;
+        }
         let looked = self.look(face, turn).await?;
         let mut timings = looked.timings;
         if !looked.assessment.acceptable() {
@@ -171,10 +178,10 @@ impl Pipeline {
             }
             return Ok(Extraction { outcome: Err(looked.assessment), timings });
         }
-        let Some(FaceCrop(crop)) = looked.face else {
+        let Some(face) = looked.face else {
             return Err(ExtractError::Internal("an accepted face is one that was found"));
         };
-        let output = self.device.run(Role::Embed, crop, turn).await?;
+        let output = self.device.run(Role::Embed, face, turn).await?;
         timings.queue += output.queued;
         timings.extract += output.ran;
         let template = Template::new(self.model, self.card.metric.features(output.values))
@@ -184,7 +191,11 @@ impl Pipeline {
 
     /// The face as the network takes it, whatever its quality; `None` where none was found.
     pub(super) async fn aligned(&self, face: FaceInput, turn: &Turn) -> Result<Option<Pixels>, ExtractError> {
-        Ok(self.look(face, turn).await?.face.map(|FaceCrop(crop)| crop))
+        let Some(face) = self.look(face, turn).await?.face else { return Ok(None) };
+        let pixels = move |size| face.pixels(0, size).map(Cow::into_owned);
+        let size = self.device.input_size(Role::Embed);
+        let aligned = self.on_a_core(turn, move || pixels(size)).await?;
+        aligned.map(Some).map_err(|_| ExtractError::Internal("a face is aligned at the network's size"))
     }
 
     /// Decodes, finds the face, places its landmarks, measures its quality and aligns it. Work on pixels that needs no network between
@@ -195,32 +206,36 @@ impl Pipeline {
         let started = Instant::now();
         let room = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
         let (first, side) = (Framing::ALL[0], self.device.input_size(Role::Detect).width);
-        let (pixels, view) = self
+        let device = Arc::clone(&self.device);
+        let (image, seen) = self
             .on_a_core(turn, move || -> Result<_, ExtractError> {
                 let pixels = decode::decode(image.source(), &limits)?;
                 if let Some(five) = &landmarks {
                     align::check_landmarks(five, pixels.width(), pixels.height())?;
                 }
-                let view = View::new(&pixels, first, side);
-                Ok((Arc::new(Image { pixels, _room: room }), view))
+                let (view, map) = locate::view((pixels.width(), pixels.height()), first, side);
+                let image = Arc::new(Image::new(pixels, room));
+                let sight = device.see(&image, view);
+                Ok((image, (sight, map)))
             })
             .await??;
         let mut timings = Timings { decode: started.elapsed(), ..Timings::default() };
         Metrics::get().stage("decode", timings.decode);
 
         let started = Instant::now();
-        let (mut located, mut view) = (None, Some(view));
+        let (width, height) = (image.pixels().width(), image.pixels().height());
+        let (mut located, mut seen) = (None, Some(seen));
         for framing in Framing::ALL {
-            let view = match view.take() {
-                Some(view) => view,
+            let (sight, map) = match seen.take() {
+                Some(seen) => seen,
                 None => {
-                    let image = Arc::clone(&pixels);
-                    self.on_a_core(turn, move || View::new(&image, framing, side)).await?
+                    let (view, map) = locate::view((width, height), framing, side);
+                    (self.see(&image, view, turn).await?, map)
                 }
             };
-            let faces = self.faces_in(view, framing, turn).await?;
-            let Some(face) = locate::choose(&faces, pixels.width(), pixels.height()) else { continue };
-            let Some(seen) = self.place_landmarks(&pixels, face.rect, turn).await? else { continue };
+            let faces = self.faces_in(sight, map, framing, turn).await?;
+            let Some(face) = locate::choose(&faces, width, height) else { continue };
+            let Some(seen) = self.place_landmarks(&image, face.rect, turn).await? else { continue };
             let placed = match landmarks {
                 Some(five) => {
                     align::check_agreement(&five, &seen.landmarks().five())?;
@@ -236,15 +251,17 @@ impl Pipeline {
             timings.align = started.elapsed();
             return Ok(Looked::without_face(&thresholds, timings));
         };
-        let turned = self.is_turned(&pixels, &face, framing, turn).await?;
+        let turned = self.is_turned(&image, &face, framing, turn).await?;
         let five = placed.landmarks().five();
         let (size, alignment) = (self.device.input_size(Role::Embed), self.card.alignment);
+        let device = Arc::clone(&self.device);
         let judge = move || {
             let presence = locate::presence(Some(&face), &thresholds);
-            let judged = quality::assess(&pixels, &five, turned, &thresholds);
+            let judged = quality::assess(image.pixels(), &five, turned, &thresholds);
             let measures = std::iter::once(presence).chain(judged).collect();
             let assessment = Assessment { measures, face: Some((face.rect, five)) };
-            (align::align(&pixels, placed.landmarks(), alignment, (size.width, size.height)), assessment)
+            let view = align::align((width, height), placed.landmarks(), alignment, size);
+            (view.map(|view| device.see(&image, view)), assessment)
         };
         let (face, assessment) = self.on_a_core(turn, judge).await?;
         let face = Some(face.map_err(|_| ExtractError::Internal("plausible landmarks align"))?);
@@ -257,7 +274,7 @@ impl Pipeline {
     /// sees a face best when it is upright. So where it is not sure, it is shown the image turned by quarters.
     async fn is_turned(
         &self,
-        pixels: &Arc<Image>,
+        image: &Arc<Image>,
         face: &locate::Chosen,
         framing: Framing,
         turn: &Turn,
@@ -265,11 +282,11 @@ impl Pipeline {
         if face.score >= locate::SURELY_UPRIGHT {
             return Ok(false);
         }
-        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Detect).width);
-        let mut view = self.on_a_core(turn, move || View::new(&image, framing, side)).await?;
+        let side = self.device.input_size(Role::Detect).width;
+        let (mut view, _) = locate::view((image.pixels().width(), image.pixels().height()), framing, side);
         for _ in 0..3 {
-            view = self.on_a_core(turn, move || view.turned_by_a_quarter()).await?;
-            let output = self.device.run(Role::Detect, view.pixels.clone(), turn).await?;
+            view = view.turned_by_a_quarter();
+            let output = self.device.run(Role::Detect, self.see(image, view, turn).await?, turn).await?;
             let best = detector::detections(&output.values, locate::LEAST_SCORE).first().map_or(0.0, |d| d.score);
             if best > face.score + locate::TURNED_BY {
                 return Ok(true);
@@ -281,11 +298,11 @@ impl Pipeline {
     /// All faces that the detector sees in a view in this framing.
     pub(super) async fn faces_in(
         &self,
-        view: View,
+        seen: Sight,
+        map: locate::Map,
         framing: Framing,
         turn: &Turn,
     ) -> Result<Vec<locate::Face>, ExtractError> {
-        let View { pixels: seen, map } = view;
         let output = self.device.run(Role::Detect, seen, turn).await?;
         let found = detector::detections(&output.values, framing.least_score());
         Ok(map.faces(found.into_iter().map(|d| (d.rect, d.score))))
@@ -294,19 +311,24 @@ impl Pipeline {
     /// `None` where the network's landmarks are no face.
     async fn place_landmarks(
         &self,
-        pixels: &Arc<Image>,
+        image: &Arc<Image>,
         face: Rect,
         turn: &Turn,
     ) -> Result<Option<Placed>, ExtractError> {
-        let (width, height) = (pixels.width(), pixels.height());
+        let (width, height) = (image.pixels().width(), image.pixels().height());
         let Some(region) = locate::landmark_region(&face, width, height) else { return Ok(None) };
-        let (image, side) = (Arc::clone(pixels), self.device.input_size(Role::Landmark).width);
-        let input = self.on_a_core(turn, move || locate::landmark_view(&image, region, side)).await?;
-        let output = self.device.run(Role::Landmark, input, turn).await?;
+        let view = locate::landmark_view(region, self.device.input_size(Role::Landmark).width);
+        let output = self.device.run(Role::Landmark, self.see(image, view, turn).await?, turn).await?;
         let relative = landmarks::landmarks(&output.values, region.width as f32, region.height as f32);
         let placed = relative.map(|all| locate::place_landmarks(&all, region));
         let plausible = placed.filter(|all| align::check_landmarks(&all.five(), width, height).is_ok());
         Ok(plausible.map(|all| Placed::Network(Box::new(all))))
+    }
+
+    /// What is to be seen of an image; made on a core, where the device does not make it.
+    pub(super) async fn see(&self, image: &Arc<Image>, view: View, turn: &Turn) -> Result<Sight, ExtractError> {
+        let (device, image) = (Arc::clone(&self.device), Arc::clone(image));
+        self.on_a_core(turn, move || device.see(&image, view)).await
     }
 
     /// Waits for room for an image's pixels: those of all requests together are bounded.

@@ -19,7 +19,13 @@
 //! higher once the image is turned: upright, 39 of the crops have a score of 0.77 or more and a lower one in every other quarter; of the
 //! 22, all but one gain 0.69 or more when they are turned.
 
-use crate::domain::{Landmarks68, Measure, MeasureName, Pixels, Point, QualityThresholds, Rect, Region};
+use vultus_engine::{
+    image::{Point, Rect, Region},
+    input::InputSize,
+    view::{Geometry, View},
+};
+
+use crate::domain::{Landmarks68, Measure, MeasureName, QualityThresholds};
 
 /// How an image is shown to the detector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,14 +78,6 @@ pub const SURELY_UPRIGHT: f32 = 0.6;
 /// A face that the detector is surer of by so much when the image is turned by a quarter, or by half, lies so.
 pub const TURNED_BY: f32 = 0.1;
 
-/// An image as the detector sees it.
-#[derive(Debug)]
-pub struct View {
-    /// Square, of the detector's side.
-    pub pixels: Pixels,
-    pub map: Map,
-}
-
 /// The way back from a view to its image.
 #[derive(Debug, Clone, Copy)]
 pub struct Map {
@@ -98,22 +96,19 @@ pub struct Face {
     pub score: f32,
 }
 
-impl View {
-    /// The image in the middle of a square of `side` pixels.
-    pub fn new(image: &Pixels, framing: Framing, side: u32) -> Self {
-        let (width, height) = (image.width(), image.height());
-        let longer = side as f32 / (1.0 + 2.0 * framing.margin());
-        let scaled = |length: u32| ((length as f32 * longer / width.max(height) as f32).round() as u32).clamp(1, side);
-        let small = lit(image.resized(scaled(width), scaled(height)));
-        let start = |length: u32| -(((side - length) / 2) as i32);
-        let middle = Region { x: start(small.width()), y: start(small.height()), width: side, height: side };
-        Self { pixels: small.cut(middle), map: Map { framing, width, height } }
-    }
-
-    /// The same picture turned; places in it are no longer those of the image.
-    pub fn turned_by_a_quarter(&self) -> Self {
-        Self { pixels: self.pixels.turned_by_a_quarter(), map: self.map }
-    }
+/// How the detector sees an image of `width` x `height`: in the middle of a square of `side` pixels; and the way back.
+pub fn view((width, height): (u32, u32), framing: Framing, side: u32) -> (View, Map) {
+    let longer = side as f32 / (1.0 + 2.0 * framing.margin());
+    let scaled = |length: u32| ((length as f32 * longer / width.max(height) as f32).round() as u32).clamp(1, side);
+    let (across, down) = (scaled(width), scaled(height));
+    let start = |length: u32| ((side - length) / 2) as i32;
+    let geometry = Geometry::Scaled {
+        part: Region { x: 0, y: 0, width, height },
+        squared: false,
+        into: Region { x: start(across), y: start(down), width: across, height: down },
+    };
+    let size = InputSize { width: side, height: side };
+    (View { size, geometry, lit: true, quarter_turns: 0 }, Map { framing, width, height })
 }
 
 impl Map {
@@ -194,29 +189,8 @@ pub fn landmark_region(face: &Rect, width: u32, height: u32) -> Option<Region> {
 const LANDMARK_ROOM: f32 = 1.2;
 
 /// The region as the landmark network takes it: a square of `side` pixels, black around.
-pub fn landmark_view(image: &Pixels, region: Region, side: u32) -> Pixels {
-    lit(image.frame(region).squared().resized(side, side))
-}
-
-/// Multiplies a dark picture until its bright parts are bright: a face in the dark is to be found, so that the answer can be
-/// "too dark" and not "no face". What is compared later is cut from the image as it is.
-fn lit(picture: Pixels) -> Pixels {
-    /// Brighter pictures stay as they are.
-    const DARK: u8 = 110;
-    const BRIGHT: f32 = 200.0;
-    /// Beyond it there is only noise.
-    const MOST: f32 = 16.0;
-    let mut histogram = [0u32; 256];
-    picture.rgb8().iter().for_each(|v| histogram[usize::from(*v)] += 1);
-    // The value that one in fifty exceeds, of what is not black: padding has no say.
-    let above = |value: usize| histogram[value..].iter().sum::<u32>();
-    let counted = above(1);
-    let bright = (1..=255usize).rev().find(|v| above(*v) * 50 >= counted).unwrap_or(0) as u8;
-    if bright == 0 || bright >= DARK {
-        return picture;
-    }
-    let gain = (BRIGHT / f32::from(bright)).min(MOST);
-    picture.mapped(|v| (f32::from(v) * gain).min(255.0) as u8)
+pub fn landmark_view(region: Region, side: u32) -> View {
+    View::squared(region, InputSize { width: side, height: side }).lit()
 }
 
 /// Landmarks relative to the region (0 to 1), in pixels of the image.
@@ -230,6 +204,8 @@ pub fn place_landmarks(relative: &Landmarks68, region: Region) -> Landmarks68 {
 
 #[cfg(test)]
 mod tests {
+    use vultus_engine::image::Pixels;
+
     use super::*;
 
     fn rect(x: f32, y: f32, width: f32, height: f32) -> Rect {
@@ -244,9 +220,10 @@ mod tests {
     fn places_in_a_view_are_places_in_the_image() {
         for (framing, margin) in [(Framing::Crop, 1.0), (Framing::Tight, 2.0), (Framing::Photo, 0.0)] {
             // A white image 300 wide and 200 high: where is it white?
-            let view = View::new(&Pixels::flat(300, 200, [255; 3]), framing, 416);
-            assert_eq!((view.pixels.width(), view.pixels.height()), (416, 416));
-            let white = |x: u32, y: u32| view.pixels.rgb8()[((y * 416 + x) * 3) as usize] == 255;
+            let (view, map) = view((300, 200), framing, 416);
+            let seen = view.of(&Pixels::flat(300, 200, [255; 3]));
+            assert_eq!((seen.width(), seen.height()), (416, 416));
+            let white = |x: u32, y: u32| seen.rgb8()[((y * 416 + x) * 3) as usize] == 255;
             let columns: Vec<u32> = (0..416).filter(|x| white(*x, 208)).collect();
             let rows: Vec<u32> = (0..416).filter(|y| white(208, *y)).collect();
             let expected = 416.0 / (1.0 + 2.0 * margin);
@@ -255,7 +232,7 @@ mod tests {
             let seen = rect(columns[0] as f32, rows[0] as f32, columns.len() as f32, rows.len() as f32);
             let relative = rect(seen.x / 416.0, seen.y / 416.0, seen.width / 416.0, seen.height / 416.0);
             // A pixel of the view is up to 3.6 pixels of the image.
-            let placed = view.map.place(relative);
+            let placed = map.place(relative);
             let within = |a: f32, b: f32| (a - b).abs() < 5.0;
             assert!(within(placed.x, 0.0) && within(placed.y, 0.0), "{framing:?} {placed:?}");
             assert!(within(placed.width, 300.0) && within(placed.height, 200.0), "{framing:?} {placed:?}");
@@ -264,17 +241,16 @@ mod tests {
 
     #[test]
     fn a_framing_reports_only_the_faces_it_is_for() {
-        let image = Pixels::flat(300, 300, [9; 3]);
-        let crop = View::new(&image, Framing::Crop, 416);
+        let (_, crop) = view((300, 300), Framing::Crop, 416);
         let third = |score| (rect(0.4, 0.4, 0.2, 0.2), score);
-        assert_eq!(crop.map.faces([third(0.19)]), []);
-        let faces = crop.map.faces([third(0.9), (rect(0.4, 0.4, 0.05, 0.05), 0.9), (rect(0.9, 0.9, 0.2, 0.2), 0.9)]);
+        assert_eq!(crop.faces([third(0.19)]), []);
+        let faces = crop.faces([third(0.9), (rect(0.4, 0.4, 0.05, 0.05), 0.9), (rect(0.9, 0.9, 0.2, 0.2), 0.9)]);
         assert_eq!(faces.len(), 1, "too small and outside are left out");
         assert!(near(faces[0].rect, rect(60.0, 60.0, 180.0, 180.0)), "{:?}", faces[0]);
-        let photo = View::new(&image, Framing::Photo, 416);
-        assert_eq!(photo.map.faces([third(0.49)]), []);
-        assert!(near(photo.map.faces([third(0.6)])[0].rect, rect(120.0, 120.0, 60.0, 60.0)));
-        assert_eq!(photo.map.faces([(rect(f32::NAN, 0.0, 1.0, 1.0), 0.9), (third(f32::NAN))]), []);
+        let (_, photo) = view((300, 300), Framing::Photo, 416);
+        assert_eq!(photo.faces([third(0.49)]), []);
+        assert!(near(photo.faces([third(0.6)])[0].rect, rect(120.0, 120.0, 60.0, 60.0)));
+        assert_eq!(photo.faces([(rect(f32::NAN, 0.0, 1.0, 1.0), 0.9), (third(f32::NAN))]), []);
     }
 
     #[test]
@@ -303,19 +279,6 @@ mod tests {
     }
 
     #[test]
-    fn a_dark_picture_is_lit_for_the_networks() {
-        let shades: Vec<u8> = (0..300 * 3).map(|i| (i / 3 % 20) as u8).collect();
-        let lit_shades = lit(Pixels::new(300, 1, shades).unwrap());
-        let brightest = *lit_shades.rgb8().iter().max().unwrap();
-        assert!((190..=210).contains(&brightest), "{brightest}");
-        let ordinary = Pixels::flat(9, 9, [110; 3]);
-        assert!(lit(ordinary.clone()) == ordinary);
-        let black = Pixels::flat(9, 9, [0; 3]);
-        assert!(lit(black.clone()) == black);
-        assert!(lit(Pixels::flat(9, 9, [1; 3])) == Pixels::flat(9, 9, [16; 3]), "noise is not lit without end");
-    }
-
-    #[test]
     fn landmarks_come_back_to_the_image() {
         let region = landmark_region(&rect(50.0, 60.0, 100.0, 100.0), 300, 300).unwrap();
         assert!(region.x.abs_diff(40) <= 1 && region.y.abs_diff(50) <= 1, "{region:?}");
@@ -327,7 +290,7 @@ mod tests {
         let expected =
             Point { x: region.x as f32 + 0.5 * region.width as f32, y: (region.y as f32) + region.height as f32 };
         assert_eq!(placed.0[67], expected);
-        let view = landmark_view(&Pixels::flat(300, 300, [9; 3]), corner, 112);
-        assert_eq!((view.width(), view.height()), (112, 112));
+        let seen = landmark_view(corner, 112).of(&Pixels::flat(300, 300, [9; 3]));
+        assert_eq!((seen.width(), seen.height()), (112, 112));
     }
 }

@@ -33,15 +33,17 @@ pub use canary::CanaryError;
 pub use decide::{RatePolicy, ThresholdError};
 pub use decode::{DecodeError, DecodeLimits};
 pub use enrol::ExtractReferenceError;
-pub use extract::{ExtractError, Extraction, FaceInput, ImageInput, Timings};
+pub use extract::{Extract, ExtractError, Extracting, Extraction, FaceInput, ImageInput, Timings};
 pub use identify::{Identified, IdentifyError, Search};
 pub use photo::PhotoFace;
 pub use receipt::{Bearer, MAX_RECEIPT_BYTES, Now, RECEIPT_LIFETIME, ReceiptError, Receipts};
 pub use verify::{Claim, Claimant, Verified, VerifyError};
 
+use vultus_engine::executor::Executor;
+
 use crate::{
     domain::{Calibration, ModelDigest},
-    model::{Card, Executor, Golden, ModelSet},
+    model::{Card, Golden, ModelSet},
     seal::RootKey,
 };
 use batch::Device;
@@ -66,7 +68,7 @@ pub struct Pipeline {
     card: Card,
     calibration: Arc<Calibration>,
     model: ModelDigest,
-    device: Device,
+    device: Arc<Device>,
     decode: DecodeLimits,
     rates: RatePolicy,
     shared: Shared,
@@ -75,6 +77,8 @@ pub struct Pipeline {
     identification: Identification,
     /// Empty until [`Self::with_golden`].
     golden: Vec<Golden>,
+    /// In place of this pipeline's own stages.
+    extractor: Option<Arc<dyn Extract>>,
 }
 
 /// What the requests of some lanes share.
@@ -111,14 +115,20 @@ impl Pipeline {
             identification: Identification::new(receipts.clone(), Arc::clone(&calibration), settings.rates, model),
             calibration,
             model,
-            device: Device::start(executors, settings.batch)?,
+            device: Arc::new(Device::start(executors, settings.batch)?),
             decode: settings.decode,
             rates: settings.rates,
             shared: Shared::new(settings.decoders.get(), pixel_room - pixel_room / 4),
             shared_by_enrolments: Shared::new(settings.decoders.get().div_ceil(2), pixel_room / 4),
             receipts,
             golden: Vec::new(),
+            extractor: None,
         })
+    }
+
+    /// The same, with templates made by another: to measure what is around them. Faces are then looked for in `assess` alone.
+    pub fn extracting_with(self, extractor: Arc<dyn Extract>) -> Self {
+        Self { extractor: Some(extractor), ..self }
     }
 
     /// The digest that stands on every template.

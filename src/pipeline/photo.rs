@@ -3,15 +3,20 @@
 use std::{sync::Arc, time::Instant};
 
 use sha2::{Digest, Sha256};
+use vultus_engine::{
+    executor::Sight,
+    image::{Pixels, Rect, Region},
+    view::{Image, View},
+};
 
 use super::{
     ExtractError, FaceInput, ImageInput, Pipeline,
     batch::DeviceError,
     decode,
-    locate::{Framing, View},
+    locate::{self, Framing},
 };
 use crate::{
-    domain::{Lane, ModelDigest, Pixels, QualityThresholds, Rect, Template, Turn},
+    domain::{Lane, ModelDigest, QualityThresholds, Template, Turn},
     model::Role,
 };
 
@@ -35,11 +40,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`ExtractError::Device`] and [`ExtractError::Late`].
-    pub async fn faces_in_photo(&self, photo: &Arc<Pixels>, deadline: Instant) -> Result<Vec<PhotoFace>, ExtractError> {
+    pub async fn faces_in_photo(&self, photo: &Arc<Image>, deadline: Instant) -> Result<Vec<PhotoFace>, ExtractError> {
         let turn = Turn::own(Lane::Enrolment, deadline);
-        let (whole, side) = (Arc::clone(photo), self.device.input_size(Role::Detect).width);
-        let view = self.on_a_core(&turn, move || View::new(&whole, Framing::Photo, side)).await?;
-        let mut faces = self.faces_in(view, Framing::Photo, &turn).await?;
+        let side = self.device.input_size(Role::Detect).width;
+        let (view, map) = locate::view((photo.pixels().width(), photo.pixels().height()), Framing::Photo, side);
+        let seen = self.see(photo, view, &turn).await?;
+        let mut faces = self.faces_in(seen, map, Framing::Photo, &turn).await?;
         let area = |rect: &Rect| rect.width * rect.height;
         faces.sort_by(|a, b| area(&b.rect).total_cmp(&area(&a.rect)));
         let photo = Arc::clone(photo);
@@ -47,6 +53,7 @@ impl Pipeline {
             let crop = |rect: Rect| {
                 let (side, centre) = (CROP_ROOM * rect.width.max(rect.height), rect.centre());
                 let square = Rect { x: centre.x - side / 2.0, y: centre.y - side / 2.0, width: side, height: side };
+                let photo = photo.pixels();
                 Some(photo.cut(square.clipped(photo.width(), photo.height())?))
             };
             let cut = |face: super::locate::Face| {
@@ -62,12 +69,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`Self::extract`].
-    pub async fn aligned_faces(&self, photo: &Arc<Pixels>, deadline: Instant) -> Result<Vec<Pixels>, ExtractError> {
+    pub async fn aligned_faces(&self, photo: &Arc<Image>, deadline: Instant) -> Result<Vec<Pixels>, ExtractError> {
         let turn = Turn::own(Lane::Enrolment, deadline);
         let seen = self.faces_in_photo(photo, deadline).await?;
         let mut crops: Vec<&Pixels> = seen.iter().map(|face| &face.crop).collect();
         if crops.is_empty() {
-            crops.push(photo);
+            crops.push(photo.pixels());
         }
         let mut aligned = Vec::new();
         for crop in crops {
@@ -92,7 +99,7 @@ impl Pipeline {
         let turn = Turn::own(Lane::Enrolment, deadline);
         let decoded = self.on_a_core(&turn, move || {
             decode::decode(image.source(), &limits)
-                .map(|pixels| pixels.whole().squared().resized(size.width, size.height))
+                .map(|pixels| Sight::Made(View::squared(Region::of(&pixels), size).of(&pixels)))
         });
         let output = self.device.run(Role::Embed, decoded.await??, &turn).await?;
         let digest = Sha256::new_with_prefix(b"vultus whole image v1").chain_update(self.model.as_bytes()).finalize();

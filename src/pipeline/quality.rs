@@ -17,8 +17,9 @@
 
 mod detail;
 
-use crate::domain::{FiveLandmarks, Measure, MeasureName, Pixels, QualityThresholds, Rect, UprightFace};
+use vultus_engine::image::{Pixels, Rect};
 
+use crate::domain::{FiveLandmarks, Measure, MeasureName, QualityThresholds, UprightFace};
 use detail::Detail;
 
 /// Every measure but face presence, in the order of [`MeasureName::ALL`]. Landmarks that are no face give zeros. `turned`: the face lies
@@ -179,7 +180,7 @@ fn variance(values: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Point, Similarity};
+    use vultus_engine::image::{Point, Similarity};
 
     const SIDE: u32 = 150;
 

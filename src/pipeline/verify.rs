@@ -92,16 +92,6 @@ impl Pipeline {
         Ok(verified)
     }
 
-    /// The answer of a verification in which nothing was looked at: a non-match, as anything else would be a guess.
-    ///
-    /// # Errors
-    /// When no threshold keeps the rate.
-    pub fn non_match(&self, max_fmr: Option<Fmr>) -> Result<Verified, ThresholdError> {
-        let threshold = threshold_1_to_1(self.calibration(), &self.rates, max_fmr)?;
-        let (reason, timings) = (Reason::ScoreBelowThreshold, Timings::default());
-        Ok(Verified { reason, receipt: None, refused: None, score: None, threshold, epoch: 0, timings })
-    }
-
     async fn verify_subject(
         &self,
         probe: Extraction,

@@ -44,13 +44,13 @@ impl Service {
                 let bearer = Claimant { subject: &subject, client, gallery: &name, purpose: context.purpose };
                 let claim = Claim::Subject { gallery: gallery.as_deref(), bearer };
                 let probe = receive::probe(request.probe)?;
-                self.0.verify(probe, claim, max_fmr, &turn).await?
+                self.0.pipeline.verify(probe, claim, max_fmr, &turn).await?
             }
             Some(pb::verify_request::Claim::InlineReference(image)) => {
                 let probe = receive::probe(request.probe)?;
                 chip = receive::chip(Some(&image))?;
                 let claim = Claim::Inline(receive::face("inline_reference", Some(image))?);
-                self.0.verify(probe, claim, max_fmr, &turn).await?
+                self.0.pipeline.verify(probe, claim, max_fmr, &turn).await?
             }
         };
         tracing::info!(

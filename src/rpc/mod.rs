@@ -12,7 +12,6 @@ mod limits;
 mod matching;
 mod metered;
 mod metrics;
-mod null;
 mod observe;
 mod pace;
 mod place;
@@ -64,8 +63,6 @@ pub struct Core {
     open_streams: Arc<Semaphore>,
     /// True once the server is told to stop.
     stopping: watch::Sender<bool>,
-    /// Whether no face is ever looked at.
-    null_model: bool,
 }
 
 impl Core {
@@ -95,7 +92,6 @@ impl Core {
             answer_streams: Arc::default(),
             open_streams,
             stopping,
-            null_model: false,
         })
     }
 }

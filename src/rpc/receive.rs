@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use prost::bytes::Bytes;
 use tonic::codegen::http::{Extensions, HeaderMap};
+use vultus_engine::image::Point;
 
 use super::{Limits, error::Error, pb};
 use crate::{
     domain::{
-        CaseId, ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Point, Purpose, RequestContext,
-        ReviewerId, Site, TransactionId, Turn, Verdict,
+        CaseId, ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Purpose, RequestContext, ReviewerId,
+        Site, TransactionId, Turn, Verdict,
     },
     pipeline::{FaceInput, ImageInput},
 };

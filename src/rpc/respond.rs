@@ -3,12 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
+use vultus_engine::image::Point;
 
 use super::pb;
 use crate::{
     domain::{
-        Candidate, CaseSummary, Decision, FiveLandmarks, Judgement, Measure, MeasureName, Point, Purpose, Reason,
-        Verdict,
+        Candidate, CaseSummary, Decision, FiveLandmarks, Judgement, Measure, MeasureName, Purpose, Reason, Verdict,
     },
     pipeline::Timings,
 };

@@ -11,11 +11,8 @@ use std::fs;
 
 use prost::Message;
 use serde_json::Value;
-use vultus::model::{
-    Contract,
-    contract::CalibrationTable,
-    onnx::proto::{ModelProto, StringStringEntryProto},
-};
+use vultus::model::{Contract, contract::CalibrationTable};
+use vultus_engine::onnx::proto::{ModelProto, StringStringEntryProto};
 
 use crate::place::{Place, card, network, table};
 

@@ -3,10 +3,8 @@
 use std::fs;
 
 use prost::Message;
-use vultus::model::{
-    Contract,
-    onnx::proto::{ModelProto, ValueInfoProto},
-};
+use vultus::model::Contract;
+use vultus_engine::onnx::proto::{ModelProto, ValueInfoProto};
 
 use crate::place::{Place, card, network};
 

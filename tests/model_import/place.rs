@@ -10,16 +10,20 @@ use prost::Message;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use vultus::{
-    domain::{Alignment, Rect},
+    domain::Alignment,
     model::{
-        Contract, Metric, Precision,
+        Contract, Metric,
         contract::{CalibrationTable, PrecisionClass, Terms},
-        onnx::proto::{
-            AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-            TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto, type_proto,
-        },
     },
     pipeline::decode::{DecodeLimits, Source, decode},
+};
+use vultus_engine::{
+    image::Rect,
+    onnx::proto::{
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+        TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto, type_proto,
+    },
+    precision::Precision,
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use vultus::model::{Contract, Precision, contract::PrecisionClass, plan::ActivationRange};
+use vultus::model::{Contract, contract::PrecisionClass};
+use vultus_engine::{plan::ActivationRange, precision::Precision};
 
 use crate::place::{Place, card, fetched, network};
 

@@ -14,12 +14,16 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use vultus::{
     access::Access,
     config::Config,
-    domain::Pixels,
     gallery::Galleries,
-    model::{DeviceChoice, ExecuteError, Executor, InputSize, ModelSet, Role},
+    model::ModelSet,
     pipeline::{CanaryError, Pipeline, Settings},
     rpc::{Core, bind},
     seal::RootKey,
+};
+use vultus_engine::{
+    device::DeviceChoice,
+    executor::{Batching, ExecuteError, Executor, NetworkId, Outputs, Sight},
+    input::InputSize,
 };
 
 use crate::server::models;
@@ -29,26 +33,32 @@ struct Swaps {
     inner: Box<dyn Executor>,
     wrong: Arc<AtomicBool>,
     hangs: Arc<AtomicBool>,
+    outputs: Vec<f32>,
 }
 
 impl Executor for Swaps {
-    fn input_size(&self, role: Role) -> InputSize {
-        self.inner.input_size(role)
+    fn input_size(&self, network: NetworkId) -> InputSize {
+        self.inner.input_size(network)
     }
 
-    fn gains_up_to(&self, role: Role) -> usize {
-        self.inner.gains_up_to(role)
+    fn batching(&self, network: NetworkId) -> Batching {
+        self.inner.batching(network)
     }
 
-    fn run(&mut self, role: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+    fn submit(&mut self, network: NetworkId, sights: &[Arc<Sight>]) -> Result<(), ExecuteError> {
+        self.inner.submit(network, sights)
+    }
+
+    fn complete(&mut self) -> Result<Outputs<'_>, ExecuteError> {
         while self.hangs.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let mut outputs = self.inner.run(role, images)?;
+        let mut images: Vec<Vec<f32>> = self.inner.complete()?.iter().map(<[f32]>::to_vec).collect();
         if self.wrong.load(Ordering::SeqCst) {
-            outputs.iter_mut().for_each(|values| values.rotate_right(1));
+            images.iter_mut().for_each(|values| values.rotate_right(1));
         }
-        Ok(outputs)
+        self.outputs = images.concat();
+        Outputs::new(&self.outputs, self.outputs.len() / images.len().max(1))
     }
 }
 
@@ -56,7 +66,8 @@ fn pipeline(config: &Config) -> (Pipeline, Arc<AtomicBool>, Arc<AtomicBool>) {
     let set = ModelSet::open(&models(), "default").unwrap();
     let [wrong, hangs] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let inner = set.executor(DeviceChoice::Cpu, NonZeroUsize::MIN).unwrap();
-    let executor: Box<dyn Executor> = Box::new(Swaps { inner, wrong: Arc::clone(&wrong), hangs: Arc::clone(&hangs) });
+    let executor: Box<dyn Executor> =
+        Box::new(Swaps { inner, wrong: Arc::clone(&wrong), hangs: Arc::clone(&hangs), outputs: vec![] });
     let settings = Settings {
         decode: config.decode,
         batch: config.batch,

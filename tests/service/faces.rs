@@ -1,15 +1,18 @@
 //! Faces for the tests: from the photos that come with the default model, cut out as a counter's camera would frame them.
 
-use std::{fs, path::Path, sync::LazyLock};
+use std::{fs, sync::LazyLock};
 
 use serde::Deserialize;
 use vultus::{
-    domain::{Pixels, Rect},
     pipeline::decode::{DecodeLimits, Source, decode},
     rpc::pb,
 };
+use vultus_engine::image::{Pixels, Rect};
 
-use crate::{requests::raw, server::models};
+use crate::{
+    requests::raw,
+    server::{models, root},
+};
 
 #[derive(Deserialize)]
 struct Boxes {
@@ -32,7 +35,7 @@ pub struct Person {
 
 /// Different people.
 pub static PEOPLE: LazyLock<Vec<Person>> = LazyLock::new(|| {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let boxes: Boxes = serde_json::from_str(&fs::read_to_string(root.join("tests/data/faces.json")).unwrap()).unwrap();
     let photos = models().parent().unwrap().join("photos");
     let large = DecodeLimits { max_bytes: 64 << 20, max_pixels: 1 << 26, ..DecodeLimits::default() };

@@ -50,9 +50,23 @@ pub struct Server {
     log: PathBuf,
 }
 
+/// A program of the workspace, built beside the tests.
+pub fn program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let built = tests.ancestors().nth(2).unwrap().join(name);
+    assert!(built.exists(), "{} is not built: run `cargo build --release --workspace`", built.display());
+    built
+}
+
+/// The repository, from whichever of its crates the tests are.
+pub fn root() -> PathBuf {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    above.filter(|folder| folder.join("Cargo.lock").exists()).last().unwrap().into()
+}
+
 /// The fetched model. `make model` puts it there.
 pub fn models() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let models = std::env::var_os("VULTUS_MODELS").map_or_else(|| root.join("data/models"), PathBuf::from);
     assert!(models.join("default/model.toml").exists(), "{} holds no model: run `make model`", models.display());
     models
@@ -64,15 +78,15 @@ impl Server {
     }
 
     pub fn start_with(data: &Path, config: &str) -> Self {
-        Self::start_as(&["serve"], data, config)
+        Self::start_as("vultus", &["serve"], data, config)
     }
 
-    /// The subcommand that serves.
-    pub fn start_as(command: &[&str], data: &Path, config: &str) -> Self {
+    /// A program, and the subcommand of it that serves.
+    pub fn start_as(name: &str, command: &[&str], data: &Path, config: &str) -> Self {
         let path = data.join("config.toml");
         fs::write(&path, config).unwrap();
         let log = data.join("server.log");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_vultus"))
+        let mut child = Command::new(program(name))
             .args(command)
             .args(["--insecure", "--json", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
             .args(["--data".as_ref(), data.as_os_str(), "--models".as_ref(), models().as_os_str()])

@@ -5,36 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{Finding, source::Source};
 
 /// The layers, from the top. A layer may import those that stand after it.
-const LAYERS: [&str; 12] = [
-    "cli",
-    "config",
-    "rpc",
-    "access",
-    "pipeline",
-    "gallery",
-    "index",
-    "model",
-    "seal",
-    "domain",
-    "telemetry",
-    "priority",
-];
+const LAYERS: [&str; 11] =
+    ["cli", "config", "rpc", "access", "pipeline", "gallery", "model", "seal", "domain", "telemetry", "priority"];
 
 /// The files of the pipeline that join stages. Every other file there is a stage.
 const STRAIGHT_LINES: [&str; 7] = ["verify", "identify", "enrol", "assess", "extract", "photo", "canary"];
 
 /// A path that a file names, and where. Segments start at the crate's root; a foreign crate's path stays as written.
-struct Named {
-    at: usize,
-    path: Vec<String>,
+pub struct Named {
+    pub at: usize,
+    pub path: Vec<String>,
     /// What the file calls it: the alias, or the last segment.
-    known_as: String,
+    pub known_as: String,
 }
 
 /// Imports of a layer above the file's own.
 pub fn upward(source: &Source) -> Vec<Finding> {
-    let Some(own) = source.module().first().and_then(|layer| depth(layer)) else {
-        return Vec::new(); // lib.rs and main.rs see everything
+    let own = source.module().first().and_then(|layer| depth(layer)).filter(|_| source.home().is_empty());
+    let Some(own) = own else {
+        return Vec::new(); // lib.rs and main.rs see everything; a crate below has no layers
     };
     let mut findings = Vec::new();
     for named in named_paths(source) {
@@ -77,6 +66,32 @@ pub fn between_stages(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
+/// The crates, from the top: what each may know of the others.
+const CRATES: [(&str, &[&str]); 4] = [
+    ("benches/load/", &["vultus", "vultus_engine", "vultus_index"]),
+    ("", &["vultus_engine", "vultus_index"]),
+    ("crates/engine/", &[]),
+    ("crates/index/", &[]),
+];
+
+/// Imports of a crate of ours by one that is not above it.
+pub fn between_crates(source: &Source) -> Vec<Finding> {
+    let Some((_, below)) = CRATES.iter().find(|(home, _)| *home == source.home()) else {
+        return vec![format!("{}: its crate has no place in CRATES of tests/tidy", source.name)];
+    };
+    let ours = |name: &str| name == "vultus" || name.starts_with("vultus_");
+    let known = |name: &str| below.contains(&name) || (source.name == "src/main.rs" && name == "vultus");
+    let strange = named_paths(source)
+        .into_iter()
+        .filter(|named| named.path.first().is_some_and(|first| ours(first) && !known(first)));
+    strange
+        .map(|named| {
+            let place = format!("{}:{}", source.name, source.line(named.at));
+            format!("{place}: `{}` points up or aside: it may know {below:?}", named.path.join("::"))
+        })
+        .collect()
+}
+
 /// `src/lib.rs` as the map: every layer that exists, in order, and no other module.
 pub fn map(sources: &[Source]) -> Vec<Finding> {
     let Some(lib) = sources.iter().find(|s| s.name == "src/lib.rs") else {
@@ -95,8 +110,9 @@ pub fn map(sources: &[Source]) -> Vec<Finding> {
     if !known.is_sorted() {
         findings.push(format!("src/lib.rs: modules stand in another order than {}", LAYERS.join(", ")));
     }
-    let existing: BTreeSet<_> =
-        sources.iter().filter_map(|s| s.module().first().map(|layer| (*layer).to_owned())).collect();
+    let existing: BTreeSet<_> = (sources.iter().filter(|s| s.home().is_empty()))
+        .filter_map(|s| s.module().first().map(|layer| (*layer).to_owned()))
+        .collect();
     for module in existing.iter().filter(|module| *module != "main" && !listed.contains(module)) {
         findings.push(format!("src/lib.rs: does not list `{module}`"));
     }
@@ -117,7 +133,7 @@ fn stage(source: &Source) -> Option<&str> {
 }
 
 /// From the crate's root; `None` for a path that does not begin in this crate.
-fn resolve(source: &Source, path: &[String]) -> Option<Vec<String>> {
+pub fn resolve(source: &Source, path: &[String]) -> Option<Vec<String>> {
     let mut base: Vec<String> = source.module().into_iter().map(str::to_owned).collect();
     let mut rest = path;
     match rest.first()?.as_str() {
@@ -138,7 +154,7 @@ fn resolve(source: &Source, path: &[String]) -> Option<Vec<String>> {
 }
 
 /// Every path in a `use`, and every path elsewhere that begins with `crate`, `self` or `super`.
-fn named_paths(source: &Source) -> Vec<Named> {
+pub fn named_paths(source: &Source) -> Vec<Named> {
     let code = source.code.as_str();
     let mut found = Vec::new();
     let mut at = 0;
@@ -217,7 +233,7 @@ fn an_upward_import_is_found() {
         assert!(found(&format!("\n{bad}"))[0].starts_with("src/gallery/store.rs:2: "), "{bad}");
     }
     for good in [
-        "use crate::{domain::Y, index::{Index, faiss::Flat}, seal};",
+        "use crate::{domain::Y, model::{Index, faiss::Flat}, seal};",
         "use super::rpc::X; use std::rpc::Z; use rpc::Y;",
         "use crate::gallery::rpc; use self::rpc::X; // use crate::rpc::X;",
         "//! [`crate::rpc::X`]\nconst A: &str = \"crate::rpc::X\"; pub(crate) fn rpc() {}",
@@ -265,5 +281,26 @@ fn a_map_with_a_fault_is_found() {
     assert_eq!(found("pub mod model;\nmod seal;\n"), Vec::<Finding>::new());
     for bad in ["pub mod seal;\npub mod model;", "pub mod model;", "pub mod model;\npub mod seal;\npub mod util;"] {
         assert_eq!(found(bad).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn an_import_between_crates_is_found() {
+    let found = |name: &str, text: &str| between_crates(&Source::new(name, text)).len();
+    for (name, bad) in [
+        ("crates/engine/src/plan/mod.rs", "use vultus::domain::Score;"),
+        ("crates/index/src/lib.rs", "use vultus_engine::image::Pixels;"),
+        ("src/cli/mod.rs", "use vultus_load::drive;"),
+        ("crates/new/src/lib.rs", ""),
+    ] {
+        assert_eq!(found(name, bad), 1, "{name}: {bad}");
+    }
+    for (name, good) in [
+        ("src/pipeline/align.rs", "use vultus_engine::{image::Pixels, view::View};"),
+        ("src/main.rs", "use vultus::cli;"),
+        ("benches/load/src/main.rs", "use vultus::rpc::pb; use vultus_engine::executor::Executor;"),
+        ("crates/engine/src/lib.rs", "use crate::vultus;"),
+    ] {
+        assert_eq!(found(name, good), 0, "{name}: {good}");
     }
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+mod circles;
 mod imports;
 mod rules;
 mod source;
@@ -46,10 +47,12 @@ fn walk(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// Everything under src/, tracked or not yet.
+/// Everything under the crates' src/, tracked or not yet.
 fn sources() -> Vec<Source> {
     let mut names = Vec::new();
-    walk(&root().join("src"), &mut names);
+    for home in ["", "crates/engine", "crates/index", "benches/load"] {
+        walk(&root().join(home).join("src"), &mut names);
+    }
     names.retain(|name| name.ends_with(".rs"));
     names.sort();
     names.into_iter().map(|name| Source::new(&name, &text(&name))).collect()
@@ -75,6 +78,16 @@ fn imports_point_down() {
 }
 
 #[test]
+fn crates_know_those_below() {
+    assert_tidy(sources().iter().flat_map(imports::between_crates).collect());
+}
+
+#[test]
+fn no_circle_is_closed() {
+    assert_tidy(circles::circles(&sources()));
+}
+
+#[test]
 fn stages_do_not_import_each_other() {
     assert_tidy(imports::between_stages(&sources()));
 }
@@ -97,7 +110,8 @@ fn nothing_that_is_reachable_panics() {
 
 #[test]
 fn unsafe_code_is_denied() {
-    assert_tidy(rules::unsafe_denied(&text("src/lib.rs"), &text("Cargo.toml")));
+    let libs = ["src/lib.rs", "crates/engine/src/lib.rs", "crates/index/src/lib.rs"];
+    assert_tidy(libs.iter().flat_map(|lib| rules::unsafe_denied(lib, &text(lib), &text("Cargo.toml"))).collect());
 }
 
 #[test]

@@ -31,13 +31,13 @@ pub fn panics(source: &Source) -> Vec<Finding> {
         .collect()
 }
 
-pub fn unsafe_denied(lib: &str, manifest: &str) -> Vec<Finding> {
+pub fn unsafe_denied(name: &str, lib: &str, manifest: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !lib.contains("#![deny(unsafe_code)]") && !lib.contains("#![forbid(unsafe_code)]") {
-        findings.push("src/lib.rs: does not deny unsafe_code".to_owned());
+        findings.push(format!("{name}: does not deny unsafe_code"));
     }
     if !manifest.lines().any(|line| matches!(line.trim(), "unsafe_code = \"deny\"" | "unsafe_code = \"forbid\"")) {
-        findings.push("Cargo.toml: [lints.rust] does not deny unsafe_code".to_owned());
+        findings.push("Cargo.toml: [workspace.lints.rust] does not deny unsafe_code".to_owned());
     }
     findings
 }
@@ -105,8 +105,8 @@ fn a_panic_is_found_where_it_ships() {
 
 #[test]
 fn undenied_unsafe_code_is_found() {
-    assert_eq!(unsafe_denied("#![deny(unsafe_code)]", "unsafe_code = \"deny\""), Vec::<Finding>::new());
-    assert_eq!(unsafe_denied("#![warn(unsafe_code)]", "unsafe_code = \"warn\"").len(), 2);
+    assert_eq!(unsafe_denied("src/lib.rs", "#![deny(unsafe_code)]", "unsafe_code = \"deny\""), Vec::<Finding>::new());
+    assert_eq!(unsafe_denied("src/lib.rs", "#![warn(unsafe_code)]", "unsafe_code = \"warn\"").len(), 2);
 }
 
 #[test]

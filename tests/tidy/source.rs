@@ -23,9 +23,14 @@ impl Source {
         1 + self.code[..at].matches('\n').count()
     }
 
+    /// The folder of its crate, with a slash at the end; empty for the service's own.
+    pub fn home(&self) -> &str {
+        self.name.split_once("src/").map_or("", |(home, _)| home)
+    }
+
     /// Names of the modules it is made of, below the crate: `src/pipeline/align.rs` is `["pipeline", "align"]`.
     pub fn module(&self) -> Vec<&str> {
-        let path = self.name.trim_start_matches("src/").trim_end_matches(".rs");
+        let path = self.name.split_once("src/").map_or("", |(_, path)| path).trim_end_matches(".rs");
         let mut parts: Vec<_> = path.split('/').collect();
         if matches!(parts.last(), Some(&"mod" | &"lib")) {
             parts.pop();

@@ -7,11 +7,11 @@ use tonic::{
     metadata::MetadataValue,
     transport::{Channel, Endpoint},
 };
+use vultus_engine::image::Pixels;
 
 use crate::{
     cli::Failure,
     config::{Config, ConfigFaults},
-    domain::Pixels,
     rpc::pb::{
         self, gallery_service_client::GalleryServiceClient, match_service_client::MatchServiceClient,
         review_service_client::ReviewServiceClient,

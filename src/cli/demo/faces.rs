@@ -6,9 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use vultus_engine::{
+    image::{Pixels, Rect},
+    view::Image,
+};
+
 use crate::{
     cli::{Failure, enrol::subject_of, input},
-    domain::{Pixels, Rect},
     pipeline::{
         Pipeline,
         decode::{Source, decode},
@@ -43,10 +47,10 @@ const LONGEST_SIDE: u32 = 640;
 pub async fn of_photos(pipeline: &Pipeline, photos: &[PathBuf]) -> Result<Vec<Person>, Failure> {
     let mut people = Vec::new();
     for path in photos {
-        let photo = open(path)?;
+        let photo = Arc::new(Image::new(open(path)?, ()));
         for face in pipeline.faces_in_photo(&photo, input::deadline()).await? {
             let again = |what: &str, room, shift, light| {
-                Some(Probe { what: what.into(), image: reframed(&photo, face.rect, room, shift, light)? })
+                Some(Probe { what: what.into(), image: reframed(photo.pixels(), face.rect, room, shift, light)? })
             };
             let probes =
                 [again("framed wider, dimmed", 1.6, 0.03, 0.8), again("framed closer, brighter", 1.25, -0.02, 1.15)];
@@ -78,20 +82,19 @@ pub fn of_folder(folder: &Path) -> Result<Vec<Person>, Failure> {
     for (subject, mut files) in by_name {
         files.sort();
         let [reference, probes @ ..] = files.as_slice() else { continue };
-        let probe = |path: &PathBuf| Ok(Probe { what: file_name(path), image: fitted(&*open(path)?) });
+        let probe = |path: &PathBuf| Ok(Probe { what: file_name(path), image: fitted(&open(path)?) });
         let probes = probes.iter().map(probe).collect::<Result<Vec<_>, Failure>>()?;
         if !probes.is_empty() && people.len() < MOST_PEOPLE {
-            let (source, reference) = (file_name(reference), fitted(&*open(reference)?));
+            let (source, reference) = (file_name(reference), fitted(&open(reference)?));
             people.push(Person { subject, source, reference, probes });
         }
     }
     Ok(people)
 }
 
-fn open(path: &Path) -> Result<Arc<Pixels>, Failure> {
+fn open(path: &Path) -> Result<Pixels, Failure> {
     let file = input::read(path, input::ONE_FILE.max_bytes).map_err(|e| format!("{}: {e}", path.display()))?;
-    let pixels = decode(Source::Encoded(&file), &input::ONE_FILE).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(Arc::new(pixels))
+    Ok(decode(Source::Encoded(&file), &input::ONE_FILE).map_err(|e| format!("{}: {e}", path.display()))?)
 }
 
 fn file_name(path: &Path) -> String {

@@ -2,7 +2,7 @@
 //! that call it over the wire.
 
 mod client;
-pub(super) mod faces;
+pub mod faces;
 mod story;
 mod table;
 

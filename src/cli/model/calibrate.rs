@@ -6,12 +6,12 @@ use std::{
 };
 
 use serde_json::json;
+use vultus_engine::{executor::LoadError, image::Pixels, precision::Precision, view::Image};
 
 use super::super::{Failure, Outcome, Shared, input, open::cores, runtime};
 use crate::{
-    domain::Pixels,
     model::{
-        OpenError, Precision, Role,
+        Role,
         calibrate::{CalibrateError, FLOOR, Faces, measure},
         contract::{LEAST_FLOOR, PrecisionClass},
     },
@@ -58,10 +58,10 @@ pub fn run(options: &CalibrateOptions, shared: &Shared) -> Result<Outcome, Failu
         let class = match measure(&bundle, precision, floor, &faces, cores()) {
             Ok(class) => class,
             // Not asked for by name: what this machine, or this network, cannot do is left as it is.
-            Err(CalibrateError::Open(e @ (OpenError::Unsupported { .. } | OpenError::Ranges(_))))
+            Err(CalibrateError::Load(e @ (LoadError::Unsupported(_) | LoadError::Ranges(_))))
                 if shared.precision.is_none() =>
             {
-                eprintln!("{}: not measured: {e}", precision.as_str());
+                eprintln!("{}: not measured: the network {e}", precision.as_str());
                 continue;
             }
             Err(e) => return Err(format!("{}: {e}", precision.as_str()).into()),
@@ -109,7 +109,8 @@ fn aligned(shared: &Shared, folder: &Path) -> Result<Vec<Pixels>, Failure> {
         for path in files {
             let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
             let file = input::read(&path, input::ONE_FILE.max_bytes).map_err(|e| named(&e))?;
-            let photo = Arc::new(decode(Source::Encoded(&file), &input::ONE_FILE).map_err(|e| named(&e))?);
+            let photo = decode(Source::Encoded(&file), &input::ONE_FILE).map_err(|e| named(&e))?;
+            let photo = Arc::new(Image::new(photo, ()));
             faces.extend(pipeline.aligned_faces(&photo, input::deadline()).await?);
         }
         Ok(faces)

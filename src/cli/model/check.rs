@@ -5,19 +5,18 @@ use std::{num::NonZeroUsize, path::Path};
 
 use serde::Serialize;
 use serde_json::json;
+use vultus_engine::{
+    executor::LoadError,
+    parity::{Agreement, ParityError, Shown, parity},
+    precision::Precision,
+};
 
 use super::{
     super::{Failure, Outcome, Shared, input, open::cores, runtime},
     Line, line, print,
 };
 use crate::{
-    model::{
-        Bundle, OpenError, Precision, Role,
-        bare::Bare,
-        contract::PrecisionClass,
-        list,
-        parity::{Agreement, ParityError, Shown, parity, parity_of_class},
-    },
+    model::{Bundle, OpenError, Role, bare::Bare, contract::PrecisionClass, list, parity::parity_of_class},
     seal::RootKey,
 };
 
@@ -67,8 +66,8 @@ impl Compared {
         }
         match parity_of_class(bundle, class, cores()) {
             Ok(agreements) => self.agreements.extend(agreements),
-            Err(ParityError::Open(lacks @ OpenError::Unsupported { .. })) => {
-                self.left_out.push(format!("{precision}: {lacks}"));
+            Err(ParityError::Load(lacks @ LoadError::Unsupported(_))) => {
+                self.left_out.push(format!("{precision}: the network {lacks}"));
             }
             Err(fault) => self.fail(&format!("{precision}: {fault}")),
         }

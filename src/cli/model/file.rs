@@ -8,17 +8,15 @@ use std::{
 };
 
 use serde_json::json;
+use vultus_engine::{image::Pixels, precision::Precision};
 
 use super::super::{Failure, Outcome, Shared, open::cores};
-use crate::{
-    domain::Pixels,
-    model::{
-        Bundle, BundleError, Contract, Precision,
-        bare::Bare,
-        bundle::read,
-        contract::MAX_CARD,
-        import::{self, ImportError},
-    },
+use crate::model::{
+    Bundle, BundleError, Contract,
+    bare::Bare,
+    bundle::read,
+    contract::MAX_CARD,
+    import::{self, ImportError},
 };
 
 /// Bytes of raw images, at most.

@@ -4,15 +4,14 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::json;
+use vultus_engine::{
+    cpu::{held, methods},
+    plan::{Arena, Plan, StepLine},
+    precision::Precision,
+};
 
 use super::super::{Failure, Outcome, Shared};
-use crate::model::{
-    Bundle, Precision,
-    bare::Bare,
-    contract::is_name,
-    held, methods,
-    plan::{Arena, Plan, StepLine},
-};
+use crate::model::{Bundle, bare::Bare, contract::is_name};
 
 /// A step and how this machine computes it in `--precision`; of dense convolutions alone.
 #[derive(Debug, Serialize)]

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
+use vultus_engine::graph::{Edges, Node, Op, Window};
 
 use super::*;
-use crate::model::graph::{Edges, Node, Op, Window};
 
 fn tiny() -> (Contract, Graph, Weights) {
     let card = include_str!("../../../models/tiny-face-detector.toml");

@@ -9,8 +9,9 @@ use serde::{
         value::{MapAccessDeserializer, SeqAccessDeserializer},
     },
 };
+use vultus_engine::{input::Input, precision::Precision};
 
-use super::{ContractError, Input, Precision, is_name};
+use super::{ContractError, is_name};
 use crate::domain::{
     Alignment, Calibration, CalibrationPoint, Fmr, MeasureName, QualityThresholds, Score, Template, Threshold,
 };

@@ -1,8 +1,14 @@
-//! Stage: from an image and its landmarks to the crop that the network takes. Pure geometry.
+//! Stage: from an image's landmarks to the view of the face that the network takes. Pure geometry.
 
 mod plausible;
 
-use crate::domain::{Alignment, FaceCrop, FiveLandmarks, Landmarks68, Pixels, Point, Rect, Region, Similarity};
+use vultus_engine::{
+    image::{Point, Rect, Region, Similarity},
+    input::InputSize,
+    view::{Geometry, View},
+};
+
+use crate::domain::{Alignment, FiveLandmarks, Landmarks68};
 
 pub use plausible::{ImplausibleLandmarks, check_agreement, check_landmarks};
 
@@ -36,29 +42,28 @@ impl Landmarks<'_> {
 #[error("no part of the face that the landmarks describe lies inside the image")]
 pub struct NothingToAlign;
 
-/// Cuts the face out and scales it to `width` x `height`, the size that the network takes.
+/// The face as the network takes it, of `size`, in an image of `width` x `height`.
 ///
 /// # Errors
 /// [`NothingToAlign`]; not with landmarks that passed [`check_landmarks`].
 pub fn align(
-    pixels: &Pixels,
+    (width, height): (u32, u32),
     landmarks: Landmarks<'_>,
     alignment: Alignment,
-    (width, height): (u32, u32),
-) -> Result<FaceCrop, NothingToAlign> {
-    let crop = match alignment {
+    size: InputSize,
+) -> Result<View, NothingToAlign> {
+    match alignment {
         Alignment::DlibSquare => {
-            let region = clipped_like_face_api(landmarks.square(), pixels).ok_or(NothingToAlign)?;
-            pixels.frame(region).squared().resized(width, height)
+            let region = clipped_like_face_api(landmarks.square(), width, height).ok_or(NothingToAlign)?;
+            Ok(View::squared(region, size))
         }
         Alignment::DlibSquarePadded => {
-            let region = landmarks.square().region().filter(|r| overlaps(r, pixels)).ok_or(NothingToAlign)?;
-            pixels.frame(region).resized(width, height)
+            let region = landmarks.square().region().filter(|r| overlaps(r, width, height)).ok_or(NothingToAlign)?;
+            Ok(View::filled(region, size))
         }
-        Alignment::ArcFace112 => arcface(pixels, &landmarks.five(), width, height).ok_or(NothingToAlign)?,
-        Alignment::Whole => pixels.whole().squared().resized(width, height),
-    };
-    Ok(FaceCrop(crop))
+        Alignment::ArcFace112 => arcface(width, height, &landmarks.five(), size).ok_or(NothingToAlign),
+        Alignment::Whole => Ok(View::squared(Region { x: 0, y: 0, width, height }, size)),
+    }
 }
 
 /// The square that face-api cuts for its descriptor (`alignDlib`), before it is brought into the image.
@@ -92,18 +97,18 @@ fn eyes_and_mouth_rect(left_eye: Point, right_eye: Point, mouth: Point) -> Rect 
 }
 
 /// face-api first moves the square to begin inside the image, then cuts off what is beyond its other end.
-fn clipped_like_face_api(square: Rect, pixels: &Pixels) -> Option<Region> {
+fn clipped_like_face_api(square: Rect, width: u32, height: u32) -> Option<Region> {
     let moved = Rect { x: square.x.max(0.0).floor(), y: square.y.max(0.0).floor(), ..square };
-    moved.clipped(pixels.width(), pixels.height())
+    moved.clipped(width, height)
 }
 
 /// At least an eighth of the side in both directions: less is no face.
-fn overlaps(region: &Region, pixels: &Pixels) -> bool {
+fn overlaps(region: &Region, width: u32, height: u32) -> bool {
     let shared = |start: i32, length: u32, whole: u32| {
         (i64::from(start) + i64::from(length)).min(i64::from(whole)) - i64::from(start).max(0)
             >= i64::from(length / 8).max(1)
     };
-    shared(region.x, region.width, pixels.width()) && shared(region.y, region.height, pixels.height())
+    shared(region.x, region.width, width) && shared(region.y, region.height, height)
 }
 
 /// Where ArcFace networks expect the landmarks, in pixels of 112x112 (InsightFace's `arcface_dst`).
@@ -116,20 +121,18 @@ const ARCFACE_TEMPLATE: [Point; 5] = [
 ];
 const ARCFACE_SIDE: f32 = 112.0;
 
-fn arcface(pixels: &Pixels, five: &FiveLandmarks, width: u32, height: u32) -> Option<Pixels> {
+fn arcface(width: u32, height: u32, five: &FiveLandmarks, size: InputSize) -> Option<View> {
     // Scaled down to half or below, sampling single pixels would alias: shrink by a whole factor first.
     let inter_eye = (five.right_eye.x - five.left_eye.x).hypot(five.right_eye.y - five.left_eye.y);
-    let wanted = (ARCFACE_TEMPLATE[1].x - ARCFACE_TEMPLATE[0].x) * width as f32 / ARCFACE_SIDE;
-    let most = pixels.width().min(pixels.height()) / 2;
-    let factor = ((inter_eye / wanted) as u32).clamp(1, most.max(1));
-    let shrunk = (factor > 1).then(|| pixels.resized(pixels.width() / factor, pixels.height() / factor));
-    let source = shrunk.as_ref().unwrap_or(pixels);
-    let (sx, sy) = (source.width() as f32 / pixels.width() as f32, source.height() as f32 / pixels.height() as f32);
+    let wanted = (ARCFACE_TEMPLATE[1].x - ARCFACE_TEMPLATE[0].x) * size.width as f32 / ARCFACE_SIDE;
+    let most = width.min(height) / 2;
+    let shrink = ((inter_eye / wanted) as u32).clamp(1, most.max(1));
+    let (sx, sy) = ((width / shrink) as f32 / width as f32, (height / shrink) as f32 / height as f32);
     let from = five.points().map(|p| Point { x: p.x * sx, y: p.y * sy });
-    let (tx, ty) = (width as f32 / ARCFACE_SIDE, height as f32 / ARCFACE_SIDE);
+    let (tx, ty) = (size.width as f32 / ARCFACE_SIDE, size.height as f32 / ARCFACE_SIDE);
     let to = ARCFACE_TEMPLATE.map(|p| Point { x: p.x * tx, y: p.y * ty });
     let place = Similarity::fit(&from, &to)?.inverse()?;
-    Some(source.warped(width, height, &place))
+    Some(View { size, geometry: Geometry::Warped { shrink, place }, lit: false, quarter_turns: 0 })
 }
 
 fn middle(a: Point, b: Point) -> Point {
@@ -140,7 +143,11 @@ fn middle(a: Point, b: Point) -> Point {
 mod tests {
     use std::{fs, path::Path};
 
+    use vultus_engine::image::Pixels;
+
     use super::*;
+
+    const SIZE: InputSize = InputSize { width: 112, height: 112 };
 
     pub(super) fn frontal() -> FiveLandmarks {
         let point = |x, y| Point { x, y };
@@ -212,7 +219,7 @@ mod tests {
             }
             let image = Pixels::new(side, side, rgb8).unwrap();
             let five = FiveLandmarks::from_points(places);
-            let crop = align(&image, Landmarks::Five(&five), Alignment::ArcFace112, (112, 112)).unwrap().0;
+            let crop = align((side, side), Landmarks::Five(&five), Alignment::ArcFace112, SIZE).unwrap().of(&image);
             for p in ARCFACE_TEMPLATE {
                 let at = (p.y as usize * 112 + p.x as usize) * 3;
                 assert!(crop.rgb8()[at] > 200, "scale {scale}, {p:?}");
@@ -225,18 +232,18 @@ mod tests {
     #[test]
     fn a_whole_crop_of_the_right_size_stays_as_it_is() {
         let image = Pixels::new(30, 30, (0..2700).map(|v| v as u8).collect()).unwrap();
-        let crop = align(&image, Landmarks::Five(&frontal()), Alignment::Whole, (30, 30)).unwrap();
-        assert!(crop.0 == image);
+        let size = InputSize { width: 30, height: 30 };
+        let view = align((30, 30), Landmarks::Five(&frontal()), Alignment::Whole, size).unwrap();
+        assert!(view.of(&image) == image);
     }
 
     #[test]
     fn landmarks_elsewhere_align_nothing() {
-        let image = Pixels::flat(30, 30, [9; 3]);
         let away = FiveLandmarks::from_points([Point { x: 500.0, y: 500.0 }; 5]);
         let nowhere = FiveLandmarks::from_points([Point { x: f32::NAN, y: f32::INFINITY }; 5]);
         for five in [away, nowhere] {
             for alignment in [Alignment::DlibSquare, Alignment::DlibSquarePadded, Alignment::ArcFace112] {
-                assert!(align(&image, Landmarks::Five(&five), alignment, (112, 112)).is_err(), "{alignment:?}");
+                assert!(align((30, 30), Landmarks::Five(&five), alignment, SIZE).is_err(), "{alignment:?}");
             }
         }
     }

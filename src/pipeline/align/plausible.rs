@@ -1,6 +1,8 @@
 //! Are a caller's landmarks a face in this image?
 
-use crate::domain::{Assessment, FiveLandmarks, Point};
+use vultus_engine::image::Point;
+
+use crate::domain::{Assessment, FiveLandmarks};
 
 /// What five points of a face are not. The message says what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -4,11 +4,13 @@
 //! lock, and each thread that owns an executor takes a batch whenever it is free. No timer adds latency at low load.
 //!
 //! The next batch is formed when an executor is free and not before: that takes microseconds, and who comes while a batch runs is
-//! in the next one. What is done ahead is the work on pixels: an image queues at its network's size, ready to run.
+//! in the next one. What is done ahead is the work on pixels: a view of an image queues ready to run, where the executor does not make
+//! it itself.
 
 mod state;
 
 use std::{
+    collections::VecDeque,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -17,14 +19,18 @@ use std::{
 };
 
 use tokio::sync::oneshot;
-
-use state::{Entry, State, Taken};
+use vultus_engine::{
+    executor::{Batching, ExecuteError, Executor, Sight},
+    input::InputSize,
+    view::{Image, View},
+};
 
 use crate::{
-    domain::{Lane, Pixels, Turn, Waits},
-    model::{Executor, InputSize, Role},
+    domain::{Lane, Turn, Waits},
+    model::Role,
     telemetry::Metrics,
 };
+use state::{Entry, State};
 
 /// How much may wait, and how much runs at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +74,7 @@ pub struct Output {
 struct Job {
     role: Role,
     turn: Turn,
-    image: Pixels,
+    sight: Arc<Sight>,
     queued_at: Instant,
     answer: oneshot::Sender<Result<Output, DeviceError>>,
 }
@@ -126,7 +132,8 @@ impl Shared {
 /// A device that takes jobs. Dropping it stops the threads after the batches that run.
 pub struct Device {
     shared: Arc<Shared>,
-    sizes: [InputSize; 3],
+    sizes: [InputSize; Role::ALL.len()],
+    makes_views: bool,
     limits: BatchLimits,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -138,10 +145,11 @@ impl Device {
     /// When there is no executor, or the system gives no thread.
     pub fn start(executors: Vec<Box<dyn Executor>>, limits: BatchLimits) -> io::Result<Self> {
         let first = executors.first().ok_or_else(|| io::Error::other("expected an executor, got none"))?;
-        let sizes = Role::ALL.map(|role| first.input_size(role));
+        let sizes = Role::ALL.map(|role| first.input_size(role.network()));
+        let makes_views = first.makes_views();
         let queue = Mutex::new(Queue { state: Some(State::new(limits, executors.len())), idle: 0 });
         let shared = Arc::new(Shared { queue, changed: Condvar::new() });
-        let mut device = Self { shared, sizes, limits, threads: Vec::new() };
+        let mut device = Self { shared, sizes, makes_views, limits, threads: Vec::new() };
         for (index, executor) in executors.into_iter().enumerate() {
             let shared = Arc::clone(&device.shared);
             let name = format!("device-{index}");
@@ -156,6 +164,11 @@ impl Device {
         self.sizes[role as usize]
     }
 
+    /// What is to be seen of an image. Work for a core, where the executors do not make views themselves.
+    pub fn see(&self, image: &Arc<Image>, view: View) -> Sight {
+        if self.makes_views { Sight::Of(Arc::clone(image), view) } else { Sight::made(image, &view) }
+    }
+
     /// One at least.
     pub fn executors(&self) -> usize {
         self.threads.len()
@@ -166,13 +179,13 @@ impl Device {
         self.shared.lock().state.is_some()
     }
 
-    /// Runs one image, of exactly `role`'s size, in some batch. Dropping the future takes the job out of the queue.
+    /// Runs one view, of exactly `role`'s size, in some batch. Dropping the future takes the job out of the queue.
     ///
     /// # Errors
     /// [`DeviceError::Full`] at once; the others when they happen.
-    pub async fn run(&self, role: Role, image: Pixels, turn: &Turn) -> Result<Output, DeviceError> {
+    pub async fn run(&self, role: Role, sight: Sight, turn: &Turn) -> Result<Output, DeviceError> {
         let (answer, outputs) = oneshot::channel();
-        let job = Job { role, turn: turn.clone(), image, queued_at: Instant::now(), answer };
+        let job = Job { role, turn: turn.clone(), sight: Arc::new(sight), queued_at: Instant::now(), answer };
         let mut dead = None;
         let pushed = {
             let mut queue = self.shared.lock();
@@ -210,19 +223,42 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// The life of an executor's thread.
+/// A batch that is under way.
+struct Begun {
+    role: Role,
+    jobs: Vec<Job>,
+    at: Instant,
+}
+
+/// The life of an executor's thread: as many batches under way as the executor can have.
 fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
     executor.settle();
-    while let Some(taken) = wait_for_batch(shared, |role| executor.gains_up_to(role)) {
-        drop_dead(taken.late, &taken.gone);
-        if taken.batch.is_empty() {
-            continue;
-        }
+    let wants = Role::ALL.map(|role| executor.batching(role.network()));
+    let most = wants.iter().map(|wants| wants.in_flight).min().unwrap_or(1).max(1);
+    let mut begun: VecDeque<Begun> = VecDeque::new();
+    // Of batches that failed: each is run alone, so that a bad image fails alone.
+    let mut again: VecDeque<Job> = VecDeque::new();
+    loop {
         // What a panic leaves of an executor is unknown: the device stops, the process goes on and says so.
-        let ran = catch_unwind(AssertUnwindSafe(|| run_batch(executor.as_mut(), taken.batch, taken.resting)));
-        if ran.is_err() {
-            tracing::error!("the device's executor panicked; the device stops");
-            break;
+        let stepped = catch_unwind(AssertUnwindSafe(|| {
+            while begun.len() < most {
+                let next = match again.pop_front() {
+                    Some(job) => Some(vec![job]),
+                    None => take(shared, &wants, begun.is_empty())?,
+                };
+                let Some(jobs) = next else { break };
+                begun.extend(submit(executor.as_mut(), jobs, &mut again));
+            }
+            begun.pop_front().into_iter().for_each(|batch| complete(executor.as_mut(), batch, &mut again));
+            Some(())
+        }));
+        match stepped {
+            Ok(Some(())) => {}
+            Ok(None) => break,
+            Err(_) => {
+                tracing::error!("the device's executor panicked; the device stops");
+                break;
+            }
         }
     }
     shared.close();
@@ -235,49 +271,75 @@ fn drop_dead(late: Vec<Job>, gone: &[Job]) {
     late.into_iter().for_each(|job| job.answer(Err(DeviceError::Late)));
 }
 
-/// Sleeps until there is something to take; `None` when the device is to stop.
-fn wait_for_batch(shared: &Shared, gains_up_to: impl Fn(Role) -> usize) -> Option<Taken<Job>> {
-    let mut queue = shared.lock();
-    loop {
-        let takers = queue.idle + 1;
-        let state = queue.state.as_mut()?;
-        if state.len() > 0 {
-            let taken = state.take(Instant::now(), takers, gains_up_to);
-            note_depth(state);
-            return Some(taken);
+/// The next batch; waits for one if `wait`, and is `Some(None)` where there is none. `None` when the device is to stop.
+fn take(shared: &Shared, wants: &[Batching; Role::ALL.len()], wait: bool) -> Option<Option<Vec<Job>>> {
+    let taken = {
+        let mut queue = shared.lock();
+        loop {
+            let takers = queue.idle + 1;
+            match queue.state.as_mut() {
+                Some(state) if state.len() > 0 => {
+                    let taken = state.take(Instant::now(), takers, wants);
+                    note_depth(state);
+                    break taken;
+                }
+                // What is under way is completed before the device stops.
+                _ if !wait => return Some(None),
+                Some(_) => {
+                    queue.idle += 1;
+                    queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    queue.idle -= 1;
+                }
+                None => return None,
+            }
         }
-        queue.idle += 1;
-        queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        queue.idle -= 1;
+    };
+    drop_dead(taken.late, &taken.gone);
+    Some(Some(taken.batch).filter(|batch| !batch.is_empty()))
+}
+
+fn submit(executor: &mut dyn Executor, jobs: Vec<Job>, again: &mut VecDeque<Job>) -> Option<Begun> {
+    let role = jobs.first()?.role;
+    let sights: Vec<Arc<Sight>> = jobs.iter().map(|job| Arc::clone(&job.sight)).collect();
+    Metrics::get().batch_images.with_label_values(&[role.as_str()]).observe(sights.len() as f64);
+    let at = Instant::now();
+    match executor.submit(role.network(), &sights) {
+        Ok(()) => Some(Begun { role, jobs, at }),
+        Err(error) => {
+            fail(jobs, &error, again);
+            None
+        }
     }
 }
 
-/// Runs a batch; if it fails, runs each of its images alone, so that a bad one fails alone.
-fn run_batch(executor: &mut dyn Executor, batch: Vec<Job>, resting: usize) {
-    let Some(role) = batch.first().map(|job| job.role) else { return };
-    let started = Instant::now();
-    let images: Vec<&Pixels> = batch.iter().map(|job| &job.image).collect();
-    Metrics::get().batch_images.with_label_values(&[role.as_str()]).observe(images.len() as f64);
-    let outputs = executor.run_helped(role, &images, resting);
-    let ran = started.elapsed();
+fn complete(executor: &mut dyn Executor, Begun { role, jobs, at }: Begun, again: &mut VecDeque<Job>) {
+    let outputs = executor.complete();
+    let ran = at.elapsed();
     Metrics::get().stage(role.as_str(), ran);
     match outputs {
-        Ok(outputs) if outputs.len() == batch.len() => {
-            for (job, values) in batch.into_iter().zip(outputs) {
-                let queued = started - job.queued_at;
+        Ok(outputs) if outputs.iter().len() == jobs.len() => {
+            for (job, values) in jobs.into_iter().zip(outputs.iter()) {
+                let queued = at - job.queued_at;
                 Metrics::get().queued("device", job.turn.lane.as_str(), queued);
-                job.answer(Ok(Output { values, queued, ran }));
+                job.answer(Ok(Output { values: values.to_vec(), queued, ran }));
             }
         }
         Ok(outputs) => {
-            let message = format!("{} outputs for {} images", outputs.len(), batch.len());
-            batch.into_iter().for_each(|job| job.answer(Err(DeviceError::Failed(message.clone()))));
+            let message = format!("{} outputs for {} images", outputs.iter().len(), jobs.len());
+            jobs.into_iter().for_each(|job| job.answer(Err(DeviceError::Failed(message.clone()))));
         }
-        Err(error) if batch.len() == 1 => {
-            tracing::warn!(role = role.as_str(), %error, "an image failed on the device");
-            batch.into_iter().for_each(|job| job.answer(Err(DeviceError::Failed(error.to_string()))));
-        }
-        Err(_) => batch.into_iter().for_each(|job| run_batch(executor, vec![job], resting)),
+        Err(error) => fail(jobs, &error, again),
+    }
+}
+
+/// A batch that failed: one alone is told, of several each is run again.
+fn fail(jobs: Vec<Job>, error: &ExecuteError, again: &mut VecDeque<Job>) {
+    if jobs.len() > 1 {
+        return again.extend(jobs);
+    }
+    for job in jobs {
+        tracing::warn!(role = job.role.as_str(), %error, "an image failed on the device");
+        job.answer(Err(DeviceError::Failed(error.to_string())));
     }
 }
 

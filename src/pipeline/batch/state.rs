@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use vultus_engine::executor::Batching;
+
+use super::BatchLimits;
 use crate::{
     domain::{InTurn, Lane, Turn, Waits},
     model::Role,
 };
-
-use super::BatchLimits;
 
 /// A verification has images for one network after the other. For so long after it came its next ones are expected, which would have
 /// to wait for a batch that runs: other lanes' batches are of one image meanwhile.
@@ -42,8 +43,6 @@ pub struct State<J> {
 /// What [`State::take`] took.
 pub struct Taken<J> {
     pub batch: Vec<J>,
-    /// Executors that find nothing to take meanwhile.
-    pub resting: usize,
     /// Left without work: their deadline had passed.
     pub late: Vec<J>,
     /// Left without work: nobody waits for them any more.
@@ -81,7 +80,7 @@ impl<J: Entry> State<J> {
 
     /// No batch, but the late and the gone: room for others where the queue was full of them.
     pub fn sweep(&mut self, now: Instant) -> Taken<J> {
-        let mut taken = Taken { batch: Vec::new(), resting: 0, late: Vec::new(), gone: Vec::new() };
+        let mut taken = Taken { batch: Vec::new(), late: Vec::new(), gone: Vec::new() };
         for lane in &mut self.lanes {
             lane.sweep(now, &mut taken.late, &mut taken.gone);
         }
@@ -91,9 +90,9 @@ impl<J: Entry> State<J> {
     /// The next batch: jobs of one role. Lanes in their order; in a lane that of [`Self::next_role`], clients in turn, a client's oldest
     /// request first. Places that the first lane leaves go to the lanes after it.
     ///
-    /// No more than the executor gains by running together, and than its part where `takers` executors are free, it included. One alone
-    /// of the other lanes, while verifications come.
-    pub fn take(&mut self, now: Instant, takers: usize, gains_up_to: impl Fn(Role) -> usize) -> Taken<J> {
+    /// As many as the executor wants of them together, and no more than its part where `takers` executors are free, it included. One
+    /// alone of the other lanes, while verifications come.
+    pub fn take(&mut self, now: Instant, takers: usize, wants: &[Batching; Role::ALL.len()]) -> Taken<J> {
         let mut taken = self.sweep(now);
         let first = self.first_lane();
         let mut order: [usize; Lane::ALL.len()] = std::array::from_fn(|lane| lane);
@@ -103,15 +102,14 @@ impl<J: Entry> State<J> {
         let alone = !is_urgent && self.verification.is_some_and(|came| now < came + EXPECTED);
         let limit = if alone { 1 } else { self.limits.batch_images };
         let waiting = Role::ALL.map(|role| self.lanes.iter().map(|lane| count(lane, role)).sum::<usize>());
-        let most = Role::ALL.map(|role| gains_up_to(role).min(limit).max(1));
+        let most = Role::ALL.map(|role| wants[role as usize].take(limit, limit));
         let role = self.next_role(next, waiting, most);
-        let most = most[role as usize].min(waiting[role as usize].div_ceil(takers.max(1)));
+        let most = wants[role as usize].take(waiting[role as usize].div_ceil(takers.max(1)), limit);
         for lane in order {
             let room = most - taken.batch.len();
             taken.batch.extend(self.lanes[lane].take(room, |job| job.role() == role));
         }
         self.batches = self.batches.wrapping_add(1);
-        taken.resting = takers.saturating_sub(1 + self.len());
         taken
     }
 

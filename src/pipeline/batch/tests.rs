@@ -1,43 +1,60 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use vultus_engine::{
+    executor::{NetworkId, Outputs},
+    image::Pixels,
+};
+
 use super::*;
-use crate::model::ExecuteError;
 
 /// An image of this value keeps the device busy for long.
 const SLOW: u8 = 99;
 
-/// Answers with the first pixel; fails for 13, panics for 66.
-struct Echo(Arc<AtomicUsize>);
+/// Answers with the first pixel; fails for 13, panics for 66. Has two batches under way.
+struct Echo {
+    runs: Arc<AtomicUsize>,
+    begun: VecDeque<Vec<Arc<Sight>>>,
+    outputs: Vec<f32>,
+}
+
+fn value(sight: &Sight) -> u8 {
+    sight.pixels(0, InputSize { width: 1, height: 1 }).unwrap().rgb8()[0]
+}
 
 impl Executor for Echo {
-    fn input_size(&self, _: Role) -> InputSize {
+    fn input_size(&self, _: NetworkId) -> InputSize {
         InputSize { width: 1, height: 1 }
     }
 
-    fn gains_up_to(&self, _: Role) -> usize {
-        usize::MAX
+    fn batching(&self, _: NetworkId) -> Batching {
+        Batching { in_flight: 2, ..Batching::up_to(64) }
     }
 
-    fn run(&mut self, _: Role, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        let first = |p: &&Pixels| p.rgb8()[0];
-        let slow = images.iter().any(|p| first(p) == SLOW);
-        thread::sleep(Duration::from_millis(if slow { 300 } else { 2 }));
-        assert!(images.iter().all(|p| first(p) != 66), "asked to panic");
-        match images.iter().position(|p| first(p) == 13) {
-            Some(index) => Err(ExecuteError::NotFinite { index }),
-            None => Ok(images.iter().map(|p| vec![f32::from(first(p))]).collect()),
-        }
+    fn submit(&mut self, _: NetworkId, sights: &[Arc<Sight>]) -> Result<(), ExecuteError> {
+        self.begun.push_back(sights.to_vec());
+        assert!(self.begun.len() <= 2, "more under way than it takes");
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<Outputs<'_>, ExecuteError> {
+        let sights = self.begun.pop_front().ok_or_else(|| ExecuteError::Device("no batch is begun".into()))?;
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        let values: Vec<u8> = sights.iter().map(|sight| value(sight)).collect();
+        thread::sleep(Duration::from_millis(if values.contains(&SLOW) { 300 } else { 2 }));
+        assert!(!values.contains(&66), "asked to panic");
+        self.outputs = values.iter().map(|value| if *value == 13 { f32::NAN } else { f32::from(*value) }).collect();
+        Outputs::new(&self.outputs, 1)
     }
 }
 
-fn pixel(value: u8) -> Pixels {
-    Pixels::new(1, 1, vec![value; 3]).unwrap()
+fn pixel(value: u8) -> Sight {
+    Sight::Made(Pixels::new(1, 1, vec![value; 3]).unwrap())
 }
 
 fn echo() -> (Arc<Device>, Arc<AtomicUsize>) {
     let runs = Arc::new(AtomicUsize::new(0));
-    (Arc::new(Device::start(vec![Box::new(Echo(Arc::clone(&runs)))], BatchLimits::default()).unwrap()), runs)
+    let executor = Echo { runs: Arc::clone(&runs), begun: VecDeque::new(), outputs: Vec::new() };
+    (Arc::new(Device::start(vec![Box::new(executor)], BatchLimits::default()).unwrap()), runs)
 }
 
 fn until(deadline: Instant) -> Turn {

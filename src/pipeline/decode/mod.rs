@@ -19,7 +19,7 @@ mod tests;
 
 use std::fmt;
 
-use crate::domain::{Pixels, PixelsError};
+use vultus_engine::image::{Pixels, PixelsError};
 
 use orientation::Orientation;
 

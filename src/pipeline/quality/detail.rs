@@ -1,7 +1,9 @@
 //! Fine detail around eyes and mouth: what covers them has less of it.
 
+use vultus_engine::image::{Pixels, Rect, Similarity};
+
 use super::{SHARPNESS_INTER_EYE, luminance};
-use crate::domain::{Pixels, Rect, Similarity, UprightFace};
+use crate::domain::UprightFace;
 
 /// How much finer the picture is around eyes and mouth than in the rest of the face: 1 is as fine.
 pub(super) struct Detail {

@@ -46,12 +46,17 @@ fn state(limits: BatchLimits, jobs: impl IntoIterator<Item = Fake>) -> State<Fak
     state
 }
 
+/// For every role.
+fn up_to(most: usize) -> [Batching; 3] {
+    Role::ALL.map(|_| Batching::up_to(most))
+}
+
 fn ids(batch: &[Fake]) -> Vec<u32> {
     batch.iter().map(|j| j.id).collect()
 }
 
 fn next(state: &mut State<Fake>) -> Vec<u32> {
-    ids(&state.take(Instant::now(), 1, |_| usize::MAX).batch)
+    ids(&state.take(Instant::now(), 1, &up_to(64)).batch)
 }
 
 use Lane::{Enrolment as E, Identification as I, Verification as V};
@@ -73,19 +78,19 @@ fn a_batch_is_no_larger_than_is_gained_by_and_leaves_their_part_to_others() {
     let limits = BatchLimits { batch_images: 8, ..LIMITS };
     let mut state = state(limits, jobs.map(|(id, role)| fake(id, role, V, "a")));
     let mut take = |takers, gains_up_to| {
-        let taken = state.take(Instant::now(), takers, |_| gains_up_to);
-        (ids(&taken.batch), taken.resting)
+        let taken = state.take(Instant::now(), takers, &up_to(gains_up_to));
+        ids(&taken.batch)
     };
-    assert_eq!(take(2, 8), (vec![1, 3, 4], 0), "of five");
-    assert_eq!(take(4, 8), (vec![5], 1), "two wait, for three others");
-    assert_eq!(take(1, 1), (vec![6], 0));
-    assert_eq!(take(9, 0), (vec![2], 8), "never none");
+    assert_eq!(take(2, 8), [1, 3, 4], "of five");
+    assert_eq!(take(4, 8), [5], "one for each of four");
+    assert_eq!(take(1, 1), [6]);
+    assert_eq!(take(9, 0), [2], "never none");
 }
 
 #[test]
 fn a_request_keeps_its_place_from_network_to_network() {
     let mut state = state(LIMITS, [fake(2, Detect, V, "a"), fake(3, Detect, V, "a"), fake(1, Embed, V, "a")]);
-    let mut alone = || ids(&state.take(Instant::now(), 1, |_| 1).batch);
+    let mut alone = || ids(&state.take(Instant::now(), 1, &up_to(1)).batch);
     assert_eq!(alone(), [1], "the oldest request's embedding comes before younger ones' detection");
     assert_eq!((alone(), alone()), (vec![2], vec![3]));
 }
@@ -93,19 +98,19 @@ fn a_request_keeps_its_place_from_network_to_network() {
 #[test]
 fn what_is_begun_ends_before_another_clients_turn() {
     let mut state = state(LIMITS, [fake(1, Detect, V, "a"), fake(2, Landmark, V, "b"), fake(0, Embed, V, "c")]);
-    let mut alone = || ids(&state.take(Instant::now(), 1, |_| 1).batch);
+    let mut alone = || ids(&state.take(Instant::now(), 1, &up_to(1)).batch);
     assert_eq!([alone(), alone(), alone()], [[2], [0], [1]]);
 }
 
 /// Where embedding gains by three, and detection by none.
-fn gains(role: Role) -> usize {
-    if role == Embed { 3 } else { 1 }
+fn gains() -> [Batching; 3] {
+    Role::ALL.map(|role| Batching::up_to(if role == Embed { 3 } else { 1 }))
 }
 
 #[test]
 fn a_begun_one_waits_for_company_while_others_wait_to_begin() {
     let mut state = state(LIMITS, [fake(1, Embed, V, "a"), fake(2, Detect, V, "a"), fake(3, Detect, V, "b")]);
-    let take = |state: &mut State<Fake>| ids(&state.take(Instant::now(), 1, gains).batch);
+    let take = |state: &mut State<Fake>| ids(&state.take(Instant::now(), 1, &gains()).batch);
     assert_eq!(take(&mut state), [2], "the detection that may bring company");
     state.push(fake(2, Embed, V, "a")).unwrap();
     assert_eq!(take(&mut state), [1, 2], "company of two is enough where one waits to begin");
@@ -122,7 +127,7 @@ fn the_more_wait_to_begin_the_more_company_is_waited_for() {
             let mut state = State::new(limits, executors);
             (0..begun).for_each(|id| state.push(fake(id, Embed, V, "a")).unwrap());
             (0..new).for_each(|id| state.push(fake(50 + id, Detect, V, "a")).unwrap());
-            let batch = state.take(Instant::now(), 1, gains).batch;
+            let batch = state.take(Instant::now(), 1, &gains()).batch;
             let expected = if begun >= company { Embed } else { Detect };
             assert_eq!(batch[0].role, expected, "{begun} begun, {new} new, {executors} executors");
         }
@@ -134,10 +139,10 @@ fn company_is_not_waited_for_without_end() {
     let mut state = state(LIMITS, [fake(0, Embed, V, "a")]);
     for id in 1..=DEFERRALS as u32 {
         state.push(fake(id, Detect, V, "a")).unwrap();
-        assert_eq!(ids(&state.take(Instant::now(), 1, gains).batch), [id]);
+        assert_eq!(ids(&state.take(Instant::now(), 1, &gains()).batch), [id]);
     }
     state.push(fake(99, Detect, V, "a")).unwrap();
-    assert_eq!(ids(&state.take(Instant::now(), 1, gains).batch), [0]);
+    assert_eq!(ids(&state.take(Instant::now(), 1, &gains()).batch), [0]);
 }
 
 /// How many batches go before a lone embedding of `shop`, while clients without end begin requests that `becomes` the next job.
@@ -148,8 +153,8 @@ fn batches_before_a_lone_one(clients: &[&str], becomes: impl Fn(Role) -> Option<
     }
     state.push(fake(500, Embed, V, "shop")).unwrap();
     for before in 0.. {
-        let gains = |role| [1, 2, 5][role as usize];
-        let batch = state.take(Instant::now(), 1, gains).batch;
+        let gains = [1, 2, 5].map(Batching::up_to);
+        let batch = state.take(Instant::now(), 1, &gains).batch;
         if batch.iter().any(|job| job.id == 500) {
             return before;
         }
@@ -194,7 +199,7 @@ fn other_lanes_run_one_at_a_time_while_verifications_come() {
     assert_eq!(next(&mut state), [1]);
     assert_eq!(next(&mut state), [10]);
     let later = Instant::now() + EXPECTED + Duration::from_secs(1);
-    assert_eq!(ids(&state.take(later, 1, |_| usize::MAX).batch), [11, 12]);
+    assert_eq!(ids(&state.take(later, 1, &up_to(64)).batch), [11, 12]);
 }
 
 #[test]
@@ -245,7 +250,7 @@ fn the_late_and_the_gone_leave_without_work() {
     let mut gone = fake(2, Embed, E, "b");
     gone.gone = true;
     let mut state = state(LIMITS, [late, gone, fake(3, Embed, V, "a")]);
-    let taken = state.take(now, 1, |_| usize::MAX);
+    let taken = state.take(now, 1, &up_to(64));
     assert_eq!((ids(&taken.batch), ids(&taken.late), ids(&taken.gone)), (vec![3], vec![1], vec![2]));
     assert_eq!(state.len(), 0);
 }
@@ -270,7 +275,7 @@ proptest! {
         let mut state = state(limits, jobs.into_iter().enumerate().map(make));
         let (mut left, mut batches) = (Vec::new(), 0);
         while state.len() > 0 {
-            let taken = state.take(Instant::now(), takers, |_| gains_up_to);
+            let taken = state.take(Instant::now(), takers, &up_to(gains_up_to));
             prop_assert!(taken.batch.len() <= batch_images.min(gains_up_to.max(1)));
             prop_assert!(taken.batch.iter().all(|job| job.role == taken.batch[0].role && !job.gone));
             prop_assert!(taken.batch.len() + taken.gone.len() > 0, "a batch without progress");

@@ -1,0 +1,276 @@
+//! The executor for CPUs, in f32 and, for the face network, bf16 and int8: factors are rounded, sums are f32 or exact,
+//! and all else stays f32.
+//!
+//! Activations lie in lines of 16 channels ([`layout`]); convolutions are tiles of pixels times panels of channels
+//! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile,
+//! so an image alone and among others gives the same bits.
+
+pub mod calibrate;
+mod ceiling;
+mod convolve;
+mod cores;
+mod depthwise;
+mod epilogue;
+mod factors;
+mod kernels;
+mod layout;
+mod memory;
+mod method;
+mod network;
+mod ops;
+mod prologue;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod winograd;
+
+use std::{
+    fmt,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+pub use self::{ceiling::ceiling, memory::Held};
+use self::{
+    kernels::Level,
+    layout::Line,
+    network::{Network, Workspace},
+    prologue::Watched,
+    threads::{Share, Threads},
+};
+use zeroize::Zeroize;
+
+use crate::{
+    executor::{Batching, ExecuteError, Executor, LoadError, NetworkId, Outputs, Planned, Sight},
+    image::Pixels,
+    input::{Input, InputSize},
+    plan::Plan,
+    precision::Precision,
+};
+
+/// Runs networks, one batch after the other.
+pub struct CpuExecutor {
+    networks: Arc<[Prepared]>,
+    threads: Share,
+    /// That of the thread which owns it, if it has one.
+    core: Option<usize>,
+    /// The executors of these networks that have a batch, and how many they are.
+    busy: Arc<AtomicUsize>,
+    executors: usize,
+    begun: Option<(NetworkId, Vec<Arc<Sight>>)>,
+    outputs: Vec<f32>,
+}
+
+impl fmt::Debug for CpuExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuExecutor").finish_non_exhaustive()
+    }
+}
+
+impl CpuExecutor {
+    /// One that has all `threads` for itself.
+    ///
+    /// # Errors
+    /// The network's place, and why it is not taken.
+    pub fn new(networks: Vec<Planned>, threads: NonZeroUsize) -> Result<Self, (NetworkId, LoadError)> {
+        let pool = Threads::of_one(threads).map_err(|e| (NetworkId(0), e))?;
+        Ok(Self::with(prepare(networks)?, Share::of_all(pool), None, Arc::default(), 1))
+    }
+
+    /// As many as there are `threads`, of one set of weights. Each computes on its caller's thread; while others rest
+    /// it has theirs as well.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn for_each_thread(networks: Vec<Planned>, threads: NonZeroUsize) -> Result<Vec<Self>, (NetworkId, LoadError)> {
+        let networks = prepare(networks)?;
+        let pool = Threads::of_each(threads).map_err(|e| (NetworkId(0), e))?;
+        let busy = Arc::<AtomicUsize>::default();
+        let shares = Share::of_each(pool).zip(cores::for_each(threads.get()));
+        let with = |(share, core)| Self::with(Arc::clone(&networks), share, core, Arc::clone(&busy), threads.get());
+        Ok(shares.map(with).collect())
+    }
+
+    fn with(
+        networks: Arc<[Prepared]>,
+        threads: Share,
+        core: Option<usize>,
+        busy: Arc<AtomicUsize>,
+        executors: usize,
+    ) -> Self {
+        Self { networks, threads, core, busy, executors, begun: None, outputs: Vec::new() }
+    }
+
+    fn network(&self, network: NetworkId) -> Result<&Prepared, ExecuteError> {
+        self.networks.get(network.0).ok_or_else(|| ExecuteError::Device(format!("there is no network {}", network.0)))
+    }
+}
+
+fn prepare(networks: Vec<Planned>) -> Result<Arc<[Prepared]>, (NetworkId, LoadError)> {
+    let prepare = |(place, Planned { plan, input, precision }): (usize, Planned)| {
+        Prepared::new(plan, &input, precision, Level::best()).map_err(|e| (NetworkId(place), e))
+    };
+    networks.into_iter().enumerate().map(prepare).collect()
+}
+
+impl Executor for CpuExecutor {
+    fn input_size(&self, network: NetworkId) -> InputSize {
+        self.networks.get(network.0).map_or(InputSize { width: 0, height: 0 }, |network| network.size)
+    }
+
+    fn batching(&self, network: NetworkId) -> Batching {
+        Batching::up_to(self.networks.get(network.0).map_or(1, |network| network.network.together))
+    }
+
+    fn settle(&mut self) {
+        self.core.into_iter().for_each(cores::keep_to);
+    }
+
+    /// Remembers the batch: values are filled in where they are computed with, a part at a time.
+    fn submit(&mut self, network: NetworkId, sights: &[Arc<Sight>]) -> Result<(), ExecuteError> {
+        self.network(network)?;
+        if self.begun.is_some() {
+            return Err(ExecuteError::Device("a batch is under way: expected one at a time".into()));
+        }
+        self.begun = Some((network, sights.to_vec()));
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<Outputs<'_>, ExecuteError> {
+        let (network, sights) = self.begun.take().ok_or_else(|| ExecuteError::Device("no batch is begun".into()))?;
+        let _busy = Busy(Arc::clone(&self.busy)); // also where the work panics
+        let networks = Arc::clone(&self.networks);
+        let Some(prepared) = networks.get(network.0) else { return Outputs::new(&[], 1) };
+        let mut images = Vec::with_capacity(sights.len());
+        for (index, sight) in sights.iter().enumerate() {
+            images.push(sight.pixels(index, prepared.size)?);
+        }
+        let images: Vec<&Pixels> = images.iter().map(AsRef::as_ref).collect();
+        let resting = self.executors.saturating_sub(self.busy.load(Ordering::Relaxed));
+        self.threads.run(prepared, &images, resting, &mut self.outputs)?;
+        Outputs::new(&self.outputs, self.outputs.len() / images.len().max(1))
+    }
+}
+
+impl Drop for CpuExecutor {
+    fn drop(&mut self) {
+        self.outputs.zeroize();
+        if self.begun.take().is_some() {
+            drop(Busy(Arc::clone(&self.busy)));
+        }
+    }
+}
+
+/// One of the busy, until it is dropped.
+struct Busy(Arc<AtomicUsize>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How each step of a plan is computed on this machine; `None` for what is no dense convolution.
+pub fn methods(plan: &Plan, precision: Precision) -> Vec<Option<&'static str>> {
+    let methods = method::methods(plan, Level::best(), precision);
+    methods.into_iter().map(|method| method.map(method::Method::name)).collect()
+}
+
+/// What the plan's network holds in memory on this machine.
+pub fn held(plan: &Plan, precision: Precision) -> Held {
+    Held::of(plan, Level::best(), precision)
+}
+
+/// One network alone, as it came from a file.
+pub struct CpuNetwork {
+    network: Prepared,
+    threads: Share,
+}
+
+impl fmt::Debug for CpuNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuNetwork").finish_non_exhaustive()
+    }
+}
+
+impl CpuNetwork {
+    pub fn new(plan: Plan, input: &Input, precision: Precision, threads: NonZeroUsize) -> Result<Self, LoadError> {
+        Self::at(Level::best(), plan, input, precision, threads)
+    }
+
+    /// The instruction sets of this machine that there are kernels for, the best first.
+    pub fn levels() -> Vec<Level> {
+        Level::available()
+    }
+
+    /// As [`Self::new`], on a chosen one of [`Self::levels`].
+    pub fn at(
+        level: Level,
+        plan: Plan,
+        input: &Input,
+        precision: Precision,
+        threads: NonZeroUsize,
+    ) -> Result<Self, LoadError> {
+        Ok(Self {
+            network: Prepared::new(plan, input, precision, level)?,
+            threads: Share::of_all(Threads::of_one(threads)?),
+        })
+    }
+
+    /// Each image's outputs; images are of the network's size.
+    pub fn run(&mut self, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
+        let mut outputs = Vec::new();
+        self.threads.run(&self.network, images, 0, &mut outputs)?;
+        let each = outputs.len() / images.len().max(1);
+        Ok(Outputs::new(&outputs, each)?.iter().map(<[f32]>::to_vec).collect())
+    }
+}
+
+/// A network and what it takes.
+struct Prepared {
+    size: InputSize,
+    input: Input,
+    network: Network,
+}
+
+impl Prepared {
+    fn new(plan: Plan, input: &Input, precision: Precision, level: Level) -> Result<Self, LoadError> {
+        let size = InputSize { width: input.width, height: input.height };
+        memory::Held::of(&plan, level, precision).check()?;
+        let network = Network::new(plan, level, precision).map_err(LoadError::Unsupported)?;
+        Ok(Self { size, input: input.clone(), network })
+    }
+
+    /// All images' outputs, one after the other. `threads` work on one image.
+    fn run(&self, work: &mut Workspace, threads: usize, images: &[&Pixels]) -> Vec<f32> {
+        let mut outputs = Vec::new();
+        for images in images.chunks(self.network.together) {
+            outputs.append(&mut self.network.run(work, images.len(), threads, |x| self.normalise(images, x)));
+        }
+        outputs
+    }
+
+    /// Runs `images` one after the other and shows the values whose ranges int8 needs.
+    fn watch(
+        &self,
+        work: &mut Workspace,
+        threads: usize,
+        images: &[&Pixels],
+        mut watch: impl FnMut(&Watched, &[Line]),
+    ) {
+        for image in images {
+            self.network.run_watched(work, 1, threads, |x| self.normalise(&[image], x), &mut watch);
+        }
+    }
+
+    fn normalise(&self, images: &[&Pixels], x: &mut [f32]) {
+        let values = x.len() / images.len().max(1);
+        for (x, image) in x.chunks_exact_mut(values.max(1)).zip(images) {
+            self.input.normalise_all(image.rgb8(), x);
+        }
+    }
+}
