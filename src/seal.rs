@@ -47,6 +47,16 @@ pub struct NotAuthentic;
 #[error("the system's random source failed")]
 pub struct SealError;
 
+/// Bytes of the system's random source: the one place where the service draws any.
+///
+/// # Errors
+/// When the system has none.
+pub fn random<const N: usize>() -> Result<[u8; N], SealError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| SealError)?;
+    Ok(bytes)
+}
+
 /// The secret that everything else is derived from. Wiped when dropped.
 #[derive(Clone)]
 pub struct RootKey(Zeroizing<[u8; ROOT_BYTES]>);
@@ -58,9 +68,7 @@ impl RootKey {
 
     /// A fresh one, from the system's random source.
     pub fn random() -> Result<Self, KeyError> {
-        let mut bytes = Zeroizing::new([0; ROOT_BYTES]);
-        getrandom::fill(bytes.as_mut_slice()).map_err(|_| KeyError::Random)?;
-        Ok(Self(bytes))
+        Ok(Self(Zeroizing::new(random().map_err(|_| KeyError::Random)?)))
     }
 
     /// Reads 32 raw bytes from a file that only its owner can read.
@@ -97,7 +105,7 @@ impl RootKey {
     fn create(path: &Path) -> Result<(), KeyError> {
         let key = Self::random()?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let aside = path.with_extension(format!("{}.new", uuid::Uuid::new_v4()));
+        let aside = path.with_extension(format!("{}.new", hex::encode(random::<8>().map_err(|_| KeyError::Random)?)));
         let write = || -> io::Result<()> {
             fs::create_dir_all(folder)?;
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
@@ -143,8 +151,7 @@ impl Sealer {
 
     /// Nonce, ciphertext, tag. `context` is authenticated, not stored: opening needs the same.
     pub fn seal(&self, context: &[u8], message: &[u8]) -> Result<Vec<u8>, SealError> {
-        let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|_| SealError)?;
+        let nonce: [u8; NONCE_BYTES] = random()?;
         let payload = Payload { msg: message, aad: context };
         let sealed = self.0.encrypt((&nonce).into(), payload).map_err(|_| SealError)?;
         Ok([nonce.as_slice(), &sealed].concat())

@@ -93,7 +93,7 @@ async fn enrolling_again_changes_nothing_and_an_id_has_one_owner() {
     let dir = tempfile::tempdir().unwrap();
     let galleries = open(dir.path());
     let main = gallery(&galleries).await;
-    let id = Some(ReferenceId::random());
+    let id = Some(ReferenceId::from_random_bytes(vultus::seal::random().unwrap()));
     let new = |who, seed| NewReference { id, subject: subject(who), template: template(seed) };
     // Both may share a commit.
     let (first, second) = tokio::join!(main.enrol(new("a", 1)), main.enrol(new("a", 1)));
@@ -125,7 +125,7 @@ async fn the_erased_are_gone_from_everywhere() {
     open_case(&main, case.clone()).await.unwrap();
     assert_eq!(galleries.case(case.id).await.unwrap().unwrap(), case);
     assert!(matches!(open_case(&main, case.clone()).await, Err(SpendError::CaseExists { .. })));
-    assert_eq!(galleries.case(CaseId::random()).await.unwrap(), None);
+    assert_eq!(galleries.case(CaseId::from_random_bytes(vultus::seal::random().unwrap())).await.unwrap(), None);
 
     assert_eq!(main.erase(Selector::Subject(subject("gone"))).await.unwrap().references, 2);
     let erased = main.erase(Selector::Reference(single)).await.unwrap();
@@ -133,7 +133,7 @@ async fn the_erased_are_gone_from_everywhere() {
     assert_eq!(main.erase(Selector::Reference(single)).await.unwrap().references, 0);
     assert_eq!(main.erase(Selector::Subject(subject("nobody"))).await.unwrap().epoch, 6);
     // What was found before is not recorded after: the erased do not come back with it. Another search tells how it is now.
-    let late = Case { id: CaseId::random(), ..case.clone() };
+    let late = Case { id: CaseId::from_random_bytes(vultus::seal::random().unwrap()), ..case.clone() };
     assert!(matches!(open_case(&main, late.clone()).await, Err(SpendError::Moved)));
     assert_eq!(galleries.case(late.id).await.unwrap(), None);
     let (candidates, _) = search(&main, &probe, &subject("claimed"), 10).await;
@@ -192,7 +192,7 @@ async fn an_erased_subject_is_claimed_in_no_case() {
 fn case(candidates: CandidateList) -> Case {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     Case {
-        id: CaseId::random(),
+        id: CaseId::from_random_bytes(vultus::seal::random().unwrap()),
         gallery: name("main"),
         claimed: Some(subject("stays")),
         opened_at: SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970.as_secs()),
@@ -339,7 +339,7 @@ async fn a_receipt_has_one_outcome() {
     let main = gallery(&galleries).await;
     assert_eq!(finish(&main, [7; 16], None).await.unwrap(), (outcome, true));
     let long_gone = ServiceTime::from_micros(-3_600_000_000);
-    let finding = Finding { case: None, epoch: 1, newest: i64::MAX, fnir: None };
+    let finding = Finding { case: None, epoch: 1, fnir: None };
     let refused = main.finish_identification([9; 16], long_gone, finding).await;
     assert!(matches!(refused, Err(SpendError::Expired)));
     galleries.close().await;
@@ -358,7 +358,7 @@ async fn the_expired_is_purged() {
     let main = gallery(&galleries).await;
     let case = case(CandidateList::default());
     let soon = main.clock().now().after(Duration::from_millis(50));
-    let finding = Finding { case: Some(case.clone()), epoch: 0, newest: i64::MAX, fnir: None };
+    let finding = Finding { case: Some(case.clone()), epoch: 0, fnir: None };
     main.finish_identification(*b"nonce-of-receipt", soon, finding).await.unwrap();
     assert!(galleries.case(case.id).await.unwrap().is_some());
     // Nobody asks for anything meanwhile.

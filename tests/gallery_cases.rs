@@ -21,7 +21,7 @@ use vultus::{
 fn case(gallery: &Gallery, claimed: &str, candidates: CandidateList) -> Case {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     Case {
-        id: CaseId::random(),
+        id: CaseId::from_random_bytes(vultus::seal::random().unwrap()),
         gallery: gallery.name().clone(),
         claimed: Some(subject(claimed)),
         opened_at: UNIX_EPOCH + Duration::from_secs(now.as_secs()),
@@ -154,7 +154,7 @@ async fn cases_are_listed_oldest_first_and_judged() {
     assert_eq!([first, second, third].concat(), ids);
     assert_eq!(main.open_cases(None, 1).await.unwrap()[0].candidates, 1);
     // A page goes on behind a case of this gallery, and behind nothing else.
-    for nowhere in [CaseId::random(), of_another] {
+    for nowhere in [CaseId::from_random_bytes(vultus::seal::random().unwrap()), of_another] {
         assert!(matches!(main.open_cases(Some(nowhere), 2).await, Err(CaseError::NoSuchPage)));
     }
 
@@ -167,7 +167,12 @@ async fn cases_are_listed_oldest_first_and_judged() {
     assert!(main.judge(ids[1], judged(Verdict::OtherPerson, "r-7")).await.unwrap());
     assert!(main.judge(ids[3], judged(Verdict::Unclear, "r-8")).await.unwrap());
     assert!(!other.judge(ids[0], judged(Verdict::Unclear, "r-8")).await.unwrap(), "a case of another gallery");
-    assert!(!main.judge(CaseId::random(), judged(Verdict::Unclear, "r-8")).await.unwrap());
+    assert!(
+        !main
+            .judge(CaseId::from_random_bytes(vultus::seal::random().unwrap()), judged(Verdict::Unclear, "r-8"))
+            .await
+            .unwrap()
+    );
     assert_eq!(list(None, 9).await, [ids[0], ids[2], ids[4]]);
     let shown = galleries.case(ids[1]).await.unwrap().unwrap();
     assert_eq!(shown.judgements, [judged(Verdict::OtherPerson, "r-7")]);

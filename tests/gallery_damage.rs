@@ -15,7 +15,7 @@ use vultus::{
         TransactionId, Verdict,
     },
     gallery::{CaseError, Galleries, OpenError, Selector, Settings, bench_enrol},
-    seal::RootKey,
+    seal::{RootKey, random},
 };
 
 #[tokio::test]
@@ -90,8 +90,8 @@ async fn a_damaged_or_foreign_file_is_an_error() {
     tamper(dir.path(), "CREATE TABLE recipes (name TEXT)");
     assert!(matches!(refused(), OpenError::Foreign { .. }));
     fs::write(&path, &good).unwrap();
-    tamper(dir.path(), "PRAGMA user_version = 5");
-    assert!(matches!(refused(), OpenError::Version { found: 5, known: 4 }));
+    tamper(dir.path(), "PRAGMA user_version = 6");
+    assert!(matches!(refused(), OpenError::Version { found: 6, known: 5 }));
     fs::remove_file(&path).unwrap();
     fs::write(dir.path().join("galleries.db-wal"), b"left behind").unwrap();
     assert!(matches!(refused(), OpenError::Damaged { .. }));
@@ -118,7 +118,7 @@ async fn case_with_somebody(gallery: &std::sync::Arc<vultus::gallery::Gallery>) 
 
 fn case() -> Case {
     Case {
-        id: CaseId::random(),
+        id: CaseId::from_random_bytes(random().unwrap()),
         gallery: name("main"),
         claimed: Some(subject("a")),
         opened_at: SystemTime::now(),
@@ -191,7 +191,7 @@ fn as_of_version(dir: &Path, version: u8) {
          ATTACH '{}' AS new;
          INSERT INTO seal SELECT * FROM new.seal;
          INSERT INTO gallery SELECT * FROM new.gallery;
-         INSERT INTO reference SELECT * FROM new.reference;
+         INSERT INTO reference SELECT seq, id, gallery, subject, template, enrolled_at FROM new.reference;
          UPDATE sqlite_sequence SET seq = (SELECT seq FROM new.sqlite_sequence WHERE name = 'reference');
          INSERT INTO review_case SELECT key, id, gallery, claimed, opened_at, opened_by, opened_for, model FROM new.review_case;
          INSERT INTO candidate SELECT * FROM new.candidate;
@@ -275,6 +275,7 @@ async fn a_store_of_version_3_keeps_its_verdicts() {
              ALTER TABLE review_case ADD COLUMN judged_by TEXT;
              ALTER TABLE review_case ADD COLUMN judged_at INTEGER;
              DROP TABLE judgement;
+             ALTER TABLE reference DROP COLUMN position;
              UPDATE review_case SET verdict = 'unclear', judged_client = 'office', judged_at = 7000000 WHERE id = x'{id}';
              PRAGMA user_version = 3;"
         ),
@@ -288,6 +289,23 @@ async fn a_store_of_version_3_keeps_its_verdicts() {
             (Verdict::Unclear, "office", "unknown")
         );
         assert_eq!(main.open_cases(None, 9).await.unwrap().iter().map(|c| c.id).collect::<Vec<_>>(), [open_one.id]);
+        galleries.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_store_of_version_4_holds_is_found_and_made_a_case_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    enrol(&main, "found", template(77)).await;
+    galleries.close().await;
+    tamper(dir.path(), "ALTER TABLE reference DROP COLUMN position; PRAGMA user_version = 4;");
+    for count in 1..3 {
+        let galleries = open(dir.path());
+        let main = galleries.get(&name("main")).unwrap();
+        open_case(&main, case_with_somebody(&main).await).await.unwrap();
+        assert_eq!(main.open_cases(None, 9).await.unwrap().len(), count);
         galleries.close().await;
     }
 }

@@ -89,7 +89,7 @@ async fn case(gallery: &Arc<Gallery>) -> Case {
     enrol(gallery, "found", template(77)).await;
     let (candidates, _) = search(gallery, &template(77), &subject("a"), 1).await;
     Case {
-        id: CaseId::random(),
+        id: CaseId::from_random_bytes(vultus::seal::random().unwrap()),
         gallery: name("main"),
         claimed: Some(subject("a")),
         opened_at: gallery.clock().wall(),
@@ -121,7 +121,7 @@ async fn a_clock_that_jumps_revives_no_receipt_and_ends_no_case() {
     let (used, unused) = (issue(&main), issue(&main));
     let receipt = opened(&used, &main).unwrap();
     let found = case(&main).await;
-    let finding = Finding { case: Some(found.clone()), epoch: 1, newest: i64::MAX, fnir: None };
+    let finding = Finding { case: Some(found.clone()), epoch: main.epoch(), fnir: None };
     let (outcome, _) = main.finish_identification(receipt.nonce, receipt.expires, finding).await.unwrap();
     let before = main.clock().now();
 
@@ -146,7 +146,7 @@ async fn a_clock_that_jumps_revives_no_receipt_and_ends_no_case() {
     }
     // The receipt opens again, as its ten minutes are not over; it gets what was recorded.
     let again = opened(&used, &main).unwrap();
-    let finding = Finding { case: None, epoch: 9, newest: i64::MAX, fnir: None };
+    let finding = Finding { case: None, epoch: 9, fnir: None };
     let answer = main.finish_identification(again.nonce, again.expires, finding).await.unwrap();
     assert_eq!(answer, (outcome, true));
 
@@ -208,7 +208,7 @@ async fn an_uptime_that_leaps_or_falls_deletes_nothing() {
     let main = gallery(&galleries).await;
     enrol(&main, "a", template(1)).await;
     let found = case(&main).await;
-    let finding = Finding { case: Some(found.clone()), epoch: 1, newest: i64::MAX, fnir: None };
+    let finding = Finding { case: Some(found.clone()), epoch: main.epoch(), fnir: None };
     let expires = main.clock().now().after(RECEIPT_LIFETIME);
     let (outcome, _) = main.finish_identification([3; 16], expires, finding).await.unwrap();
     let begun = main.clock().now();

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::seal::random;
+
 /// A new folder of this process, readable by its owner alone.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
@@ -14,7 +16,7 @@ impl Scratch {
     /// In `parent`, which is made if need be.
     pub fn new_in(parent: &Path) -> io::Result<Self> {
         fs::create_dir_all(parent)?;
-        let path = parent.join(format!("vultus-{}", uuid::Uuid::new_v4()));
+        let path = parent.join(format!("vultus-{}", hex::encode(random::<8>().map_err(io::Error::other)?)));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }

@@ -3,28 +3,24 @@
 //! The wall clock jumps, both ways: a machine without a clock chip, NTP, a virtual machine that was paused. What expires by it is lost
 //! when it jumps ahead, and comes back when it jumps behind. So receipts, cases and whatever else expires go by *service time*: the
 //! time that a process has served this store, added up over its processes and kept in the store. It runs with the machine's uptime,
-//! which the writer looks at with every commit and every [`LONGEST_LOOK`] at least; never stands behind what it has shown, nor behind what
+//! which is looked at with every commit and every [`LONGEST_LOOK`] at least; never stands behind what it has shown, nor behind what
 //! the store has seen; and no clock moves it by more than [`LONGEST_STEP`] between two looks. It does not count the time between two
 //! processes, nor that of a machine that sleeps, so what expires lives longer by that, never shorter.
 //!
 //! Wall time is for people to read. Jumps of either clock are logged and counted, and nothing else follows from them.
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering::Relaxed},
-        mpsc::RecvTimeoutError,
     },
-    thread,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::mpsc;
 
-use super::{store::micros, writer::Op};
 use crate::telemetry::Metrics;
 
 /// The machine's clocks. A seam: a test turns the hands.
@@ -86,9 +82,7 @@ pub(super) struct Kept {
 /// The wall clock may be corrected by so much without a word, microseconds: NTP does it all the time.
 const JUMP_US: i64 = 2_000_000;
 
-/// How often the writer asks itself what is due.
-const TICK: Duration = Duration::from_secs(1);
-/// It looks at the clocks, and keeps the time, so often at least.
+/// Whoever keeps the store looks at the clocks, and keeps the time, so often at least.
 pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
 /// What service time runs on by between two looks at most: more is a jump, of a clock or of the machine.
@@ -98,7 +92,7 @@ const LONGEST_STEP: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Clock {
     clocks: Arc<dyn Clocks>,
-    /// The writer's last look: service time and uptime.
+    /// The last look: service time and uptime.
     looked: ArcSwap<(ServiceTime, Duration)>,
     /// The latest that was shown, microseconds.
     shown: AtomicI64,
@@ -138,7 +132,7 @@ impl Clock {
         self.clocks.wall()
     }
 
-    /// A look at the clocks, the writer's alone: notes jumps; what the store should keep.
+    /// A look at the clocks, of whoever keeps the store alone: notes jumps; what the store should keep.
     pub(super) fn look(&self) -> Kept {
         let (wall, uptime) = (micros(self.clocks.wall()), self.clocks.uptime());
         let (service, before) = (self.at(uptime), self.looked.load().1);
@@ -154,26 +148,24 @@ impl Clock {
     }
 }
 
-/// Tells the writer every [`TICK`] that time passes, until the sender that it returns is dropped or the writer ends.
-pub(super) fn keep_time(queue: mpsc::WeakSender<Op>) -> io::Result<std::sync::mpsc::SyncSender<()>> {
-    let (ends, end) = std::sync::mpsc::sync_channel::<()>(0);
-    thread::Builder::new().name("gallery-clock".into()).spawn(move || {
-        while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-            match queue.upgrade() {
-                // A full queue keeps the time with its next commit.
-                Some(queue) => drop(queue.try_send(Op::Tick)),
-                None => return,
-            }
-        }
-    })?;
-    Ok(ends)
-}
-
 fn jumped(clock: &str, by: i64) {
     let direction = if by < 0 { "back" } else { "ahead" };
     Metrics::get().clock_jumps_total.with_label_values(&[clock, direction]).inc();
     let seconds = by.unsigned_abs() / 1_000_000;
     tracing::warn!(clock, direction, seconds, "a clock jumped; nothing expires or comes back for it");
+}
+
+/// As the store keeps it: microseconds since 1970.
+pub(super) fn micros(time: SystemTime) -> i64 {
+    let signed = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
+    time.duration_since(UNIX_EPOCH).map_or_else(|before| -signed(before.duration()), signed)
+}
+
+/// The way back.
+pub(super) fn time(micros: i64) -> SystemTime {
+    let distance = Duration::from_micros(micros.unsigned_abs());
+    let time = if micros < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    time.unwrap_or(UNIX_EPOCH)
 }
 
 fn signed(duration: Duration) -> i64 {

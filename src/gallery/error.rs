@@ -27,7 +27,7 @@ pub enum OpenError {
     #[error("the store is damaged: {what}")]
     Damaged { what: String },
     #[error("the store failed: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Store(String),
     #[error("the index did not load: {0}")]
     Index(#[from] IndexError),
     #[error("the store's writer did not start: {0}")]
@@ -114,6 +114,8 @@ pub enum SpendError {
     Expired,
     #[error("case {id} exists already")]
     CaseExists { id: CaseId },
+    #[error(transparent)]
+    Seal(#[from] SealError),
     #[error("a person who was found was erased or enrolled anew since the search: nothing was changed")]
     Moved,
     #[error(transparent)]

@@ -1,7 +1,7 @@
-//! The biometric reference databases: a durable store, and an index derived from it, changed together.
+//! The biometric reference databases: a durable store, and an index that follows it.
 //!
-//! One data directory holds one SQLite file for all galleries and a lock file, so one process serves it. One thread,
-//! the writer, changes the file and memory; cases and spent receipts are read beside it, all else from memory.
+//! A store ([`store`]) does whole operations and tells what they changed as an ordered feed; memory is kept from the feed. Today's store is
+//! one SQLite file ([`sqlite`]). Cases and spent receipts are read from it, all else from memory.
 //!
 //! What always holds:
 //!
@@ -25,53 +25,48 @@
 //! Presumed of the disk: a synced write stays, and a page is written in sectors that are old or new.
 //!
 //! Async callers: reads of a subject's references copy from memory and take no lock; searches run on tokio's blocking threads, reads of
-//! cases on a thread of their own. A future that is dropped after its change was queued does not take the change back: send an enrolment again
+//! cases on threads of their own. A future that is dropped after its change was queued does not take the change back: send an enrolment again
 //! under the same id, a receipt as it is.
 
-mod batch;
 mod bench;
-mod cases;
-mod changes;
 mod clock;
 mod error;
 mod galleries;
-mod migrate;
-mod reader;
-mod reserve;
+mod outcome;
 mod search;
 mod settings;
-mod spent;
+mod sqlite;
 mod state;
 mod store;
 mod tally;
-mod writer;
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+    time::SystemTime,
+};
 
-use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 pub use bench::{EnrolReport, ErasureReport, bench_enrol, bench_erasures};
 pub use clock::{Clock, Clocks, MachineClocks, ServiceTime};
 pub use error::{CaseError, CreateError, EnrolError, EraseError, OpenError, SearchError, SpendError, StoreError};
 pub use galleries::Galleries;
+pub use outcome::Outcome;
 pub use search::Found;
 pub use settings::Settings;
-pub use spent::Outcome;
 pub use tally::Tally;
 
 use self::{
-    reader::Reader,
     search::Searches,
     state::State,
-    store::GalleryRow,
-    writer::{Finish, Op, Prepared},
+    store::{Change, Finish, FollowError, SealedReference, Store, StoredGallery, StoredReference},
 };
 use crate::{
     domain::{
         Case, CaseId, CaseSummary, GalleryName, Judgement, ModelDigest, Reference, ReferenceId, SubjectId, Template,
     },
-    seal::{NotAuthentic, RootKey, SealError, Sealer},
+    seal::{NotAuthentic, RootKey, SealError, Sealer, random},
 };
 
 /// One gallery, open.
@@ -83,28 +78,12 @@ pub struct Gallery {
     dimension: usize,
     created_at: SystemTime,
     sealer: Sealer,
-    /// The writer changes it, right after each commit.
+    /// Follows the store, right after each commit.
     state: State,
     searches: Arc<Searches>,
     max_references_per_subject: usize,
-    shared: Shared,
-    /// Weak: the galleries own the writer, and `close` ends it.
-    writer: mpsc::WeakSender<Op>,
-}
-
-/// What all galleries of a directory share.
-#[derive(Clone)]
-struct Shared {
     clock: Arc<Clock>,
-    reader: Arc<Reader>,
-    case_retention: std::time::Duration,
-}
-
-impl Shared {
-    /// Cases that were opened after it can be read.
-    fn cases_since(&self) -> ServiceTime {
-        self.clock.now().before(self.case_retention)
-    }
+    store: Arc<OnceLock<Weak<dyn Store>>>,
 }
 
 /// What a search found, to be recorded for its receipt.
@@ -112,9 +91,8 @@ impl Shared {
 pub struct Finding {
     /// The case that it opens; `None` when there was no duplicate.
     pub case: Option<Case>,
-    /// The state that was searched, and the store's number of its last reference, as [`Found`] says them.
+    /// The state that was searched, as [`Found`] says it.
     pub epoch: u64,
-    pub newest: i64,
     /// The search's expected FNIR, where it is known.
     pub fnir: Option<f64>,
 }
@@ -193,7 +171,7 @@ impl Gallery {
 
     /// The time source of all that expires.
     pub fn clock(&self) -> &Clock {
-        &self.shared.clock
+        &self.clock
     }
 
     pub fn describe(&self) -> Description {
@@ -219,15 +197,17 @@ impl Gallery {
         if new.template.dimension() != self.dimension {
             return Err(EnrolError::Dimension { expected: self.dimension, found: new.template.dimension() });
         }
-        let id = new.id.unwrap_or_else(ReferenceId::random);
+        let id = match new.id {
+            Some(id) => id,
+            None => ReferenceId::from_random_bytes(random()?),
+        };
         let sealed = self.seal(id, &new.subject, &new.template)?;
-        let prepared = Prepared { id, subject: new.subject, template: new.template, sealed };
-        self.ask(|answer| Op::Enrol { gallery: self.key, prepared, answer }).await
+        self.store()?.enrol(self.key, SealedReference { id, subject: new.subject, sealed }).await
     }
 
     /// Erases from the store, the index and all candidate lists; done when it returns. What is not there counts 0.
     pub async fn erase(&self, selector: Selector) -> Result<Erased, EraseError> {
-        self.ask(|answer| Op::Erase { gallery: self.key, selector, answer }).await
+        self.store()?.erase(self.key, selector).await
     }
 
     /// The subject's references in the order of enrolment; none for an unknown subject. Reads memory only.
@@ -253,8 +233,7 @@ impl Gallery {
 
     /// What was recorded for a receipt; `None` if it is not spent. Reads beside the writer.
     pub async fn outcome(&self, nonce: [u8; 16]) -> Result<Option<Outcome>, StoreError> {
-        let read = self.shared.reader.read(move |connection| spent::outcome(connection, nonce)).await?;
-        read.map_err(|e| StoreError::Unreadable(e.to_string().into()))
+        self.store()?.outcome(nonce).await
     }
 
     /// Spends a receipt, opens the case that was found, and records the outcome, all in one change. A receipt that is spent keeps its
@@ -269,8 +248,7 @@ impl Gallery {
         expires: ServiceTime,
         finding: Finding,
     ) -> Result<(Outcome, bool), SpendError> {
-        let finish = Box::new(Finish { nonce, expires, finding });
-        self.ask(|answer| Op::Finish { gallery: self.key, finish, answer }).await
+        self.store()?.finish_identification(self.key, Finish { nonce, expires, finding }).await
     }
 
     /// Open cases, oldest first, `most` at most, from behind the case `after` on. Reads beside the writer.
@@ -278,43 +256,55 @@ impl Gallery {
     /// # Errors
     /// [`CaseError::NoSuchPage`] when `after` is no case of this gallery, or not any more.
     pub async fn open_cases(&self, after: Option<CaseId>, most: usize) -> Result<Vec<CaseSummary>, CaseError> {
-        let (key, since) = (self.key, self.shared.cases_since());
-        let rows = self.shared.reader.read(move |connection| cases::open_cases(connection, key, since, after, most));
-        rows.await?.map_err(|e| StoreError::Unreadable(e.to_string().into()))?.ok_or(CaseError::NoSuchPage)
+        self.store()?.open_cases(self.key, after, most).await
     }
 
     /// Records what a reviewer found, beside what was recorded before; durable when it returns. False when there is no such case here.
     pub async fn judge(&self, id: CaseId, judged: Judgement) -> Result<bool, CaseError> {
-        self.ask(|answer| Op::Judge { gallery: self.key, id, judged, answer }).await
+        self.store()?.judge(self.key, id, judged).await
     }
 
-    /// Queues a change, waits for a place if need be, and then for its answer.
-    async fn ask<T, E: From<StoreError>>(&self, op: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Op) -> Result<T, E> {
-        writer::ask(self.writer.upgrade(), op).await
+    /// # Errors
+    /// [`StoreError::Closed`].
+    fn store(&self) -> Result<Arc<dyn Store>, StoreError> {
+        self.store.get().and_then(Weak::upgrade).ok_or(StoreError::Closed)
+    }
+
+    /// What the feed tells of this gallery.
+    fn follow(&self, changes: Vec<Change>, position: u64) -> Result<(), FollowError> {
+        let opened = |change| match change {
+            Change::Erased(rows) => Ok(state::Change::Erased(rows)),
+            Change::Enrolled(StoredReference { seq, reference, enrolled_at }) => {
+                let SealedReference { id, subject, sealed } = reference;
+                let template = self.open(id, &subject, &sealed).map_err(|_| FollowError::Unopened(id))?;
+                Ok(state::Change::Enrolled { seq, row: state::Row { id, subject, enrolled_at }, template })
+            }
+        };
+        let changes = changes.into_iter().map(opened).collect::<Result<_, FollowError>>()?;
+        Ok(self.state.apply(changes, position)?)
     }
 
     fn new(
-        row: GalleryRow,
-        name: GalleryName,
+        stored: StoredGallery,
         root: &RootKey,
-        writer: mpsc::WeakSender<Op>,
+        store: Arc<OnceLock<Weak<dyn Store>>>,
         settings: &Settings,
-        shared: Shared,
+        clock: Arc<Clock>,
     ) -> Self {
-        let uid = hex::encode(row.uid);
+        let StoredGallery { key, uid, name, model, dimension, position, created_at } = stored;
         Self {
-            key: row.key,
-            uid: row.uid,
+            key,
+            uid,
             name,
-            model: ModelDigest::new(row.model),
-            dimension: row.dimension,
-            created_at: row.created_at,
-            sealer: root.sealer(&format!("vultus gallery v1 {uid}")),
-            state: State::new(row.dimension, row.epoch),
+            model,
+            dimension,
+            created_at,
+            sealer: root.sealer(&format!("vultus gallery v1 {}", hex::encode(uid))),
+            state: State::new(dimension, position),
             searches: Arc::new(Searches::new(settings.searches_at_once)),
             max_references_per_subject: settings.max_references_per_subject,
-            shared,
-            writer,
+            clock,
+            store,
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
-use vultus_index::{IndexError, Neighbour};
+use vultus_index::{IndexError, Neighbour, Within};
 
 use super::{Gallery, SearchError, state::Published};
 use crate::{
@@ -30,8 +30,6 @@ pub struct Found {
     pub candidates: CandidateList,
     /// The state that was searched.
     pub epoch: u64,
-    /// The store's number of the last reference in it.
-    pub newest: i64,
     /// References that the probe was compared with: the size that the threshold follows from.
     pub size: usize,
     /// Where it was decided.
@@ -199,7 +197,7 @@ impl Gallery {
     }
 
     /// All of them in one state of the gallery. Who is refused is not searched for.
-    fn search_together(&self, asks: &[Ask]) -> Result<Vec<Answer>, IndexError> {
+    fn search_together<'a>(&self, asks: &'a [Ask]) -> Result<Vec<Answer>, IndexError> {
         let state = self.state.published();
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(asks.len());
         let mut sought = Vec::with_capacity(asks.len());
@@ -216,13 +214,18 @@ impl Gallery {
         let mut wanted = sought.iter().map(|(_, _, own)| own.count + own.most + SPARE_NEIGHBOURS).max().unwrap_or(0);
         while !sought.is_empty() {
             wanted = wanted.min(state.index.len());
-            let probes: Vec<&[f32]> = sought.iter().map(|(_, ask, _)| ask.probe.values()).collect();
-            let all = state.index.search(&probes, wanted)?;
+            let within = |ask: &'a Ask, own: &Decides| Within {
+                probe: ask.probe.values(),
+                squared_distance: own.reach(),
+                most: wanted,
+            };
+            let asks: Vec<Within<'_>> = sought.iter().map(|(_, ask, own)| within(ask, own)).collect();
+            let all = state.index.within(&asks)?;
             let mut lacking = Vec::new();
             for ((place, ask, own), near) in sought.into_iter().zip(all) {
                 let answer = self.answer(&state, ask, &own, &near);
                 let found = answer.as_ref().map_or(usize::MAX, |found| found.candidates.len());
-                let lacks = found < own.most && near.last().is_some_and(|last| own.reaches(last));
+                let lacks = found < own.most && near.len() >= wanted;
                 if lacks && wanted < state.index.len() {
                     lacking.push((place, ask, own));
                 } else if let Some(slot) = answers.get_mut(place) {
@@ -237,7 +240,7 @@ impl Gallery {
 
     fn answer(&self, state: &Published, ask: &Ask, own: &Decides, near: &[Neighbour]) -> Answer {
         let mut admitted = Vec::new();
-        for neighbour in near.iter().take_while(|neighbour| own.reaches(neighbour)) {
+        for neighbour in near {
             // What is in a state's index has a name there.
             let Some(row) = state.row(neighbour.id).filter(|row| row.subject != ask.exclude) else { continue };
             let Some(template) = state.template(neighbour.id, self.model) else { continue };
@@ -247,7 +250,7 @@ impl Gallery {
             }
         }
         let candidates = CandidateList::new(admitted, ask.most);
-        Ok(Found { candidates, epoch: state.epoch, newest: state.newest(), size: own.size, point: own.point })
+        Ok(Found { candidates, epoch: state.epoch, size: own.size, point: own.point })
     }
 }
 
@@ -268,11 +271,9 @@ fn decides(state: &Published, ask: &Ask) -> Result<Decides, CalibrationError> {
 }
 
 impl Decides {
-    /// Whether the neighbour may reach the threshold, as near as the index's rounding tells.
-    fn reaches(&self, neighbour: &Neighbour) -> bool {
-        const ROUNDING: f32 = 1e-4;
-        let limit = 2.0 * (1.0 - self.point.threshold.value());
-        neighbour.squared_distance <= limit + ROUNDING * (1.0 + limit.abs())
+    /// The greatest squared distance of whoever reaches the threshold.
+    fn reach(&self) -> f32 {
+        2.0 * (1.0 - self.point.threshold.value())
     }
 }
 

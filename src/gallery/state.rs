@@ -12,20 +12,22 @@ use std::{
 
 use arc_swap::ArcSwap;
 use imbl::{HashMap, OrdMap};
-use vultus_index::{FaissIndex, Index, IndexError};
+use vultus_index::{FaissIndex, Index, IndexError, Snapshot, Vectors};
 
 use crate::domain::{ModelDigest, Reference, ReferenceId, SubjectId, Template};
 
 pub(super) struct State {
     published: ArcSwap<Published>,
-    /// The writer's.
-    index: Mutex<Box<dyn Index>>,
+    /// Of whoever follows the store. It finds, and it keeps the templates: both are the same memory.
+    index: Mutex<FaissIndex>,
 }
 
 /// One state. Rows go by `seq`, the store's number.
 pub(super) struct Published {
-    pub index: Arc<dyn Index>,
-    /// Of which no template is known here: it stands in the index.
+    /// What is searched.
+    pub index: Arc<dyn Snapshot>,
+    /// Where templates are kept.
+    templates: Arc<dyn Vectors>,
     rows: OrdMap<i64, Arc<Row>>,
     /// The rows of each subject, in the order of enrolment.
     subjects: HashMap<SubjectId, Arc<[i64]>>,
@@ -48,8 +50,8 @@ pub(super) enum Change {
 impl State {
     pub(super) fn new(dimension: usize, epoch: u64) -> Self {
         let index = FaissIndex::new(dimension);
-        let empty = Published { index: index.snapshot(), rows: OrdMap::new(), subjects: HashMap::new(), epoch };
-        Self { published: ArcSwap::from_pointee(empty), index: Mutex::new(Box::new(index)) }
+        let empty = Published::new(&index, OrdMap::new(), HashMap::new(), epoch);
+        Self { published: ArcSwap::from_pointee(empty), index: Mutex::new(index) }
     }
 
     /// Follows the store, in the order in which that was changed; the writer's alone. After an error the two no longer agree.
@@ -67,7 +69,7 @@ impl State {
                     fresh.push((seq, template));
                 }
                 Change::Erased(doomed) => {
-                    insert(&mut **index, &mut fresh)?;
+                    insert(&mut *index, &mut fresh)?;
                     index.remove(&doomed)?;
                     for seq in doomed {
                         let Some(row) = rows.remove(&seq) else { continue };
@@ -82,8 +84,8 @@ impl State {
                 }
             }
         }
-        insert(&mut **index, &mut fresh)?;
-        self.published.store(Arc::new(Published { index: index.snapshot(), rows, subjects, epoch }));
+        insert(&mut *index, &mut fresh)?;
+        self.published.store(Arc::new(Published::new(&index, rows, subjects, epoch)));
         Ok(())
     }
 
@@ -101,13 +103,23 @@ fn insert(index: &mut dyn Index, fresh: &mut Vec<(i64, Template)>) -> Result<(),
 }
 
 impl Published {
+    fn new(
+        index: &FaissIndex,
+        rows: OrdMap<i64, Arc<Row>>,
+        subjects: HashMap<SubjectId, Arc<[i64]>>,
+        epoch: u64,
+    ) -> Self {
+        let now = Arc::new(index.clone());
+        Self { index: Arc::clone(&now) as Arc<dyn Snapshot>, templates: now, rows, subjects, epoch }
+    }
+
     pub(super) fn row(&self, seq: i64) -> Option<&Arc<Row>> {
         self.rows.get(&seq)
     }
 
     pub(super) fn template(&self, seq: i64, model: ModelDigest) -> Option<Template> {
-        // Only values that were a template before are in the index.
-        Template::new(model, self.index.vector(seq)?.to_vec()).ok()
+        // Only values that were a template before are kept.
+        Template::new(model, self.templates.vector(seq)?.to_vec()).ok()
     }
 
     /// The subject's references in the order of enrolment.
@@ -140,11 +152,6 @@ impl Published {
     pub(super) fn references(&self) -> usize {
         self.rows.len()
     }
-
-    /// What is enrolled later has a greater `seq`.
-    pub(super) fn newest(&self) -> i64 {
-        self.rows.get_max().map_or(0, |(seq, _)| *seq)
-    }
 }
 
 #[cfg(test)]
@@ -167,7 +174,11 @@ mod tests {
     }
 
     fn enrolled(seq: i64, subject: &str) -> Change {
-        let row = Row { id: ReferenceId::random(), subject: who(subject), enrolled_at: SystemTime::UNIX_EPOCH };
+        let row = Row {
+            id: ReferenceId::from_bytes([seq as u8; 16]),
+            subject: who(subject),
+            enrolled_at: SystemTime::UNIX_EPOCH,
+        };
         let template = Template::new(MODEL, vec![seq as f32; 4]).unwrap();
         Change::Enrolled { seq, row, template }
     }
@@ -205,7 +216,7 @@ mod tests {
             let state = &state;
             scope.spawn(move || {
                 let published = state.published();
-                let found = published.index.search(&[&[2.0; 4]], 1).unwrap()[0][0].id;
+                let found = published.index.nearest(&[&[2.0; 4]], 1).unwrap()[0][0].id;
                 let name = published.row(found).unwrap().subject.to_string();
                 done.send((published.references_of(&who("a"), MODEL).len(), name)).unwrap();
             });
@@ -230,7 +241,7 @@ mod tests {
                     let held = own.iter().map(|r| r.template.values()[0]).collect::<Vec<_>>();
                     assert_eq!(held, [first as f32, (first + 1) as f32]);
                     assert_eq!((published.count_of(&who("a")), published.index.len()), (2, 2));
-                    assert_eq!((published.references(), published.newest()), (2, first + 1));
+                    assert_eq!(published.references(), 2);
                     seen.fetch_add(1, Relaxed);
                 }
             });

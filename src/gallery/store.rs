@@ -1,374 +1,156 @@
-//! The SQLite file, as the writer's thread has it open. Knows rows, not meaning.
+//! What galleries are stored in: whole operations, each one change or none, and an ordered feed of what they changed.
+//!
+//! The store is the truth. It knows sealed templates alone. Whoever keeps something in memory follows the feed: every change of a gallery
+//! has a position in it, counted from 1, and the position of the last one is the gallery's epoch. A store that several processes share
+//! tells each of them the changes of all.
 
-use std::{
-    fs, io,
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+use std::{fmt, time::SystemTime};
+
+use async_trait::async_trait;
+
+use super::{
+    CaseError, Clock, CreateError, EnrolError, Enrolled, EraseError, Erased, Finding, Outcome, Selector, ServiceTime,
+    SpendError, StoreError, Tally,
 };
+use crate::domain::{Case, CaseId, CaseSummary, GalleryName, Judgement, ModelDigest, ReferenceId, SubjectId};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
+/// Holds galleries durably. What an operation answers is committed, synced, and followed by whoever follows the feed.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Makes a gallery, if there is none of this name; the feed tells what it is.
+    async fn create(&self, name: GalleryName, model: ModelDigest, dimension: usize) -> Result<(), CreateError>;
 
-use super::{OpenError, ServiceTime, Settings, StoreError, clock::Kept};
-use crate::domain::{ReferenceId, SubjectId};
+    /// Stores a reference. The same id for the same subject again changes nothing.
+    async fn enrol(&self, gallery: i64, reference: SealedReference) -> Result<Enrolled, EnrolError>;
 
-pub(super) const SCHEMA: &str = include_str!("schema.sql");
-pub(super) const SCHEMA_VERSION: i64 = 4;
-/// How long to wait for whoever has the file locked, or keeps the write-ahead log, at a time.
-const BUSY: Duration = Duration::from_millis(50);
-/// "VULT": a file without it is somebody else's.
-const APPLICATION_ID: i64 = 0x5655_4c54;
-pub(super) const FILE: &str = "galleries.db";
-/// Three sealed templates of 512 values fit in a page.
-const PAGE_BYTES: u64 = 8192;
+    /// Erases, also from cases and from whatever the store keeps of its past.
+    async fn erase(&self, gallery: i64, selector: Selector) -> Result<Erased, EraseError>;
 
-/// A row of `gallery`.
-pub(super) struct GalleryRow {
+    /// Spends a receipt, opens the case that was found and records the outcome; answers what was recorded before, with `true`, where it
+    /// is spent.
+    async fn finish_identification(&self, gallery: i64, finish: Finish) -> Result<(Outcome, bool), SpendError>;
+
+    /// Adds a verdict to a case. False when there is none of this id in the gallery.
+    async fn judge(&self, gallery: i64, id: CaseId, judged: Judgement) -> Result<bool, CaseError>;
+
+    /// What was recorded for a receipt; `None` if it is not spent.
+    async fn outcome(&self, nonce: [u8; 16]) -> Result<Option<Outcome>, StoreError>;
+
+    /// Open cases, oldest first, from behind the case `after` on.
+    async fn open_cases(&self, gallery: i64, after: Option<CaseId>, most: usize)
+    -> Result<Vec<CaseSummary>, CaseError>;
+
+    /// A case, with the candidates that are still enrolled.
+    async fn case(&self, id: CaseId) -> Result<Option<Case>, CaseError>;
+
+    /// Whose a case is.
+    async fn gallery_of_case(&self, id: CaseId) -> Result<Option<GalleryName>, CaseError>;
+
+    /// What happened since the store was made.
+    async fn tally(&self) -> Result<Tally, StoreError>;
+
+    /// The time source of all that expires.
+    fn clock(&self) -> &Clock;
+
+    /// True once it takes no further changes: only a restart helps.
+    fn has_failed(&self) -> bool;
+
+    /// Refuses new changes, finishes those that are queued, and closes.
+    async fn close(&self);
+
+    /// Does the work between two changes.
+    #[cfg(test)]
+    async fn in_turn(&self, work: Box<dyn FnOnce() + Send>);
+}
+
+/// A gallery as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredGallery {
     pub key: i64,
+    /// Random: no template of a namesake opens in it.
     pub uid: [u8; 16],
-    pub name: String,
-    pub model: [u8; 32],
+    pub name: GalleryName,
+    pub model: ModelDigest,
+    /// Values in a template.
     pub dimension: usize,
-    pub epoch: u64,
+    /// Of the last change.
+    pub position: u64,
     pub created_at: SystemTime,
 }
 
-/// A row of `reference`.
-pub(super) struct ReferenceRow {
-    pub seq: i64,
+/// A reference that fits its gallery, sealed by its caller.
+pub struct SealedReference {
     pub id: ReferenceId,
-    pub gallery: i64,
-    pub subject: String,
+    pub subject: SubjectId,
     pub sealed: Vec<u8>,
+}
+
+/// The end of a search.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    pub nonce: [u8; 16],
+    pub expires: ServiceTime,
+    pub finding: Finding,
+}
+
+/// One change of a gallery.
+pub enum Change {
+    Enrolled(StoredReference),
+    /// The rows that are gone.
+    Erased(Vec<i64>),
+}
+
+/// A reference as it is stored.
+pub struct StoredReference {
+    /// The row's number: only grows, over all galleries.
+    pub seq: i64,
+    pub reference: SealedReference,
     pub enrolled_at: SystemTime,
 }
 
-pub(super) struct Store(pub(super) Connection);
+/// Keeps something in memory that a store's changes are told to: each after its commit, before its answer, in their order.
+pub trait Follower: Send + Sync {
+    /// A gallery is there, with nothing in it yet.
+    ///
+    /// # Errors
+    /// As [`Self::changed`].
+    fn created(&self, gallery: StoredGallery) -> Result<(), FollowError>;
 
-impl Store {
-    /// Whether `dir` has a store's file.
-    pub(super) fn is_in(dir: &Path) -> bool {
-        dir.join(FILE).is_file()
-    }
+    /// What one commit changed in a gallery, in order, and the position of the last change.
+    ///
+    /// # Errors
+    /// Where memory cannot follow: then it no longer agrees with the store.
+    fn changed(&self, gallery: i64, changes: Vec<Change>, position: u64) -> Result<(), FollowError>;
+}
 
-    /// Opens the store of `dir`, which the caller has locked; makes one if there is none, and none `was_made` before. `seal` makes
-    /// a fresh store's check value. With whether the write-ahead log is empty: one that is not may hold what was erased.
-    pub(super) fn open(
-        dir: &Path,
-        was_made: bool,
-        settings: &Settings,
-        seal: impl FnOnce() -> Result<Vec<u8>, OpenError>,
-    ) -> Result<(Self, bool), OpenError> {
-        let path = dir.join(FILE);
-        let at = |source| OpenError::Io { path: path.clone(), source };
-        match fs::metadata(&path) {
-            Ok(found) if found.len() == 0 => return Err(OpenError::Damaged { what: format!("{FILE} is empty") }),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if fs::exists(dir.join(format!("{FILE}-wal"))).map_err(at)? {
-                    return Err(OpenError::Damaged { what: format!("{FILE} is missing, its -wal file is there") });
-                }
-                if was_made {
-                    return Err(OpenError::Damaged {
-                        what: format!("{} is missing, it was there before", path.display()),
-                    });
-                }
-                create(dir, &seal()?)?;
-            }
-            Err(e) => return Err(at(e)),
-        }
-        let fault = |e| open_error(e, &path);
-        let connection =
-            Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-                .map_err(fault)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        let store = Self(connection);
-        store.0.busy_timeout(BUSY).map_err(fault)?;
-        let pragma = |name| store.pragma(name).map_err(fault);
-        if pragma("application_id")? != APPLICATION_ID {
-            return Err(OpenError::Foreign { path });
-        }
-        let version = pragma("user_version")?;
-        if !(1..=SCHEMA_VERSION).contains(&version) {
-            return Err(OpenError::Version { found: version, known: SCHEMA_VERSION });
-        }
-        store.configure(settings).map_err(fault)?;
-        let verdict: String = store.0.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fault)?;
-        if verdict != "ok" {
-            return Err(OpenError::Damaged { what: verdict });
-        }
-        // What a crash left in the log enters the file. Then the file is whole pages; SQLite would take less for zeros.
-        let mut is_empty = store.empty_log();
-        match &is_empty {
-            // On a full disk, or beside a reader, the log stays as it is, and serves; it is emptied later.
-            Err(_) => {}
-            Ok(()) if fs::metadata(&path).map_err(at)?.len() % PAGE_BYTES == 0 => {}
-            Ok(()) => return Err(OpenError::Damaged { what: format!("{FILE} ends within a page") }),
-        }
-        if version < SCHEMA_VERSION {
-            store.migrate(version).map_err(fault)?;
-            is_empty = store.empty_log();
-        }
-        match is_empty {
-            Err(e) if !is_full(&e) && !is_busy(&e) => Err(fault(e)),
-            emptied => Ok((store, emptied.is_ok())),
-        }
-    }
+/// Why memory no longer agrees with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error("there is no gallery {0}")]
+    NoGallery(i64),
+    #[error("reference {0} does not open")]
+    Unopened(ReferenceId),
+    #[error(transparent)]
+    Index(#[from] vultus_index::IndexError),
+}
 
-    fn configure(&self, settings: &Settings) -> Result<(), rusqlite::Error> {
-        let pages = i64::try_from(settings.max_store_bytes / PAGE_BYTES).unwrap_or(i64::MAX).clamp(1, 0xffff_fffe);
-        self.0.execute_batch(&format!(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             PRAGMA foreign_keys = ON;
-             PRAGMA secure_delete = ON;
-             PRAGMA trusted_schema = OFF;
-             PRAGMA temp_store = MEMORY;
-             PRAGMA cache_size = -65536;
-             PRAGMA wal_autocheckpoint = 2048;
-             PRAGMA max_page_count = {pages};"
-        ))
-    }
-
-    fn pragma(&self, name: &str) -> Result<i64, rusqlite::Error> {
-        self.0.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
-    }
-
-    pub(super) fn check_value(&self) -> Result<Vec<u8>, rusqlite::Error> {
-        self.0.query_row("SELECT check_value FROM seal", [], |row| row.get(0))
-    }
-
-    pub(super) fn clock(&self) -> Result<Kept, rusqlite::Error> {
-        let read = |row: &Row<'_>| Ok(Kept { service: ServiceTime::from_micros(row.get(0)?), wall: row.get(1)? });
-        self.0.query_row("SELECT service, wall FROM clock", [], read)
-    }
-
-    pub(super) fn keep_clock(&self, kept: Kept) -> Result<(), rusqlite::Error> {
-        let mut update = self.0.prepare_cached("UPDATE clock SET service = max(service, ?), wall = ?")?;
-        update.execute(params![kept.service.micros(), kept.wall])?;
-        Ok(())
-    }
-
-    pub(super) fn begin(&self) -> Result<(), rusqlite::Error> {
-        self.0.execute_batch("BEGIN IMMEDIATE")
-    }
-
-    /// Durable when it returns.
-    pub(super) fn commit(&self) -> Result<(), rusqlite::Error> {
-        self.0.execute_batch("COMMIT")
-    }
-
-    pub(super) fn rollback(&self) -> Result<(), rusqlite::Error> {
-        // Some failures have rolled back already.
-        if self.0.is_autocommit() { Ok(()) } else { self.0.execute_batch("ROLLBACK") }
-    }
-
-    /// Moves the write-ahead log into the file and cuts it to nothing, so that no old page stays in it. Fails as busy where
-    /// somebody still reads from it.
-    pub(super) fn empty_log(&self) -> Result<(), rusqlite::Error> {
-        let busy: i64 = self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-        match busy {
-            0 => self.sync_log(),
-            _ => Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None)),
-        }
-    }
-
-    /// SQLite cuts the log and does not sync it: a power cut would bring back what was in it.
-    fn sync_log(&self) -> Result<(), rusqlite::Error> {
-        let log = format!("{}-wal", self.0.path().unwrap_or_default());
-        match fs::File::open(log).and_then(|log| log.sync_all()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
-                Err(rusqlite::Error::SqliteFailure(code, Some(e.to_string())))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) fn galleries(&self) -> Result<Vec<GalleryRow>, rusqlite::Error> {
-        let mut select =
-            self.0.prepare("SELECT key, uid, name, model, dimension, epoch, created_at FROM gallery ORDER BY key")?;
-        let read = |row: &Row<'_>| {
-            Ok(GalleryRow {
-                key: row.get(0)?,
-                uid: row.get(1)?,
-                name: row.get(2)?,
-                model: row.get(3)?,
-                dimension: unsigned(row, 4)?,
-                epoch: unsigned(row, 5)?,
-                created_at: time(row.get(6)?),
-            })
-        };
-        select.query_map([], read)?.collect()
-    }
-
-    pub(super) fn insert_gallery(&self, row: &GalleryRow) -> Result<i64, rusqlite::Error> {
-        let mut insert = self.0.prepare_cached(
-            "INSERT INTO gallery (uid, name, model, dimension, epoch, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-        )?;
-        insert.insert(params![
-            row.uid,
-            row.name,
-            row.model,
-            signed(row.dimension)?,
-            signed(row.epoch)?,
-            micros(row.created_at)
-        ])
-    }
-
-    pub(super) fn set_epoch(&self, gallery: i64, epoch: u64) -> Result<(), rusqlite::Error> {
-        self.0.prepare_cached("UPDATE gallery SET epoch = ? WHERE key = ?")?.execute([signed(epoch)?, gallery])?;
-        Ok(())
-    }
-
-    /// Gives every reference to `each`, by ascending `seq`.
-    pub(super) fn references<E: From<rusqlite::Error>>(
-        &self,
-        mut each: impl FnMut(ReferenceRow) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut select =
-            self.0.prepare("SELECT seq, id, gallery, subject, template, enrolled_at FROM reference ORDER BY seq")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            each(ReferenceRow {
-                seq: row.get(0)?,
-                id: ReferenceId::from_bytes(row.get(1)?),
-                gallery: row.get(2)?,
-                subject: row.get(3)?,
-                sealed: row.get(4)?,
-                enrolled_at: time(row.get(5)?),
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The subject of a reference.
-    pub(super) fn owner(&self, gallery: i64, id: ReferenceId) -> Result<Option<String>, rusqlite::Error> {
-        let mut select = self.0.prepare_cached("SELECT subject FROM reference WHERE id = ? AND gallery = ?")?;
-        select.query_row(params![id.as_bytes(), gallery], |row| row.get(0)).optional()
-    }
-
-    pub(super) fn count_of_subject(&self, gallery: i64, subject: &SubjectId) -> Result<usize, rusqlite::Error> {
-        let mut select = self.0.prepare_cached("SELECT count(*) FROM reference WHERE gallery = ? AND subject = ?")?;
-        select.query_row(params![gallery, subject.as_str()], |row| unsigned(row, 0))
-    }
-
-    pub(super) fn insert_reference(
-        &self,
-        gallery: i64,
-        id: ReferenceId,
-        subject: &SubjectId,
-        sealed: &[u8],
-        enrolled_at: SystemTime,
-    ) -> Result<i64, rusqlite::Error> {
-        let mut insert = self.0.prepare_cached(
-            "INSERT INTO reference (id, gallery, subject, template, enrolled_at) VALUES (?, ?, ?, ?, ?)",
-        )?;
-        insert.insert(params![id.as_bytes(), gallery, subject.as_str(), sealed, micros(enrolled_at)])
-    }
-
-    /// Returns the `seq`s that are gone. Candidates go with their references, and the claims of whoever has none left.
-    pub(super) fn erase_subject(&self, gallery: i64, subject: &SubjectId) -> Result<Vec<i64>, rusqlite::Error> {
-        let mut erase =
-            self.0.prepare_cached("DELETE FROM reference WHERE gallery = ? AND subject = ? RETURNING seq")?;
-        let gone = erase.query_map(params![gallery, subject.as_str()], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        self.forget_claims(gallery, subject.as_str())?;
-        Ok(gone)
-    }
-
-    /// As [`Self::erase_subject`].
-    pub(super) fn erase_reference(&self, gallery: i64, id: ReferenceId) -> Result<Vec<i64>, rusqlite::Error> {
-        let mut erase =
-            self.0.prepare_cached("DELETE FROM reference WHERE gallery = ? AND id = ? RETURNING seq, subject")?;
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let gone: Vec<(i64, String)> =
-            erase.query_map(params![gallery, id.as_bytes()], read)?.collect::<Result<_, _>>()?;
-        gone.iter().try_for_each(|(_, subject)| self.forget_claims(gallery, subject))?;
-        Ok(gone.into_iter().map(|(seq, _)| seq).collect())
-    }
-
-    /// Deletes receipts that had expired at `now`, and cases that were opened before `opened`.
-    pub(super) fn purge(&self, now: ServiceTime, opened: ServiceTime) -> Result<(), rusqlite::Error> {
-        let mut delete = self.0.prepare_cached("DELETE FROM spent_receipt WHERE expires_service <= ?")?;
-        delete.execute([now.micros()])?;
-        let mut delete = self.0.prepare_cached("DELETE FROM review_case WHERE opened_service <= ?")?;
-        delete.execute([opened.micros()])?;
-        Ok(())
+impl fmt::Debug for SealedReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedReference({}, {} bytes)", self.id, self.sealed.len())
     }
 }
 
-/// A whole store appears under its name or none: written aside, synced, renamed.
-fn create(dir: &Path, check_value: &[u8]) -> Result<(), OpenError> {
-    let fresh = dir.join(format!("{FILE}.new"));
-    let at = |source| OpenError::Io { path: fresh.clone(), source };
-    for leftover in [fresh.clone(), dir.join(format!("{FILE}.new-journal"))] {
-        match fs::remove_file(leftover) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
-            _ => {}
+impl fmt::Debug for StoredReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredReference({}, {:?})", self.seq, self.reference)
+    }
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enrolled(stored) => write!(f, "Enrolled({stored:?})"),
+            Self::Erased(rows) => write!(f, "Erased({} rows)", rows.len()),
         }
     }
-    // SQLite gives its other files the mode of this one.
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(at)?;
-    let connection = Connection::open(&fresh)?;
-    connection.execute_batch(&format!(
-        "PRAGMA page_size = {PAGE_BYTES};
-         PRAGMA synchronous = FULL;
-         BEGIN;
-         {SCHEMA}
-         PRAGMA application_id = {APPLICATION_ID};
-         PRAGMA user_version = {SCHEMA_VERSION};"
-    ))?;
-    connection.execute("INSERT INTO seal (check_value) VALUES (?)", [check_value])?;
-    connection.execute_batch("COMMIT")?;
-    connection.close().map_err(|(_, e)| e)?;
-    fs::rename(&fresh, dir.join(FILE)).and_then(|()| fs::File::open(dir)?.sync_all()).map_err(at)
-}
-
-/// What a failure to open or to read says about the file.
-pub(super) fn open_error(error: rusqlite::Error, path: &Path) -> OpenError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path: path.into() },
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { what: error.to_string() },
-        Some(_) => OpenError::Sqlite(error),
-        // A value of the wrong type or range: not as this program wrote it.
-        None => OpenError::Damaged { what: error.to_string() },
-    }
-}
-
-/// What a failure means for the writer.
-pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
-    match error {
-        error if is_full(error) => StoreError::Full,
-        error if is_busy(error) => StoreError::Busy,
-        error => StoreError::Failed(error.to_string().into()),
-    }
-}
-
-pub(super) fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
-}
-
-pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-}
-
-/// SQLite's integers are signed.
-pub(super) fn unsigned<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error> {
-    let value = row.get(column)?;
-    T::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
-}
-
-pub(super) fn signed<T: TryInto<i64>>(value: T) -> Result<i64, rusqlite::Error> {
-    value.try_into().map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, i64::MAX))
-}
-
-pub(super) fn micros(time: SystemTime) -> i64 {
-    let signed = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
-    time.duration_since(UNIX_EPOCH).map_or_else(|before| -signed(before.duration()), signed)
-}
-
-pub(super) fn time(micros: i64) -> SystemTime {
-    let distance = Duration::from_micros(micros.unsigned_abs());
-    let time = if micros < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
-    time.unwrap_or(UNIX_EPOCH)
 }

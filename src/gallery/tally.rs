@@ -1,8 +1,5 @@
 //! What happened since the store was made: counts that outlive receipts and cases, and the false positive rate of the field.
 
-use rusqlite::{Connection, params};
-
-use super::store::{Store, unsigned};
 use crate::{domain::Verdict, telemetry::Metrics};
 
 /// Counts, of all galleries.
@@ -19,24 +16,6 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
-        let mut select = connection.prepare_cached("SELECT what, count FROM tally")?;
-        let rows = select.query_map([], |row| Ok((row.get::<_, String>(0)?, unsigned(row, 1)?)))?;
-        let mut tally = Self::default();
-        for row in rows {
-            let (what, count) = row?;
-            match what.as_str() {
-                "searches" => tally.searches = count,
-                "cases" => tally.cases = count,
-                "same_person" => tally.same_person = count,
-                "other_person" => tally.other_person = count,
-                "unclear" => tally.unclear = count,
-                _ => {} // of a newer version
-            }
-        }
-        Ok(tally)
-    }
-
     /// The share of searches that named a person who was not it, as far as reviewers have judged: the share of cases among searches, times
     /// the share of false ones among those that were decided. `None` before both are known.
     pub fn false_positive_rate(&self) -> Option<f64> {
@@ -57,17 +36,6 @@ impl Tally {
         metrics.field_searches.set(gauge(self.searches));
         metrics.field_cases.set(gauge(self.cases));
         metrics.field_false_positive_rate.set(self.false_positive_rate().unwrap_or(f64::NAN));
-    }
-}
-
-impl Store {
-    /// Counts `what` up by one, or down.
-    pub(super) fn count(&self, what: &str, by: i64) -> Result<(), rusqlite::Error> {
-        let mut add = self.0.prepare_cached(
-            "INSERT INTO tally (what, count) VALUES (?1, max(0, ?2)) ON CONFLICT DO UPDATE SET count = max(0, count + ?2)",
-        )?;
-        add.execute(params![what, by])?;
-        Ok(())
     }
 }
 

@@ -1,11 +1,10 @@
 //! What tests of other modules ask of a gallery.
 
-use super::{Gallery, Op};
+use super::Gallery;
 
 impl Gallery {
-    /// Lets the writer do `work` in its turn.
+    /// Lets the store do `work` between two changes.
     pub(crate) async fn in_turn(&self, work: impl FnOnce() + Send + 'static) {
-        let queue = self.writer.upgrade().unwrap();
-        queue.send(Op::Call(Box::new(work))).await.unwrap_or_else(|_| panic!("the writer is there"));
+        self.store().unwrap().in_turn(Box::new(work)).await;
     }
 }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     domain::{Calibration, CandidateList, Case, CaseId, Fpir, ModelDigest, ModelMismatch, TransactionId, Turn},
     gallery::{CaseError, Finding, Found, Gallery, Outcome, SearchError, SpendError, StoreError},
+    seal::{SealError, random},
     telemetry::Metrics,
 };
 
@@ -59,6 +60,8 @@ pub enum IdentifyError {
     Search(#[from] SearchError),
     #[error(transparent)]
     Case(#[from] CaseError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 impl From<SpendError> for IdentifyError {
@@ -68,6 +71,7 @@ impl From<SpendError> for IdentifyError {
             SpendError::Moved => Self::Search(SearchError::Moved),
             SpendError::CaseExists { id } => Self::Case(CaseError::Damaged { id }),
             SpendError::Store(error) => Self::Store(error),
+            SpendError::Seal(error) => Self::Seal(error),
         }
     }
 }
@@ -151,9 +155,12 @@ impl Identification {
         found: Found,
         search: &Search<'_>,
     ) -> Result<(Outcome, bool), SpendError> {
-        let (epoch, newest, fnir) = (found.epoch, found.newest, found.point.fnmr);
-        let case = (!found.candidates.is_empty()).then(|| case_of(gallery, receipt, found.candidates, search));
-        let finding = Finding { case, epoch, newest, fnir };
+        let (epoch, fnir) = (found.epoch, found.point.fnmr);
+        let case = match found.candidates.is_empty() {
+            true => None,
+            false => Some(case_of(gallery, receipt, found.candidates, search)?),
+        };
+        let finding = Finding { case, epoch, fnir };
         // A task of its own: a caller whose deadline passes here does not take the finding with it. Who leaves while no task may begin
         // has not spent the receipt, and finds the same again.
         let place = Arc::clone(&self.recordings).acquire_owned().await.map_err(|_| StoreError::Closed)?;
@@ -174,9 +181,14 @@ impl Identified {
     }
 }
 
-fn case_of(gallery: &Gallery, receipt: &Receipt, candidates: CandidateList, search: &Search<'_>) -> Case {
-    Case {
-        id: CaseId::random(),
+fn case_of(
+    gallery: &Gallery,
+    receipt: &Receipt,
+    candidates: CandidateList,
+    search: &Search<'_>,
+) -> Result<Case, SealError> {
+    Ok(Case {
+        id: CaseId::from_random_bytes(random()?),
         gallery: gallery.name().clone(),
         claimed: Some(receipt.subject.clone()),
         opened_at: gallery.clock().wall(),
@@ -185,7 +197,7 @@ fn case_of(gallery: &Gallery, receipt: &Receipt, candidates: CandidateList, sear
         model: gallery.model(),
         candidates,
         judgements: Vec::new(),
-    }
+    })
 }
 
 #[cfg(test)]

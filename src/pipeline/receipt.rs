@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 use crate::{
     domain::{ClientId, GalleryName, ModelDigest, Purpose, SubjectId, Template},
     gallery::{Clock, ServiceTime},
-    seal::{RootKey, SealError, Sealer},
+    seal::{RootKey, SealError, Sealer, random},
 };
 
 /// How long a receipt works.
@@ -119,8 +119,7 @@ impl Receipts {
         bearer: Bearer<'_>,
         now: Now,
     ) -> Result<(Vec<u8>, SystemTime), SealError> {
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|_| SealError)?;
+        let nonce: [u8; 16] = random()?;
         let expires_at_s = seconds(now.wall) + RECEIPT_LIFETIME.as_secs();
         let mut claims = Claims {
             probe: probe.values().to_vec(),

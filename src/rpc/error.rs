@@ -97,6 +97,7 @@ impl From<IdentifyError> for Error {
             IdentifyError::Store(error) => Self::Store(error),
             IdentifyError::Search(error) => Self::Search(error),
             IdentifyError::Case(error) => Self::Case(error),
+            IdentifyError::Seal(_) => Self::Internal("the system's random source failed"),
         }
     }
 }

@@ -13,7 +13,7 @@ use vultus::{
         ReferenceId, Score, SearchRates, SubjectId, Tail, Template, Threshold, Turn,
     },
     gallery::{Finding, Galleries, Gallery, NewReference, Outcome, ServiceTime, Settings, SpendError},
-    seal::RootKey,
+    seal::{RootKey, random},
 };
 
 pub fn root() -> RootKey {
@@ -81,12 +81,12 @@ pub async fn search(
 
 /// Records a case under a receipt of its own.
 pub async fn open_case(gallery: &Gallery, case: Case) -> Result<(Outcome, bool), SpendError> {
-    let nonce = *ReferenceId::random().as_bytes();
+    let nonce = *ReferenceId::from_random_bytes(random().unwrap()).as_bytes();
     finish(gallery, nonce, Some(case)).await
 }
 
 /// Ends the search of the receipt of this `nonce`, which expires far from now.
 pub async fn finish(gallery: &Gallery, nonce: [u8; 16], case: Option<Case>) -> Result<(Outcome, bool), SpendError> {
-    let finding = Finding { case, epoch: gallery.epoch(), newest: i64::MAX, fnir: Some(0.125) };
+    let finding = Finding { case, epoch: gallery.epoch(), fnir: Some(0.125) };
     gallery.finish_identification(nonce, ServiceTime::from_micros(i64::MAX), finding).await
 }

@@ -29,7 +29,7 @@ fn a_precision_serves_when_it_was_measured_to_agree() {
     for (class, fault) in [
         (int8.clone(), "int8: what the card says of it was not measured on these weights"),
         (int8.clone().measured_on(&"0".repeat(64)), "int8: what the card says of it was not measured on these weights"),
-        (int8.measured_on(digest), "int8: no convolution"),
+        (int8.measured_on(digest), "int8: the network does not run in int8: no convolution"),
     ] {
         place.write_card(&Contract { precisions: vec![class], ..card(&network()) });
         assert_eq!(place.import().0, 0);

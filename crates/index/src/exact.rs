@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Index, IndexError, Neighbour, check_dimension, check_rows, keep_best};
+use super::{
+    Index, IndexError, Neighbour, Snapshot, Vectors, Within, check_dimension, check_rows, keep_best, with_room,
+};
 
 /// Rows side by side, and nothing clever.
 #[derive(Clone)]
@@ -25,20 +27,19 @@ impl ExactIndex {
         Self { dimension, ids: Vec::new(), values: Vec::new() }
     }
 
+    /// Every row, unordered.
+    fn all(&self, probe: &[f32]) -> Result<Vec<Neighbour>, IndexError> {
+        check_dimension(self.dimension, probe)?;
+        let neighbour = |(id, row)| Neighbour { id, squared_distance: squared_distance(probe, row) as f32 };
+        Ok(self.rows().map(neighbour).collect())
+    }
+
     fn rows(&self) -> impl Iterator<Item = (i64, &[f32])> {
         self.ids.iter().copied().zip(self.values.chunks_exact(self.dimension.max(1)))
     }
 }
 
 impl Index for ExactIndex {
-    fn dimension(&self) -> usize {
-        self.dimension
-    }
-
-    fn len(&self) -> usize {
-        self.ids.len()
-    }
-
     fn insert(&mut self, rows: &[(i64, &[f32])]) -> Result<(), IndexError> {
         check_rows(self.dimension, self.ids.last().copied(), rows)?;
         for (id, vector) in rows {
@@ -56,23 +57,43 @@ impl Index for ExactIndex {
         Ok(removed)
     }
 
-    fn vector(&self, id: i64) -> Option<&[f32]> {
-        self.rows().find(|row| row.0 == id).map(|row| row.1)
+    fn snapshot(&self) -> Arc<dyn Snapshot> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Snapshot for ExactIndex {
+    fn dimension(&self) -> usize {
+        self.dimension
     }
 
-    fn search(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
+    fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn within(&self, asks: &[Within<'_>]) -> Result<Vec<Vec<Neighbour>>, IndexError> {
+        let answer = |ask: &Within<'_>| {
+            let mut found = self.all(ask.probe)?;
+            found.retain(|neighbour| neighbour.squared_distance <= with_room(ask.squared_distance));
+            keep_best(&mut found, ask.most);
+            Ok(found)
+        };
+        asks.iter().map(answer).collect()
+    }
+
+    fn nearest(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
         let nearest = |probe: &&[f32]| {
-            check_dimension(self.dimension, probe)?;
-            let neighbour = |(id, row)| Neighbour { id, squared_distance: squared_distance(probe, row) as f32 };
-            let mut found: Vec<_> = self.rows().map(neighbour).collect();
+            let mut found = self.all(probe)?;
             keep_best(&mut found, k);
             Ok(found)
         };
         probes.iter().map(nearest).collect()
     }
+}
 
-    fn snapshot(&self) -> Arc<dyn Index> {
-        Arc::new(self.clone())
+impl Vectors for ExactIndex {
+    fn vector(&self, id: i64) -> Option<&[f32]> {
+        self.rows().find(|row| row.0 == id).map(|row| row.1)
     }
 }
 
@@ -99,10 +120,14 @@ mod tests {
     fn finds_by_distance_then_id() {
         let mut index = ExactIndex::new(2);
         index.insert(&[(1, &[3.0, 4.0]), (4, &[1.0, 0.0]), (9, &[0.0, 1.0])]).unwrap();
-        let found = index.search(&[&[0.0, 0.0]], 2).unwrap();
+        let found = index.nearest(&[&[0.0, 0.0]], 2).unwrap();
         let expected = [4, 9].map(|id| Neighbour { id, squared_distance: 1.0 });
         assert_eq!(found, [expected.to_vec()]);
-        assert_eq!(index.search(&[&[0.0, 0.0]], 9).unwrap()[0][2].squared_distance, 25.0);
+        assert_eq!(index.nearest(&[&[0.0, 0.0]], 9).unwrap()[0][2].squared_distance, 25.0);
+        let within =
+            |most| index.within(&[Within { probe: &[0.0, 0.0], squared_distance: 1.0, most }]).unwrap().remove(0);
+        assert_eq!(within(5), expected);
+        assert_eq!(within(1), expected[..1]);
         assert_eq!(index.remove(&[4, 5]), Ok(1));
         assert_eq!(index.vector(9), Some([0.0, 1.0].as_slice()));
         assert_eq!((index.vector(4), index.len()), (None, 2));
@@ -115,7 +140,7 @@ mod tests {
         assert_eq!(wrong, Err(IndexError::Dimension { expected: 2, found: 1 }));
         assert_eq!(index.insert(&[(2, &[0.0, 0.0]), (2, &[0.0, 0.0])]), Err(IndexError::Order { id: 2, last: 2 }));
         assert!(index.is_empty());
-        assert!(index.search(&[&[0.0]], 1).is_err());
+        assert!(index.nearest(&[&[0.0]], 1).is_err());
     }
 
     #[test]

@@ -22,7 +22,10 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Index, IndexError, Neighbour, check_dimension, check_rows, keep_best, segment::Segment};
+use super::{
+    Index, IndexError, Neighbour, Snapshot, Vectors, Within, check_dimension, check_rows, keep_best, segment::Segment,
+    with_room,
+};
 
 /// The most that changing one row copies, bytes.
 const SEGMENT_BYTES: usize = 4 << 20;
@@ -132,14 +135,6 @@ impl FaissIndex {
 }
 
 impl Index for FaissIndex {
-    fn dimension(&self) -> usize {
-        self.dimension
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
     fn insert(&mut self, mut rows: &[(i64, &[f32])]) -> Result<(), IndexError> {
         let last = self.segments.last().and_then(|s| s.ids.last().copied());
         check_rows(self.dimension, last, rows)?;
@@ -173,18 +168,40 @@ impl Index for FaissIndex {
         Ok(doomed.len())
     }
 
-    fn vector(&self, id: i64) -> Option<&[f32]> {
-        let (at, row) = self.find(id)?;
-        self.segments.get(at)?.values().get(row * self.dimension..(row + 1) * self.dimension)
+    fn snapshot(&self) -> Arc<dyn Snapshot> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Snapshot for FaissIndex {
+    fn dimension(&self) -> usize {
+        self.dimension
     }
 
-    fn search(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn within(&self, asks: &[Within<'_>]) -> Result<Vec<Vec<Neighbour>>, IndexError> {
+        let probes: Vec<&[f32]> = asks.iter().map(|ask| ask.probe).collect();
+        let mut all = self.nearest(&probes, asks.iter().map(|ask| ask.most).max().unwrap_or(0))?;
+        for (found, ask) in all.iter_mut().zip(asks) {
+            let reached = found.partition_point(|n| n.squared_distance <= with_room(ask.squared_distance));
+            found.truncate(reached.min(ask.most));
+        }
+        Ok(all)
+    }
+
+    fn nearest(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError> {
         probes.iter().try_for_each(|probe| check_dimension(self.dimension, probe))?;
         if k == 0 { Ok(vec![Vec::new(); probes.len()]) } else { self.scan(probes, k) }
     }
+}
 
-    fn snapshot(&self) -> Arc<dyn Index> {
-        Arc::new(self.clone())
+impl Vectors for FaissIndex {
+    fn vector(&self, id: i64) -> Option<&[f32]> {
+        let (at, row) = self.find(id)?;
+        self.segments.get(at)?.values().get(row * self.dimension..(row + 1) * self.dimension)
     }
 }
 
@@ -236,7 +253,7 @@ mod tests {
     }
 
     /// The ids of the best `k`, distances taken anew.
-    fn rescored(index: &dyn Index, probe: &[f32], found: &[Neighbour], k: usize) -> Vec<i64> {
+    fn rescored(index: &dyn Vectors, probe: &[f32], found: &[Neighbour], k: usize) -> Vec<i64> {
         // As f32, in which the oracle orders them too: what is one distance there goes by id.
         let mut exact: Vec<_> =
             found.iter().map(|n| (squared_distance(probe, index.vector(n.id).unwrap()) as f32, n.id)).collect();
@@ -266,8 +283,19 @@ mod tests {
                     Step::Search { probes, k } => {
                         let probes: Vec<_> = probes.iter().map(Vec::as_slice).collect();
                         // Spare places: at the cut the rounding of f32 may order two rows otherwise.
-                        let found = faiss.search(&probes, k + 4).unwrap();
-                        for ((probe, found), expected) in probes.iter().zip(&found).zip(exact.search(&probes, k).unwrap()) {
+                        let found = faiss.nearest(&probes, k + 4).unwrap();
+                        let reach = 2.0;
+                        let asks: Vec<_> =
+                            probes.iter().map(|probe| Within { probe, squared_distance: reach, most: k }).collect();
+                        let within = faiss.within(&asks).unwrap();
+                        for ((within, expected), probe) in within.iter().zip(exact.within(&asks).unwrap()).zip(&probes) {
+                            // At the distance itself, and at the cut, rounding may choose others.
+                            prop_assert!(within.len() <= k && within.is_sorted_by(|a, b| a.order(b).is_le()));
+                            let sure = expected.iter().filter(|n| n.squared_distance <= reach - 1e-3).count();
+                            prop_assert!(within.len() >= sure.min(k), "{probe:?}");
+                            prop_assert!(within.iter().all(|n| n.squared_distance <= reach + 1e-3));
+                        }
+                        for ((probe, found), expected) in probes.iter().zip(&found).zip(exact.nearest(&probes, k).unwrap()) {
                             let ids: Vec<_> = expected.iter().map(|n| n.id).collect();
                             prop_assert_eq!(rescored(&faiss, probe, found, k), ids);
                         }
@@ -286,7 +314,7 @@ mod tests {
         let rows: Vec<(i64, &[f32])> = (1..=50).map(|id| (id, [1.0, 0.0].as_slice())).collect();
         index.insert(&rows).unwrap();
         for probes in [1, 20] {
-            let found = index.search(&vec![[1.0, 0.0].as_slice(); probes], 50).unwrap();
+            let found = index.nearest(&vec![[1.0, 0.0].as_slice(); probes], 50).unwrap();
             assert!(found.iter().all(|list| list.iter().map(|n| n.id).eq(1..=50)), "{probes} probes");
         }
     }
@@ -299,8 +327,8 @@ mod tests {
         index.insert(&[(5, &[0.0, 0.0])]).unwrap();
         assert_eq!(index.insert(&[(5, &[0.0, 0.0])]), Err(IndexError::Order { id: 5, last: 5 }));
         assert_eq!(index.len(), 1);
-        assert!(index.search(&[&[0.0]], 1).is_err());
-        assert_eq!(index.search(&[&[0.0, 1.0]], 9).unwrap()[0].len(), 1);
+        assert!(index.nearest(&[&[0.0]], 1).is_err());
+        assert_eq!(index.nearest(&[&[0.0, 1.0]], 9).unwrap()[0].len(), 1);
     }
 
     #[test]
@@ -318,7 +346,7 @@ mod tests {
                 let snapshot = index.snapshot();
                 scope.spawn(move || {
                     for id in 0..200 {
-                        assert_eq!(snapshot.search(&[&row(id)], 1).unwrap()[0][0].id, id);
+                        assert_eq!(snapshot.nearest(&[&row(id)], 1).unwrap()[0][0].id, id);
                     }
                     assert_eq!(snapshot.len() as i64, 200 + (round - 1) * 9);
                 });

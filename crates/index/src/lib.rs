@@ -1,8 +1,8 @@
-//! Nearest neighbours by squared Euclidean distance, the one metric of the system: `Score = 1 - d²/2`.
+//! Nearest neighbours by squared Euclidean distance, the one metric of the system: `Score = 1 - d²/2`. Knows vectors and ids.
 //!
-//! An index is derived from the gallery's store and holds nothing that the store does not. [`ExactIndex`] is the
-//! oracle; [`FaissIndex`] serves. Distances of an index are for finding: what is found is compared again with
-//! `domain::compare`, so scores do not depend on the index.
+//! What is searched ([`Snapshot`]) is separate from where templates are kept ([`Vectors`]): an index may hold codes that find, and the
+//! templates that decide may lie elsewhere. [`ExactIndex`] is the oracle; [`FaissIndex`] serves, and keeps both in the same memory.
+//! Distances of an index are for finding: what is found is compared again, so scores do not depend on the index.
 
 #![deny(unsafe_code)]
 
@@ -12,7 +12,7 @@ mod faiss;
 mod segment;
 mod spec;
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
 pub use exact::ExactIndex;
 pub use faiss::FaissIndex;
@@ -44,8 +44,31 @@ pub enum IndexError {
     Engine(String),
 }
 
-/// Vectors of one dimension by id.
+/// Vectors of one dimension by id, as their one writer has them.
 pub trait Index: Send + Sync {
+    /// Adds all rows or none. Ids ascend strictly, and above every id held: who keeps the rows numbers them so.
+    fn insert(&mut self, rows: &[(i64, &[f32])]) -> Result<(), IndexError>;
+
+    /// Removes the rows of these ids; returns how many there were.
+    fn remove(&mut self, ids: &[i64]) -> Result<usize, IndexError>;
+
+    /// The index as it is now; later changes of `self` do not show in it. A long search runs on one, so that nobody
+    /// waits for it.
+    fn snapshot(&self) -> Arc<dyn Snapshot>;
+}
+
+/// Asks for what decides: all that lies within a distance.
+#[derive(Clone, Copy)]
+pub struct Within<'a> {
+    pub probe: &'a [f32],
+    /// The greatest squared distance of what is asked for.
+    pub squared_distance: f32,
+    /// So many rows at most, the nearest: who gets as many may ask for more.
+    pub most: usize,
+}
+
+/// One state of an index, never changed. A search runs on the caller's thread, which may wait in it for a device.
+pub trait Snapshot: Send + Sync {
     /// Values in a vector.
     fn dimension(&self) -> usize;
 
@@ -56,21 +79,23 @@ pub trait Index: Send + Sync {
         self.len() == 0
     }
 
-    /// Adds all rows or none. Ids ascend strictly, and above every id held: the store numbers its rows so.
-    fn insert(&mut self, rows: &[(i64, &[f32])]) -> Result<(), IndexError>;
+    /// For decisions: what lies within the distance of each ask, in [`Neighbour::order`]. An index that rounds answers a little beyond
+    /// it rather than leave out a row within.
+    fn within(&self, asks: &[Within<'_>]) -> Result<Vec<Vec<Neighbour>>, IndexError>;
 
-    /// Removes the rows of these ids; returns how many there were.
-    fn remove(&mut self, ids: &[i64]) -> Result<usize, IndexError>;
+    /// For investigations: the `k` nearest of each probe, or all if there are fewer, in [`Neighbour::order`].
+    fn nearest(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError>;
+}
 
-    /// The vector that was inserted under `id`, bit for bit.
+/// Where vectors are kept, bit for bit as they were inserted.
+pub trait Vectors: Send + Sync {
     fn vector(&self, id: i64) -> Option<&[f32]>;
+}
 
-    /// The `k` nearest of each probe, or all if there are fewer, in [`Neighbour::order`].
-    fn search(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError>;
-
-    /// The index as it is now; later changes of `self` do not show in it. A long search runs on one, so that nobody
-    /// waits for it.
-    fn snapshot(&self) -> Arc<dyn Index>;
+impl fmt::Debug for Within<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Within").field("most", &self.most).finish_non_exhaustive()
+    }
 }
 
 /// What `insert` demands of its rows.
@@ -90,6 +115,12 @@ fn check_dimension(expected: usize, vector: &[f32]) -> Result<(), IndexError> {
         found if found == expected => Ok(()),
         found => Err(IndexError::Dimension { expected, found }),
     }
+}
+
+/// How far beyond a distance an answer reaches, so that rounding to f32 leaves nothing out.
+fn with_room(squared_distance: f32) -> f32 {
+    const ROUNDING: f32 = 1e-4;
+    squared_distance + ROUNDING * (1.0 + squared_distance.abs())
 }
 
 /// Keeps the best `k` of `found`, in order.

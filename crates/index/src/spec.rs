@@ -3,12 +3,12 @@
 use std::{
     fmt,
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use faiss::{Index as _, MetricType, error::Error, index::autotune::ParameterSpace};
 
-use super::{ExactIndex, FaissIndex, Index, IndexError};
+use super::{ExactIndex, FaissIndex, Index, IndexError, Snapshot};
 
 /// Inverted lists that are visited per probe, as the peers' measurements do.
 const PROBED_LISTS: u32 = 64;
@@ -55,7 +55,7 @@ impl fmt::Display for Spec {
 
 /// An index that only answers: rows are named by their number.
 pub(super) enum Measured {
-    Ours(Box<dyn Index>),
+    Ours(Arc<dyn Snapshot>),
     /// The crate's bindings know only some kinds of index to be safe for concurrent searches, hence the lock.
     Factory(Mutex<faiss::index::IndexImpl>),
 }
@@ -66,7 +66,7 @@ impl Measured {
         let ours = |mut index: Box<dyn Index>| {
             let rows: Vec<_> = (0..).zip(values.chunks_exact(dimension.max(1))).collect();
             rows.chunks(1 << 16).try_for_each(|rows| index.insert(rows))?;
-            Ok(Self::Ours(index))
+            Ok(Self::Ours(index.snapshot()))
         };
         match spec {
             Spec::Exact => ours(Box::new(ExactIndex::new(dimension))),
@@ -90,7 +90,7 @@ impl Measured {
         match self {
             Self::Ours(index) => {
                 let probes: Vec<_> = probes.chunks_exact(dimension.max(1)).collect();
-                let found = index.search(&probes, k)?;
+                let found = index.nearest(&probes, k)?;
                 Ok(found.iter().map(|list| list.first().map(|n| n.id)).collect())
             }
             Self::Factory(index) => {

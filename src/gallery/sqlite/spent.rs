@@ -3,22 +3,11 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{
-    ServiceTime,
-    store::{Store, signed, unsigned},
+use super::file::{File, signed, unsigned};
+use crate::{
+    domain::CaseId,
+    gallery::{Outcome, ServiceTime},
 };
-use crate::domain::CaseId;
-
-/// What a receipt's search found. Recorded once, and answered to whoever holds the receipt, however often it is sent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Outcome {
-    /// The case to review; `None` when there was no duplicate.
-    pub case: Option<CaseId>,
-    /// The state that was searched.
-    pub epoch: u64,
-    /// The expected FNIR of the search; `None` where the card does not know it.
-    pub fnir: Option<f64>,
-}
 
 /// What was recorded for a receipt, if it is spent.
 pub(super) fn outcome(connection: &Connection, nonce: [u8; 16]) -> Result<Option<Outcome>, rusqlite::Error> {
@@ -30,7 +19,7 @@ pub(super) fn outcome(connection: &Connection, nonce: [u8; 16]) -> Result<Option
     select.query_row([nonce], read).optional()
 }
 
-impl Store {
+impl File {
     /// Spends a receipt that is not spent.
     pub(super) fn spend(
         &self,

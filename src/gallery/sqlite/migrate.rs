@@ -1,6 +1,6 @@
 //! Stores of older schemas.
 
-use super::store::{SCHEMA, SCHEMA_VERSION, Store};
+use super::file::{File, SCHEMA, SCHEMA_VERSION};
 
 /// From version 1, which kept the claimed subject of a case when the subject was erased.
 const FROM_VERSION_1: &str = "
@@ -28,7 +28,8 @@ const STEP_ASIDE: &str = "
 const MOVE_OVER: &str = "
     INSERT INTO seal SELECT * FROM old_seal;
     INSERT INTO gallery SELECT * FROM old_gallery;
-    INSERT INTO reference SELECT * FROM old_reference ORDER BY seq;
+    INSERT INTO reference (seq, id, gallery, subject, template, enrolled_at)
+        SELECT seq, id, gallery, subject, template, enrolled_at FROM old_reference ORDER BY seq;
     DELETE FROM sqlite_sequence WHERE name = 'reference';
     INSERT INTO sqlite_sequence (name, seq) SELECT 'reference', seq FROM sqlite_sequence WHERE name = 'old_reference';
     INSERT INTO review_case (key, id, gallery, claimed, opened_at, opened_service, opened_by, opened_for, model)
@@ -58,7 +59,11 @@ const FROM_VERSION_3: &str = "
     ALTER TABLE review_case DROP COLUMN judged_by;
     ALTER TABLE review_case DROP COLUMN judged_at;";
 
-impl Store {
+/// From version 4, which did not say at which position a reference was enrolled: before all that is asked for, for no search of before
+/// goes on.
+const FROM_VERSION_4: &str = "ALTER TABLE reference ADD COLUMN position INTEGER NOT NULL DEFAULT 0;";
+
+impl File {
     /// From an older schema, whole or not at all.
     pub(super) fn migrate(&self, version: i64) -> Result<(), rusqlite::Error> {
         if version == 1 {
@@ -66,7 +71,11 @@ impl Store {
         }
         // No transaction can switch foreign keys; without them old rows go in any order.
         self.0.execute_batch("PRAGMA foreign_keys = OFF")?;
-        let steps = if version < 3 { [STEP_ASIDE, SCHEMA, MOVE_OVER].concat() } else { FROM_VERSION_3.into() };
+        let steps = match version {
+            ..3 => [STEP_ASIDE, SCHEMA, MOVE_OVER].concat(),
+            3 => [FROM_VERSION_3, FROM_VERSION_4].concat(),
+            _ => FROM_VERSION_4.into(),
+        };
         let migrated =
             self.0.execute_batch(&format!("BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"));
         if migrated.is_err() {

@@ -1,11 +1,16 @@
 //! What shares a commit: the answers wait for it, and fail with it.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use tokio::sync::oneshot;
+
+use super::{file::store_error, known::Known};
+use crate::gallery::{
+    EraseError, Erased, Selector, StoreError,
+    store::{Change, StoredGallery},
 };
 
-use super::{EraseError, Erased, Gallery, Selector, StoreError, state::Change, store::store_error, writer::Answer};
+pub(super) type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// Outside: the store failed, and the whole batch with it. Inside: the caller's answer.
 pub(super) type Step<T, E> = Result<Result<T, E>, rusqlite::Error>;
@@ -14,7 +19,7 @@ pub(super) type Step<T, E> = Result<Result<T, E>, rusqlite::Error>;
 pub(super) struct Batch {
     pub failure: Option<StoreError>,
     pub touched: BTreeMap<i64, Touched>,
-    pub created: Vec<Arc<Gallery>>,
+    pub created: Vec<StoredGallery>,
     /// Something was tallied.
     pub counted: bool,
     pub answers: Vec<Box<dyn Pending>>,
@@ -31,7 +36,7 @@ pub(super) struct Erasure {
 
 /// A gallery's part of a batch.
 pub(super) struct Touched {
-    pub epoch: u64,
+    pub position: u64,
     pub references: usize,
     pub erased: bool,
     pub changes: Vec<Change>,
@@ -67,13 +72,13 @@ impl Batch {
         self.answers.push(Box::new((to, value)));
     }
 
-    pub(super) fn touch(&mut self, galleries: &BTreeMap<i64, Arc<Gallery>>, key: i64) -> Option<&mut Touched> {
+    pub(super) fn touch(&mut self, known: &Known, key: i64) -> Option<&mut Touched> {
         match self.touched.entry(key) {
             Entry::Occupied(touched) => Some(touched.into_mut()),
             Entry::Vacant(place) => {
-                let state = galleries.get(&key)?.state.published();
-                let (epoch, references) = (state.epoch, state.references());
-                Some(place.insert(Touched { epoch, references, erased: false, changes: Vec::new() }))
+                let held = known.get(&key)?;
+                let (position, references) = (held.gallery.position, held.references);
+                Some(place.insert(Touched { position, references, erased: false, changes: Vec::new() }))
             }
         }
     }

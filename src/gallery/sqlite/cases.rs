@@ -4,13 +4,16 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{
-    ServiceTime,
-    store::{Store, micros, signed, time, unsigned},
-};
-use crate::domain::{
-    Admitted, CandidateList, Case, CaseId, CaseSummary, ClientId, GalleryName, Judgement, ModelDigest, Purpose,
-    ReferenceId, ReviewerId, Score, SubjectId, TransactionId, Verdict,
+use super::file::{File, signed, unsigned};
+use crate::{
+    domain::{
+        Admitted, CandidateList, Case, CaseId, CaseSummary, ClientId, GalleryName, Judgement, ModelDigest, Purpose,
+        ReferenceId, ReviewerId, Score, SubjectId, TransactionId, Verdict,
+    },
+    gallery::{
+        ServiceTime,
+        clock::{micros, time},
+    },
 };
 
 /// In the place of a claimed subject that was erased.
@@ -147,23 +150,23 @@ fn summary(row: &Row<'_>) -> Result<Option<CaseSummary>, rusqlite::Error> {
     }
 }
 
-impl Store {
-    /// Rows and scores of those references of the candidates that are still there; `None` when somebody has none left. A row that came after
-    /// `newest` is not what was found, whatever its id.
+impl File {
+    /// Rows and scores of those references of the candidates that are still there; `None` when somebody has none left. One that was enrolled
+    /// after `position` is not what was found, whatever its id.
     pub(super) fn still_there(
         &self,
         gallery: i64,
         candidates: &CandidateList,
-        newest: i64,
+        position: u64,
     ) -> Result<Option<Vec<(i64, Score)>>, rusqlite::Error> {
-        let mut select = self
-            .0
-            .prepare_cached("SELECT seq FROM reference WHERE id = ? AND gallery = ? AND subject = ? AND seq <= ?")?;
+        let mut select = self.0.prepare_cached(
+            "SELECT seq FROM reference WHERE id = ? AND gallery = ? AND subject = ? AND position <= ?",
+        )?;
         let mut found = Vec::new();
         for person in candidates.as_slice() {
             let before = found.len();
             for (reference, score) in person.references() {
-                let row = params![reference.as_bytes(), gallery, person.subject.as_str(), newest];
+                let row = params![reference.as_bytes(), gallery, person.subject.as_str(), signed(position)?];
                 let seq = select.query_row(row, |row| row.get(0)).optional()?;
                 found.extend(seq.map(|seq: i64| (seq, score)));
             }

@@ -1,4 +1,4 @@
--- Version 4. Times are microseconds: of the wall since 1970 in UTC, or of service (columns named so; what that is: clock.rs).
+-- Version 5. Times are microseconds: of the wall since 1970 in UTC, or of service (columns named so; what that is: clock.rs).
 -- Ids are 16 bytes.
 
 -- One row: tells a wrong root key from a damaged reference.
@@ -14,7 +14,7 @@ CREATE TABLE gallery (
     name       TEXT    NOT NULL UNIQUE,
     model      BLOB    NOT NULL,         -- digest of the one model bundle, 32 bytes
     dimension  INTEGER NOT NULL,         -- values in a template
-    epoch      INTEGER NOT NULL,         -- counts the changes
+    epoch      INTEGER NOT NULL,         -- position of the last change
     created_at INTEGER NOT NULL
 ) STRICT;
 
@@ -25,6 +25,7 @@ CREATE TABLE reference (
     subject     TEXT    NOT NULL,
     template    BLOB    NOT NULL,                   -- sealed
     enrolled_at INTEGER NOT NULL,
+    position    INTEGER NOT NULL DEFAULT 0,         -- of its enrolment in the gallery's changes
     UNIQUE (id, gallery)                            -- so that no gallery tells what another holds
 ) STRICT;
 CREATE INDEX reference_of_subject ON reference (gallery, subject);

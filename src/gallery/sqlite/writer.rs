@@ -1,10 +1,11 @@
 //! The writer: takes what is queued, commits it as one, follows in memory, answers.
 
 use std::{
-    collections::BTreeMap,
+    io,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::RecvTimeoutError,
     },
     thread,
     time::{Duration, Instant},
@@ -13,20 +14,23 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    CaseError, CreateError, EnrolError, Enrolled, EraseError, Erased, Finding, Gallery, Outcome, Selector, ServiceTime,
-    Settings, Shared, SpendError, StoreError, Tally,
-    batch::{Batch, Erasure, Pending},
-    clock::LONGEST_LOOK,
-    galleries::Map,
+    batch::{Answer, Batch, Erasure, Pending},
+    changes::Books,
+    counts,
+    file::{is_busy, is_full},
+    known::Held,
+    reader::Readers,
     reserve::Reserve,
-    store::{Store, is_busy, is_full},
 };
 use crate::{
-    domain::{CaseId, GalleryName, Judgement, ModelDigest, ReferenceId, SubjectId, Template},
-    seal::RootKey,
+    domain::{CaseId, GalleryName, Judgement, ModelDigest},
+    gallery::{
+        CaseError, CreateError, EnrolError, Enrolled, EraseError, Erased, Outcome, Selector, ServiceTime, SpendError,
+        StoreError,
+        clock::LONGEST_LOOK,
+        store::{Finish, Follower, SealedReference},
+    },
 };
-
-pub(super) type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// What the writer is asked for. Galleries go by key.
 pub(super) enum Op {
@@ -34,11 +38,11 @@ pub(super) enum Op {
         name: GalleryName,
         model: ModelDigest,
         dimension: usize,
-        answer: Answer<Arc<Gallery>, CreateError>,
+        answer: Answer<(), CreateError>,
     },
     Enrol {
         gallery: i64,
-        prepared: Prepared,
+        reference: SealedReference,
         answer: Answer<Enrolled, EnrolError>,
     },
     Erase {
@@ -63,20 +67,8 @@ pub(super) enum Op {
     Call(Box<dyn FnOnce() + Send>),
 }
 
-/// A reference that fits its gallery, sealed by the caller's thread.
-pub(super) struct Prepared {
-    pub id: ReferenceId,
-    pub subject: SubjectId,
-    pub template: Template,
-    pub sealed: Vec<u8>,
-}
-
-/// The end of a search.
-pub(super) struct Finish {
-    pub nonce: [u8; 16],
-    pub expires: ServiceTime,
-    pub finding: Finding,
-}
+/// How often the writer asks itself what is due.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How long a commit that erased waits for readers of the write-ahead log at most. Ours are broken off; where another program's goes on,
 /// the log is emptied later.
@@ -93,14 +85,10 @@ pub(super) async fn ask<T, E: From<StoreError>>(
 }
 
 pub(super) struct Writer {
-    pub(super) store: Store,
+    books: Books,
     reserve: Reserve,
-    pub(super) galleries: BTreeMap<i64, Arc<Gallery>>,
-    by_name: Map,
-    pub(super) root: RootKey,
-    pub(super) settings: Settings,
-    pub(super) queue: mpsc::WeakSender<Op>,
-    pub(super) shared: Shared,
+    follower: Arc<dyn Follower>,
+    readers: Arc<Readers>,
     purged_at: Option<Instant>,
     /// The write-ahead log holds something erased, as a reader kept it; with the last try beside that.
     log_is_due: Option<Option<Instant>>,
@@ -119,32 +107,9 @@ impl Drop for Writer {
 }
 
 impl Writer {
-    #[expect(clippy::too_many_arguments, reason = "each is one thing that the writer owns")]
-    pub(super) fn new(
-        store: Store,
-        reserve: Reserve,
-        galleries: BTreeMap<i64, Arc<Gallery>>,
-        by_name: Map,
-        root: RootKey,
-        settings: Settings,
-        queue: mpsc::WeakSender<Op>,
-        shared: Shared,
-    ) -> Self {
+    pub(super) fn new(books: Books, reserve: Reserve, follower: Arc<dyn Follower>, readers: Arc<Readers>) -> Self {
         let (purged_at, log_is_due, failed, has_failed) = (None, None, None, Arc::default());
-        Self {
-            store,
-            reserve,
-            galleries,
-            by_name,
-            root,
-            settings,
-            queue,
-            shared,
-            purged_at,
-            log_is_due,
-            failed,
-            has_failed,
-        }
+        Self { books, reserve, follower, readers, purged_at, log_is_due, failed, has_failed }
     }
 
     /// The log was found with something in it, and could not be emptied: the next commit tries at once.
@@ -159,7 +124,7 @@ impl Writer {
 
     /// Ends when every sender is gone and the queue is empty.
     pub(super) fn run(mut self, mut ops: mpsc::Receiver<Op>) {
-        let most = self.settings.commit_batch_max.max(1);
+        let most = self.books.settings.commit_batch_max.max(1);
         let mut taken = Vec::with_capacity(most);
         while ops.blocking_recv_many(&mut taken, most) > 0 {
             if taken.iter().all(|op| matches!(op, Op::Tick)) && !self.has_to_do() {
@@ -176,29 +141,30 @@ impl Writer {
                 self.reserve.keep(); // as often as that, and after the answers
             }
         }
-        self.shared.reader.close();
+        self.readers.close();
     }
 
     /// Whether something is due, also when nobody asks for anything.
     fn has_to_do(&self) -> bool {
-        let interval = self.settings.purge_interval.min(LONGEST_LOOK);
+        let interval = self.books.settings.purge_interval.min(LONGEST_LOOK);
         self.log_is_due.is_some() || self.purged_at.is_none_or(|at| at.elapsed() >= interval)
     }
 
     /// Gives up the reserve; what the log holds moves into the file as far as it can.
     fn make_room(&mut self) {
         self.reserve.give_up();
-        let _ = self.store.empty_log(); // the next commit shows whether it was enough
+        let _ = self.books.file.empty_log(); // the next commit shows whether it was enough
     }
 
     /// One transaction, one sync, for all of `ops`. What to erase when the disk was full comes back unanswered if it shall be
     /// tried `again`.
     fn commit(&mut self, ops: impl Iterator<Item = Op>, again: bool) -> Vec<Op> {
         let mut batch = Batch::new(self.failed.clone());
-        batch.attempt(|_| self.store.begin());
-        let kept = self.shared.clock.look();
-        batch.attempt(|_| self.store.keep_clock(kept));
-        let purges = self.purged_at.is_none_or(|at| at.elapsed() >= self.settings.purge_interval.min(LONGEST_LOOK));
+        batch.attempt(|_| self.books.file.begin());
+        let kept = self.books.clock.look();
+        batch.attempt(|_| self.books.file.keep_clock(kept));
+        let purges =
+            self.purged_at.is_none_or(|at| at.elapsed() >= self.books.settings.purge_interval.min(LONGEST_LOOK));
         if purges {
             batch.attempt(|_| self.purge(kept.service));
         }
@@ -206,10 +172,11 @@ impl Writer {
             self.execute(op, &mut batch);
         }
         batch.attempt(|batch| {
-            batch.touched.iter().try_for_each(|(key, touched)| self.store.set_epoch(*key, touched.epoch))
+            let mut touched = batch.touched.iter();
+            touched.try_for_each(|(key, touched)| self.books.file.set_epoch(*key, touched.position))
         });
-        batch.attempt(|_| self.store.commit());
-        if batch.failure.is_some() && self.failed.is_none() && self.store.rollback().is_err() {
+        batch.attempt(|_| self.books.file.commit());
+        if batch.failure.is_some() && self.failed.is_none() && self.books.file.rollback().is_err() {
             // Not even the way back works: no longer a matter of room.
             batch.failure = Some(StoreError::Failed("a failed change could not be rolled back".into()));
         }
@@ -252,12 +219,12 @@ impl Writer {
         };
         let begun = Instant::now();
         loop {
-            match self.store.empty_log() {
+            match self.books.file.empty_log() {
                 Ok(()) => {
                     self.log_is_due = None;
                     return Ok(());
                 }
-                Err(e) if is_busy(&e) => self.shared.reader.interrupt(),
+                Err(e) if is_busy(&e) => self.readers.interrupt(),
                 // The reserve is for erasing: what was erased before waits for room.
                 Err(e) if is_full(&e) && !erased => break,
                 Err(e) if is_full(&e) && self.reserve.give_up() => continue,
@@ -273,49 +240,49 @@ impl Writer {
         Ok(())
     }
 
-    /// Brings memory to the state of the store.
+    /// Tells what was committed.
     fn follow(&mut self, batch: &mut Batch) {
         if batch.counted
-            && let Ok(tally) = Tally::read(&self.store.0)
+            && let Ok(tally) = counts::read(&self.books.file.0)
         {
             tally.show();
         }
+        let mut followed = Ok(());
+        for gallery in std::mem::take(&mut batch.created) {
+            self.books.known.insert(gallery.key, Held { gallery: gallery.clone(), references: 0 });
+            followed = followed.and(self.follower.created(gallery));
+        }
         for (key, touched) in std::mem::take(&mut batch.touched) {
-            let Some(gallery) = self.galleries.get(&key) else { continue };
-            if let Err(e) = gallery.state.apply(touched.changes, touched.epoch) {
-                batch.failure.get_or_insert(StoreError::Failed(e.to_string().into()));
+            let Some(held) = self.books.known.get_mut(&key) else { continue };
+            (held.gallery.position, held.references) = (touched.position, touched.references);
+            // An operation that changed nothing touched it, too.
+            if !touched.changes.is_empty() {
+                followed = followed.and(self.follower.changed(key, touched.changes, touched.position));
             }
         }
-        if batch.created.is_empty() {
-            // Not even for a moment: who waits to write keeps new readers waiting, until the last reader has gone on, which may be a
-            // thread that runs when a core is idle.
-            return;
-        }
-        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        for gallery in std::mem::take(&mut batch.created) {
-            self.galleries.insert(gallery.key, Arc::clone(&gallery));
-            by_name.insert(gallery.name.clone(), gallery);
+        if let Err(e) = followed {
+            batch.failure.get_or_insert(StoreError::Failed(e.to_string().into()));
         }
     }
 
     fn execute(&self, op: Op, batch: &mut Batch) {
         match op {
             Op::Create { name, model, dimension, answer } => {
-                batch.step(answer, |batch| self.create(batch, name, model, dimension));
+                batch.step(answer, |batch| self.books.create(batch, name, model, dimension));
             }
-            Op::Enrol { gallery, prepared, answer } => {
-                batch.step(answer, |batch| self.enrol(batch, gallery, prepared));
+            Op::Enrol { gallery, reference, answer } => {
+                batch.step(answer, |batch| self.books.enrol(batch, gallery, reference));
             }
             Op::Erase { gallery, selector, answer } => {
-                let erased = batch.attempt(|batch| self.erase(batch, gallery, &selector));
+                let erased = batch.attempt(|batch| self.books.erase(batch, gallery, &selector));
                 let erased = erased.unwrap_or_else(|| Err(StoreError::Closed.into()));
                 batch.erasures.push(Erasure { gallery, selector, answer, erased });
             }
             Op::Finish { gallery, finish, answer } => {
-                batch.step(answer, |batch| self.finish(batch, gallery, &finish));
+                batch.step(answer, |batch| self.books.finish(batch, gallery, &finish));
             }
             Op::Judge { gallery, id, judged, answer } => {
-                batch.step(answer, |batch| self.judge(batch, gallery, id, &judged));
+                batch.step(answer, |batch| self.books.judge(batch, gallery, id, &judged));
             }
             Op::Tick => {}
             #[cfg(test)]
@@ -325,6 +292,23 @@ impl Writer {
 
     fn purge(&mut self, now: ServiceTime) -> Result<(), rusqlite::Error> {
         self.purged_at = Some(Instant::now());
-        self.store.purge(now.before(self.settings.receipt_grace), now.before(self.settings.case_retention))
+        self.books
+            .file
+            .purge(now.before(self.books.settings.receipt_grace), now.before(self.books.settings.case_retention))
     }
+}
+
+/// Tells the writer every [`TICK`] that time passes, until the sender that it returns is dropped or the writer ends.
+pub(super) fn keep_time(queue: mpsc::WeakSender<Op>) -> io::Result<std::sync::mpsc::SyncSender<()>> {
+    let (ends, end) = std::sync::mpsc::sync_channel::<()>(0);
+    thread::Builder::new().name("gallery-clock".into()).spawn(move || {
+        while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            match queue.upgrade() {
+                // A full queue keeps the time with its next commit.
+                Some(queue) => drop(queue.try_send(Op::Tick)),
+                None => return,
+            }
+        }
+    })?;
+    Ok(ends)
 }
