@@ -62,9 +62,9 @@ fn jpeg(samples: &[u8], quality: u8, scans: Option<u8>) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = jpeg_encoder::Encoder::new(&mut file, quality);
     encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::R_4_4_4);
-    encoder.set_optimized_huffman_tables(true);
     encoder.add_exif_metadata(TURNED).unwrap();
     if let Some(scans) = scans {
+        encoder.set_optimized_huffman_tables(true);
         encoder.set_progressive_scans(scans);
     }
     encoder.encode(samples, SIDE as u16, SIDE as u16, jpeg_encoder::ColorType::Rgb).unwrap();

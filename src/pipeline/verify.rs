@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{
     Bearer, ExtractError, Extraction, FaceInput, Pipeline, ThresholdError, Timings,
     decide::{decide, threshold_1_to_1},
+    decode,
     receipt::Now,
 };
 use crate::{
@@ -81,6 +82,10 @@ impl Pipeline {
             && gallery.model() != self.model()
         {
             return Err(ModelMismatch { probe: self.model(), reference: gallery.model() }.into());
+        }
+        // Nor does a reference that its headers refuse: a chip's record that holds no portrait is worth no look at the probe.
+        if let Claim::Inline(reference) = &claim {
+            decode::check(reference.image.source(), &self.decode).map_err(ExtractError::from)?;
         }
         let probe = self.extract(probe, turn).await?;
         let verified = match claim {

@@ -272,7 +272,8 @@ fn image_reason(error: &DecodeError) -> &'static str {
         | DecodeError::Scans { .. }
         | DecodeError::Parts { .. } => "IMAGE_OUT_OF_LIMITS",
         DecodeError::Format | DecodeError::Other { .. } | DecodeError::Unsupported { .. } => "IMAGE_UNSUPPORTED",
-        DecodeError::Empty
+        DecodeError::Empty { .. }
+        | DecodeError::ScansMissing
         | DecodeError::Truncated { .. }
         | DecodeError::Malformed { .. }
         | DecodeError::RawLength { .. } => "IMAGE_MALFORMED",

@@ -96,6 +96,22 @@ async fn a_chip_that_failed_or_of_which_nothing_is_said_is_refused() {
     assert_eq!(refusal(matching.verify(of("shop", request)).await), refused(Code::InvalidArgument, "IMAGE_MALFORMED"));
 }
 
+/// What the headers of a reference tell is told before the probe is looked at.
+#[tokio::test]
+async fn a_chip_without_a_portrait_is_refused_before_the_probe_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut matching = server.matching().await;
+    let probe = encoded(b"no image".to_vec());
+    let request = verify_inline(probe.clone(), chip(b"no DG2".to_vec(), Told::Passed));
+    assert_eq!(refusal(matching.verify(of("shop", request)).await), refused(Code::InvalidArgument, "IMAGE_MALFORMED"));
+    let request = verify_inline(probe, chip(dg2(&portrait(), 0), Told::Passed));
+    assert_eq!(
+        refusal(matching.verify(of("shop", request)).await),
+        refused(Code::InvalidArgument, "IMAGE_UNSUPPORTED")
+    );
+}
+
 /// Real portraits as chips hold them, where they are at hand.
 #[tokio::test]
 async fn jpeg_2000_portraits_match_the_photo() {

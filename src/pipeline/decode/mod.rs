@@ -118,13 +118,14 @@ impl fmt::Display for Format {
 /// Why there are no pixels. Messages hold sizes and names alone, never a byte of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    #[error("the image is empty; expected a JPEG, PNG, WebP or JPEG 2000 file")]
-    Empty,
+    #[error("the image is empty; expected {expected}")]
+    Empty { expected: &'static str },
     #[error("the image has {bytes} bytes; at most {most} are accepted")]
     Bytes { bytes: usize, most: usize },
     #[error("the bytes are no JPEG, PNG, WebP or JPEG 2000 file")]
     Format,
-    #[error("the image is a {name} file; expected JPEG, PNG, WebP or JPEG 2000")]
+    /// With its article.
+    #[error("the image is {name} file; expected JPEG, PNG, WebP or JPEG 2000")]
     Other { name: &'static str },
     #[error("the image is {width}x{height} pixels; each side must be {least} to {most}")]
     Side { width: u32, height: u32, least: u32, most: u32 },
@@ -132,6 +133,8 @@ pub enum DecodeError {
     Area { width: u32, height: u32, most: u64 },
     #[error("the JPEG has more than {most} scans")]
     Scans { most: u32 },
+    #[error("scans of the JPEG file are missing; expected every bit of every coefficient of each component")]
+    ScansMissing,
     #[error("the JPEG 2000 file has more than {most} {what}")]
     Parts { what: &'static str, most: u64 },
     #[error("the {format} file holds {found}; expected {expected}")]
@@ -148,13 +151,14 @@ impl DecodeError {
     /// A stable word for it, for error details and metrics.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Empty => "image_empty",
+            Self::Empty { .. } => "image_empty",
             Self::Bytes { .. } => "image_bytes",
             Self::Format => "image_format",
             Self::Other { .. } => "image_unsupported",
             Self::Side { .. } => "image_side",
             Self::Area { .. } => "image_area",
             Self::Scans { .. } => "image_scans",
+            Self::ScansMissing => "image_truncated",
             Self::Parts { .. } => "image_parts",
             Self::Unsupported { .. } => "image_unsupported",
             Self::Truncated { .. } => "image_truncated",
@@ -176,11 +180,7 @@ pub fn decode(source: Source<'_>, limits: &DecodeLimits) -> Result<Pixels, Decod
             pixels(width, height, rgb8)
         }
         Source::Rgb8 { rgb8, width, height } => {
-            limits.check_size(width, height)?;
-            let expected = u64::from(width) * u64::from(height) * 3;
-            if rgb8.len() as u64 != expected {
-                return Err(DecodeError::RawLength { width, height, expected, got: rgb8.len() as u64 });
-            }
+            check(source, limits)?;
             pixels(width, height, rgb8.to_vec())
         }
     }
@@ -209,7 +209,11 @@ fn decode_file(source: Source<'_>, limits: &DecodeLimits) -> Result<Decoded, Dec
 fn picture<'a>(source: Source<'a>, limits: &DecodeLimits) -> Result<(&'a [u8], Format), DecodeError> {
     let (Source::Encoded(file) | Source::Chip(file) | Source::Rgb8 { rgb8: file, .. }) = source;
     if file.is_empty() {
-        return Err(DecodeError::Empty);
+        let expected = match source {
+            Source::Chip(_) => "the content of EF.DG2 of an ID's chip, with the portrait",
+            Source::Encoded(_) | Source::Rgb8 { .. } => "a JPEG, PNG, WebP or JPEG 2000 file",
+        };
+        return Err(DecodeError::Empty { expected });
     }
     if file.len() > limits.max_bytes {
         return Err(DecodeError::Bytes { bytes: file.len(), most: limits.max_bytes });
@@ -238,19 +242,36 @@ fn format(file: &[u8]) -> Option<Format> {
     }
 }
 
-/// Bytes of the pixels that [`decode`] may give, at most: by the image's header, which takes microseconds to read; by the limits
-/// where that says nothing.
-pub fn most_pixel_bytes(source: Source<'_>, limits: &DecodeLimits) -> u64 {
-    if let Source::Rgb8 { rgb8, .. } = source {
-        return rgb8.len() as u64;
+/// What headers alone tell, in microseconds: the picture's size as it is stored. What is refused here needs no work on pixels.
+///
+/// # Errors
+/// [`DecodeError`], of those that [`decode`] gives.
+pub fn check(source: Source<'_>, limits: &DecodeLimits) -> Result<(u32, u32), DecodeError> {
+    if let Source::Rgb8 { rgb8, width, height } = source {
+        limits.check_size(width, height)?;
+        let (expected, got) = (u64::from(width) * u64::from(height) * 3, rgb8.len() as u64);
+        return if got == expected {
+            Ok((width, height))
+        } else {
+            Err(DecodeError::RawLength { width, height, expected, got })
+        };
     }
-    let stated = picture(source, limits).and_then(|(file, format)| match format {
+    let (file, format) = picture(source, limits)?;
+    match format {
         Format::Jpeg => jpeg::stated_size(file, limits),
         Format::Png => png::stated_size(file, limits),
         Format::WebP => webp::stated_size(file, limits),
         Format::Jpeg2000 => jpeg2000::stated_size(file, limits),
         Format::Dg2 => Err(DecodeError::Format),
-    });
+    }
+}
+
+/// Bytes of the pixels that [`decode`] may give, at most: by the image's headers; by the limits where those say nothing.
+pub fn most_pixel_bytes(source: Source<'_>, limits: &DecodeLimits) -> u64 {
+    if let Source::Rgb8 { rgb8, .. } = source {
+        return rgb8.len() as u64;
+    }
+    let stated = check(source, limits);
     let pixels = stated.map_or(limits.max_pixels, |(width, height)| u64::from(width) * u64::from(height));
     pixels.saturating_mul(3)
 }
@@ -258,7 +279,7 @@ pub fn most_pixel_bytes(source: Source<'_>, limits: &DecodeLimits) -> u64 {
 fn pixels(width: u32, height: u32, rgb8: Vec<u8>) -> Result<Pixels, DecodeError> {
     let got = rgb8.len() as u64;
     Pixels::new(width, height, rgb8).map_err(|error| match error {
-        PixelsError::Empty => DecodeError::Empty,
+        PixelsError::Empty => DecodeError::Empty { expected: "pixels" },
         PixelsError::Length { expected, .. } => DecodeError::RawLength { width, height, expected, got },
     })
 }

@@ -10,9 +10,10 @@ impl Orientation {
     pub(super) const UPRIGHT: Self = Self(1);
 
     const TAG: u16 = 0x0112;
-    const TYPE_SHORT: u16 = 3;
-    /// What the standard does not allow, and some writers write.
-    const TYPE_LONG: u16 = 4;
+    // TIFF's types of whole numbers, without and with a sign. The standard says SHORT; some writers write others.
+    const BYTES: [u16; 2] = [1, 6];
+    const SHORTS: [u16; 2] = [3, 8];
+    const LONGS: [u16; 2] = [4, 9];
 
     /// From a TIFF block (what follows `Exif\0\0` in JPEG). Upright where the tag is absent or makes no sense: viewers do so too.
     pub(super) fn from_tiff(tiff: &[u8]) -> Self {
@@ -38,9 +39,11 @@ impl Orientation {
         (0..entries).find_map(|i| {
             let entry = directory + 2 + 12 * i;
             let is_one = u16_at(entry)? == Self::TAG && u32_at(entry + 4)? == 1;
+            // Less than 0 is more than 8 here.
             let value = match u16_at(entry + 2)? {
-                Self::TYPE_SHORT => u32::from(u16_at(entry + 8)?),
-                Self::TYPE_LONG => u32_at(entry + 8)?,
+                kind if Self::BYTES.contains(&kind) => u32::from(*tiff.get(entry + 8)?),
+                kind if Self::SHORTS.contains(&kind) => u32::from(u16_at(entry + 8)?),
+                kind if Self::LONGS.contains(&kind) => u32_at(entry + 8)?,
                 _ => return None,
             };
             is_one.then(|| u8::try_from(value).ok().map(Self))?
@@ -105,26 +108,43 @@ mod tests {
         }
     }
 
+    /// The second entry with another type, count and value.
+    fn entry(little: bool, kind: u16, count: u32, value: &[u8]) -> Orientation {
+        let mut block = tiff(little, 1);
+        block[24..26].copy_from_slice(&if little { kind.to_le_bytes() } else { kind.to_be_bytes() });
+        block[26..30].copy_from_slice(&if little { count.to_le_bytes() } else { count.to_be_bytes() });
+        block[30..34].fill(0);
+        block[30..30 + value.len()].copy_from_slice(value);
+        Orientation::from_tiff(&block)
+    }
+
     #[test]
-    fn the_tag_is_read_as_a_long_number_too() {
+    fn the_tag_is_read_in_every_type_of_whole_numbers() {
         for little in [true, false] {
-            let of = |orientation: u32| {
-                let mut block = tiff(little, 1);
-                // The second entry: its type, and its value.
-                let (kind, value) = if little {
-                    (4_u16.to_le_bytes(), orientation.to_le_bytes())
-                } else {
-                    (4_u16.to_be_bytes(), orientation.to_be_bytes())
+            let of = |kind: u16, count: u32, value: u32| {
+                let wide = if little { value.to_le_bytes() } else { value.to_be_bytes() };
+                let size = match kind {
+                    1 | 6 => 1,
+                    3 | 8 => 2,
+                    _ => 4,
                 };
-                block[24..26].copy_from_slice(&kind);
-                block[30..34].copy_from_slice(&value);
-                Orientation::from_tiff(&block)
+                entry(little, kind, count, if little { &wide[..size] } else { &wide[4 - size..] })
             };
-            for value in 1..=8 {
-                assert_eq!(of(value), Orientation(value as u8));
+            for kind in [1, 3, 4, 6, 8, 9] {
+                for value in 1..=8 {
+                    assert_eq!(of(kind, 1, value), Orientation(value as u8), "type {kind}");
+                    for count in [0, 2, u32::MAX] {
+                        assert_eq!(of(kind, count, value), Orientation::UPRIGHT, "type {kind}, {count} values");
+                    }
+                }
+                for nonsense in [0, 9, 255, u32::MAX] {
+                    assert_eq!(of(kind, 1, nonsense), Orientation::UPRIGHT, "type {kind}");
+                }
             }
-            for nonsense in [0, 9, 6 << 16, u32::MAX] {
-                assert_eq!(of(nonsense), Orientation::UPRIGHT);
+            assert_eq!(of(4, 1, 6 << 16), Orientation::UPRIGHT);
+            // Text, fractions, bytes of no type, floating point.
+            for kind in [2, 5, 7, 10, 11, 12] {
+                assert_eq!(of(kind, 1, 6), Orientation::UPRIGHT, "type {kind}");
             }
         }
     }

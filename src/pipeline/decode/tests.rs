@@ -5,6 +5,8 @@ use super::*;
 
 pub(super) const LOSSY_WEBP: &[u8] = include_bytes!("../../../tests/fixtures/lossy.webp");
 pub(super) const LOSSY_ALPHA_WEBP: &[u8] = include_bytes!("../../../tests/fixtures/lossy_alpha.webp");
+/// By libjpeg: ten scans with refinements, 4:2:0, the picture of the others.
+pub(super) const REFINED_JPEG: &[u8] = include_bytes!("../../../tests/fixtures/progressive.jpg");
 pub(super) const LOSSLESS_JP2: &[u8] = include_bytes!("../../../tests/fixtures/lossless.jp2");
 pub(super) const LOSSY_J2K: &[u8] = include_bytes!("../../../tests/fixtures/lossy.j2k");
 pub(super) const TILED_JP2: &[u8] = include_bytes!("../../../tests/fixtures/tiled.jp2");
@@ -64,6 +66,7 @@ pub(super) fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         ("baseline jpeg", jpeg(&rgb8, 40, 24, |_| {})),
         ("subsampled jpeg", jpeg(&rgb8, 40, 24, |e| e.set_sampling_factor(SamplingFactor::R_4_2_0))),
         ("progressive jpeg", jpeg(&rgb8, 40, 24, |e| e.set_progressive(true))),
+        ("refined jpeg", REFINED_JPEG.to_vec()),
         ("jpeg with restarts", jpeg(&rgb8, 40, 24, |e| e.set_restart_interval(2))),
         ("rgb png", png(&rgb8, w, h, ColorType::Rgb, eight)),
         ("rgba png", png(&rgba, w, h, ColorType::Rgba, eight)),
@@ -123,22 +126,25 @@ fn jpegs_of_other_kinds_are_refused_by_name() {
     }
     let file = jpeg(&smooth(32, 32), 32, 32, |_| {});
     let sof = file.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
-    for other in [0xc3, 0xc9, 0xca] {
-        let mut changed = file.clone();
-        changed[sof + 1] = other;
-        assert_eq!(decoded(&changed).unwrap_err().reason(), "image_unsupported");
+    let kinds = [
+        ("lossless", &[0xc3, 0xc7, 0xcb, 0xcf][..]),
+        ("hierarchical", &[0xc5, 0xc6, 0xcd, 0xce, 0xde]),
+        ("arithmetic", &[0xc9, 0xca, 0xcc]),
+        ("JPEG-LS", &[0xf7]),
+    ];
+    for (name, markers) in kinds {
+        for marker in markers {
+            let mut changed = file.clone();
+            changed[sof + 1] = *marker;
+            let error = decoded(&changed).unwrap_err();
+            assert_eq!(error.reason(), "image_unsupported");
+            assert!(error.to_string().contains(name), "{marker:#x}: {error}");
+            assert_eq!(check(Source::Encoded(&changed), &DecodeLimits::default()), Err(error));
+        }
     }
     let mut deep = file;
     deep[sof + 4] = 12;
     assert_eq!(decoded(&deep).unwrap_err().reason(), "image_unsupported");
-}
-
-#[test]
-fn a_jpeg_of_many_scans_is_refused() {
-    let limits = DecodeLimits { max_scans: 9, ..DecodeLimits::default() };
-    let file = jpeg(&smooth(32, 32), 32, 32, |e| e.set_progressive_scans(6));
-    assert_eq!(decode(Source::Encoded(&file), &limits).unwrap_err(), DecodeError::Scans { most: 9 });
-    assert!(decoded(&file).is_ok());
 }
 
 #[test]
@@ -358,26 +364,28 @@ fn raw_pixels_have_the_length_that_their_size_says() {
 }
 
 #[test]
-fn formats_that_are_known_are_refused_by_name() {
-    let files: [(&str, &[u8]); 10] = [
-        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
-        ("HEIC", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"),
-        ("AVIF", b"\0\0\0\x1cftypavif\0\0\0\0mif1avif"),
-        ("TIFF", b"II*\0\x08\0\0\0"),
-        ("TIFF", b"MM\0*\0\0\0\x08"),
-        ("BMP", b"BM\x36\x10\0\0\0\0\0\0\x36\0\0\0"),
-        ("PDF", b"%PDF-1.7\n"),
-        ("GIF", b"GIF89a\x10\0\x10\0"),
-        ("JPEG XL", b"\xff\x0a\0\0"),
-        ("JPEG XL", b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a"),
-    ];
-    for (name, file) in files {
-        let error = decoded(file).unwrap_err();
-        assert_eq!(error, DecodeError::Other { name });
-        let text = format!("the image is a {name} file; expected JPEG, PNG, WebP or JPEG 2000");
-        assert_eq!((error.to_string(), error.reason()), (text, "image_unsupported"));
+fn what_is_empty_says_what_was_expected() {
+    let said = |source| decode(source, &DecodeLimits::default()).unwrap_err().to_string();
+    assert!(said(Source::Encoded(&[])).contains("JPEG, PNG, WebP or JPEG 2000"));
+    assert!(said(Source::Chip(&[])).contains("EF.DG2"));
+}
+
+/// Headers alone never refuse what is decoded, and name its size.
+#[test]
+fn headers_are_checked_without_decoding() {
+    let limits = DecodeLimits::default();
+    let of = |source: Source<'_>| check(source, &limits);
+    for (kind, file) in corpus() {
+        let decoded = decoded(&file).unwrap();
+        assert_eq!(of(Source::Encoded(&file)), Ok((decoded.width(), decoded.height())), "{kind}");
     }
-    assert_eq!(decoded(b"no image at all").unwrap_err(), DecodeError::Format);
+    for (kind, file) in chips() {
+        assert!(of(Source::Chip(&file)).is_ok(), "{kind}");
+        assert!(of(Source::Chip(&file[..file.len() - 1])).is_err(), "{kind}");
+    }
+    assert_eq!(of(Source::Chip(b"no DG2")).unwrap_err().reason(), "image_truncated");
+    assert_eq!(of(Source::Encoded(b"%PDF-")).unwrap_err(), DecodeError::Other { name: "a PDF" });
+    assert_eq!(of(Source::Rgb8 { rgb8: &[0; 7], width: 16, height: 16 }).unwrap_err().reason(), "image_raw_length");
 }
 
 #[test]

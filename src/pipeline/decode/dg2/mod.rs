@@ -2,7 +2,8 @@
 //! ISO/IEC 19794-5:2005 or 39794-5:2019.
 //!
 //! One path is walked, of a depth that the formats fix; siblings are passed over by their lengths, and what they hold is not read. Of
-//! several faces the first is taken: an issuer puts the portrait that it printed there. Signatures are none of its business.
+//! several faces the first is taken: an issuer puts the portrait that it printed there. A template without a face is passed over.
+//! Signatures are none of its business.
 
 mod tlv;
 
@@ -10,7 +11,7 @@ mod tlv;
 pub(super) mod tests;
 
 use super::{DecodeError, Format};
-use tlv::{find, open};
+use tlv::{find, next, open};
 
 const TRUNCATED: DecodeError = DecodeError::Truncated { format: Format::Dg2 };
 const MALFORMED: DecodeError = DecodeError::Malformed { format: Format::Dg2 };
@@ -21,8 +22,9 @@ const FACE_RECORD: [u8; 4] = *b"FAC\0";
 /// Tags, with the classes and forms that Doc 9303 gives them.
 mod tag {
     pub const DG2: u16 = 0x75;
-    /// Biometric information templates, and one of them.
+    /// Biometric information templates, how many, and one of them.
     pub const TEMPLATES: u16 = 0x7f61;
+    pub const COUNT: u16 = 0x02;
     pub const TEMPLATE: u16 = 0x7f60;
     /// The data of a template: a record as it is, or one in tags of its own.
     pub const RECORD: u16 = 0x5f2e;
@@ -45,18 +47,45 @@ pub(super) fn portrait(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     if at == tag::DG2 {
         (at, inside) = (tag::TEMPLATES, find(inside, &[tag::TEMPLATES])?.ok_or(NOTHING)?.1);
     }
-    if at == tag::TEMPLATES {
-        (at, inside) = (tag::TEMPLATE, find(inside, &[tag::TEMPLATE])?.ok_or(NOTHING)?.1);
-    }
-    if at == tag::TEMPLATE {
-        (at, inside) = find(inside, &[tag::RECORD, tag::TAGGED_RECORD])?.ok_or(NOTHING)?;
-    }
     match at {
-        tag::RECORD | tag::TAGGED_RECORD if inside.starts_with(&FACE_RECORD) => in_face_record(inside),
-        tag::RECORD | tag::TAGGED_RECORD => in_tagged_record(inside),
+        tag::TEMPLATES => in_templates(inside),
+        tag::TEMPLATE => in_template(inside),
+        tag::RECORD | tag::TAGGED_RECORD => in_record(inside),
         tag::INTO_1 | tag::FACE_IMAGE_DATA => in_tagged_record(bytes),
         _ => Err(MALFORMED),
     }
+}
+
+/// In the first template with a face. Doc 9303 puts their number before them: with another one, something is missing or was added.
+fn in_templates(inside: &[u8]) -> Result<&[u8], DecodeError> {
+    let (mut rest, mut said, mut count, mut portrait) = (inside, None, 0, Err(NOTHING));
+    while !rest.is_empty() {
+        let ((at, inside), after) = next(rest)?;
+        match at {
+            tag::COUNT => said = Some(inside),
+            tag::TEMPLATE => {
+                count += 1;
+                if portrait == Err(NOTHING) {
+                    portrait = in_template(inside);
+                }
+            }
+            _ => {}
+        }
+        rest = after;
+    }
+    match said {
+        Some([said]) if usize::from(*said) == count => portrait,
+        None => portrait,
+        Some(_) => Err(unsupported("another number of biometric templates than it says")),
+    }
+}
+
+fn in_template(inside: &[u8]) -> Result<&[u8], DecodeError> {
+    in_record(find(inside, &[tag::RECORD, tag::TAGGED_RECORD])?.ok_or(NOTHING)?.1)
+}
+
+fn in_record(record: &[u8]) -> Result<&[u8], DecodeError> {
+    if record.starts_with(&FACE_RECORD) { in_face_record(record) } else { in_tagged_record(record) }
 }
 
 const NOTHING: DecodeError = unsupported("no portrait");

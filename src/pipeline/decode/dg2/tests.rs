@@ -93,6 +93,49 @@ fn the_first_of_several_faces_is_taken() {
 }
 
 #[test]
+fn templates_without_a_face_are_passed_over() {
+    let none = face_record(&[], 0, 0);
+    let empty = element(0x65, &element(0xa1, &[]));
+    let (of_2005, of_2019) = (face_record(&[IMAGE], 0, 0), tagged_record(IMAGE));
+    for file in [
+        dg2(&[none.clone(), of_2005.clone()], 0x5f2e),
+        dg2(&[empty, of_2019], 0x7f2e),
+        dg2(&[none.clone(), none.clone(), of_2005.clone()], 0x5f2e),
+    ] {
+        assert_eq!(portrait(&file), Ok(IMAGE));
+    }
+    let bare = element(0x7f60, &element(0xa1, &[]));
+    let full = element(0x7f60, &element(0x5f2e, &of_2005));
+    assert_eq!(portrait(&element(0x7f61, &[bare, full].concat())), Ok(IMAGE));
+    assert_eq!(portrait(&dg2(&[none.clone(), none], 0x5f2e)), Err(NOTHING));
+    // A damaged one is not: the portrait may have been in it.
+    let mut damaged = of_2005.clone();
+    damaged[14..18].fill(0xff);
+    assert_eq!(portrait(&dg2(&[damaged, of_2005], 0x5f2e)), Err(MALFORMED));
+}
+
+#[test]
+fn the_number_of_templates_is_what_it_says() {
+    let records = [face_record(&[IMAGE], 0, 0), face_record(&[&[1; 50]], 0, 0)];
+    for number in 0..=2 {
+        let file = dg2(&records[..number], 0x5f2e);
+        let at = file.windows(3).position(|w| w == [2, 1, number as u8]).unwrap();
+        for said in [0, 1, 2, 3, 255] {
+            let mut changed = file.clone();
+            changed[at + 2] = said;
+            let error = match portrait(&changed) {
+                Ok(_) if said == number as u8 => continue,
+                Ok(_) => panic!("{said} for {number}"),
+                Err(error) => error.to_string(),
+            };
+            let expected =
+                if said == 0 && number == 0 { "no portrait" } else { "another number of biometric templates" };
+            assert!(error.contains(expected), "{said} for {number}: {error}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_read_is_refused_by_name() {
     let said = |file: &[u8]| portrait(file).unwrap_err().to_string();
     assert!(said(&dg2(&[], 0x5f2e)).contains("no portrait"));

@@ -24,7 +24,7 @@ pub(super) fn find<'a>(inside: &'a [u8], tags: &[u16]) -> Result<Option<Element<
 }
 
 /// The first element, and what follows it.
-fn next(bytes: &[u8]) -> Result<(Element<'_>, &[u8]), DecodeError> {
+pub(super) fn next(bytes: &[u8]) -> Result<(Element<'_>, &[u8]), DecodeError> {
     const MORE: u8 = 0x1f;
     let (tag, rest) = match *bytes {
         [first, second, ref rest @ ..] if first & MORE == MORE => {

@@ -1,16 +1,17 @@
-//! The Huffman tables of ITU-T T.81, annex K.3, which frames of Motion JPEG leave out.
+//! The Huffman tables of ITU-T T.81, annex K.3, of which frames of Motion JPEG leave out all or some.
 
 /// Codes of each length, 1 to 16, and what they stand for.
-struct Table {
+#[derive(Clone, Copy)]
+pub(super) struct Table {
     /// Class (0 DC, 1 AC) and number (0 luminance, 1 chrominance).
     id: u8,
-    lengths: [u8; 16],
-    values: &'static [u8],
+    pub lengths: [u8; 16],
+    pub values: &'static [u8],
 }
 
 const DC: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
-const TABLES: [Table; 4] = [
+pub(super) const TABLES: [Table; 4] = [
     Table { id: 0x00, lengths: [0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0], values: &DC },
     Table { id: 0x01, lengths: [0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0], values: &DC },
     Table { id: 0x10, lengths: [0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 0x7d], values: &LUMINANCE_AC },
@@ -43,7 +44,11 @@ const CHROMINANCE_AC: [u8; 162] = [
 
 /// A DHT segment with all four.
 pub(super) fn standard() -> Vec<u8> {
-    let tables: Vec<u8> = TABLES.iter().flat_map(|t| [&[t.id], t.lengths.as_slice(), t.values].concat()).collect();
+    segment(&TABLES)
+}
+
+pub(super) fn segment(tables: &[Table]) -> Vec<u8> {
+    let tables: Vec<u8> = tables.iter().flat_map(|t| [&[t.id], t.lengths.as_slice(), t.values].concat()).collect();
     let length = (tables.len() as u16 + 2).to_be_bytes();
     [&[0xff, 0xc4], length.as_slice(), &tables].concat()
 }

@@ -2,6 +2,8 @@
 //!
 //! A few bytes can ask for millions of small parts, or for thirty passes over every sample: so both are counted here.
 
+use std::borrow::Cow;
+
 use super::{DecodeError, DecodeLimits, MALFORMED, TRUNCATED, unsupported};
 
 /// What a sample costs beside its bit planes, in bit planes.
@@ -26,8 +28,8 @@ pub(super) struct CodeStream<'a> {
     pub components: usize,
     /// Chroma has fewer samples.
     pub subsampled: bool,
-    /// SOC through EOC, without what follows.
-    pub bytes: &'a [u8],
+    /// SOC through EOC, without what follows. Every tile-part says its length: the decoder would take EOC into one that does not.
+    pub bytes: Cow<'a, [u8]>,
 }
 
 impl<'a> CodeStream<'a> {
@@ -65,23 +67,28 @@ impl<'a> CodeStream<'a> {
             }
         }
         size.check_cost(&styles, &planes, &shifts, limits.max_sample_planes)?;
-        let end = tile_parts(bytes, bytes.len() - rest.0.len(), size.tiles())?;
+        let parts = tile_parts(bytes, bytes.len() - rest.0.len(), size.tiles())?;
         let subsampled = size.sampling.iter().any(|s| *s != (1, 1));
+        let mut bytes = Cow::Borrowed(bytes.get(..parts.end).ok_or(TRUNCATED)?);
+        if let Some((at, length)) = parts.unsaid {
+            bytes.to_mut().get_mut(at..at + 4).ok_or(MALFORMED)?.copy_from_slice(&length.to_be_bytes());
+        }
         let Size { width, height, .. } = size;
-        Ok(Self {
-            width,
-            height,
-            components: size.sampling.len(),
-            subsampled,
-            bytes: bytes.get(..end).ok_or(TRUNCATED)?,
-        })
+        Ok(Self { width, height, components: size.sampling.len(), subsampled, bytes })
     }
 }
 
-/// The chain of tile-parts, `at` behind its first marker; gives the place behind EOC. Every tile has a part, and none has parameters of
+struct TileParts {
+    /// Behind EOC.
+    end: usize,
+    /// Where the last one should have said its length, and the length.
+    unsaid: Option<(usize, u32)>,
+}
+
+/// The chain of tile-parts, `at` behind its first marker. Every tile has a part, and none has parameters of
 /// its own, which would escape the checks of the main header.
-fn tile_parts(bytes: &[u8], mut at: usize, tiles: u64) -> Result<usize, DecodeError> {
-    let (mut seen, mut count) = (0u64, 0);
+fn tile_parts(bytes: &[u8], mut at: usize, tiles: u64) -> Result<TileParts, DecodeError> {
+    let (mut seen, mut count, mut unsaid) = (0u64, 0, None);
     loop {
         count += 1;
         if count > MOST_TILE_PARTS {
@@ -94,11 +101,7 @@ fn tile_parts(bytes: &[u8], mut at: usize, tiles: u64) -> Result<usize, DecodeEr
             return Err(MALFORMED);
         }
         seen |= 1 << index; // at most 64
-        let length = u32::from_be_bytes([l3, l2, l1, l0]) as usize;
-        if length == 0 {
-            return Err(unsupported("a tile-part without its length"));
-        }
-        let start = at - 2;
+        let (start, length) = (at - 2, u32::from_be_bytes([l3, l2, l1, l0]) as usize);
         loop {
             match rest.marker()? {
                 0x93 => break,
@@ -107,13 +110,22 @@ fn tile_parts(bytes: &[u8], mut at: usize, tiles: u64) -> Result<usize, DecodeEr
                 other => return Err(refusal(other)),
             }
         }
-        let end = start.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(TRUNCATED)?;
-        if end < bytes.len() - rest.0.len() {
+        let data = bytes.len() - rest.0.len();
+        let end = match length {
+            // The last one, up to EOC. Packets hold no such bytes: none above 0x8f comes behind 0xff but in markers of their own.
+            0 => {
+                let end = data + rest.0.windows(2).position(|w| w == [0xff, 0xd9]).ok_or(TRUNCATED)?;
+                unsaid = Some((start + 6, (end - start) as u32)); // a file is shorter than 4 GiB
+                end
+            }
+            _ => start.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(TRUNCATED)?,
+        };
+        if end < data {
             return Err(MALFORMED);
         }
         at = end + 2;
         match bytes.get(end..at).ok_or(TRUNCATED)? {
-            [0xff, 0xd9] if seen.count_ones() as u64 == tiles => return Ok(at),
+            [0xff, 0xd9] if seen.count_ones() as u64 == tiles => return Ok(TileParts { end: at, unsaid }),
             [0xff, 0xd9] => return Err(TRUNCATED),
             [0xff, 0x90] => {}
             _ => return Err(MALFORMED),

@@ -38,7 +38,7 @@ pub(super) fn read(file: &[u8]) -> Result<Jp2<'_>, DecodeError> {
 }
 
 fn read_header(mut rest: &[u8]) -> Result<Header, DecodeError> {
-    let (mut size, mut colour) = (None, None);
+    let (mut size, mut colour, mut no_colour) = (None, None, MALFORMED);
     while !rest.is_empty() {
         let (name, payload, after) = next(rest)?;
         match &name {
@@ -46,8 +46,11 @@ fn read_header(mut rest: &[u8]) -> Result<Header, DecodeError> {
                 let [h3, h2, h1, h0, w3, w2, w1, w0, ..] = *payload else { return Err(MALFORMED) };
                 size = Some((u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0])));
             }
-            // Of several the first counts.
-            b"colr" if colour.is_none() => colour = Some(read_colour(payload)?),
+            // Of several the first counts that is of a method of Part 1; readers of JP2 pass over the others.
+            b"colr" if colour.is_none() => match payload {
+                [1 | 2, ..] => colour = Some(read_colour(payload)?),
+                _ => no_colour = unsupported(OTHER_COLOUR),
+            },
             b"pclr" => return Err(unsupported("a palette")),
             b"cdef" => check_channels(payload)?,
             _ => {}
@@ -55,21 +58,22 @@ fn read_header(mut rest: &[u8]) -> Result<Header, DecodeError> {
         rest = after;
     }
     let (width, height) = size.ok_or(MALFORMED)?;
-    Ok(Header { width, height, colour: colour.ok_or(MALFORMED)? })
+    Ok(Header { width, height, colour: colour.ok_or(no_colour)? })
 }
+
+const OTHER_COLOUR: &str = "a colour space other than sRGB, sYCC and grey";
 
 /// The enumerated colour spaces of Part 1, or a profile, which is not applied.
 fn read_colour(payload: &[u8]) -> Result<Colour, DecodeError> {
-    const OTHER: &str = "a colour space other than sRGB, sYCC and grey";
     match *payload {
         [1, _, _, 0, 0, 0, 16 | 17, ..] => Ok(Colour::Rgb),
         [1, _, _, 0, 0, 0, 18, ..] => Ok(Colour::Ycc),
         [2, _, _, ref profile @ ..] => match profile.get(16..20) {
             Some(b"RGB " | b"GRAY") => Ok(Colour::Rgb),
-            Some(_) => Err(unsupported(OTHER)),
+            Some(_) => Err(unsupported(OTHER_COLOUR)),
             None => Err(MALFORMED),
         },
-        [_, _, _, ..] => Err(unsupported(OTHER)),
+        [_, _, _, ..] => Err(unsupported(OTHER_COLOUR)),
         _ => Err(MALFORMED),
     }
 }

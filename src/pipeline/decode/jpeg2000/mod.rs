@@ -32,7 +32,7 @@ enum Colour {
 pub(super) fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
     let Survey { stream, colour } = Survey::of(file, limits)?;
     let settings = DecodeSettings { strict: true, resolve_palette_indices: false, target_resolution: None };
-    let image = Image::new(stream.bytes, &settings).map_err(|_| MALFORMED)?;
+    let image = Image::new(&stream.bytes, &settings).map_err(|_| MALFORMED)?;
     let mut context = DecoderContext::default();
     let decoded = image.decode(&mut context).map_err(|_| MALFORMED)?;
     let pixels = stream.width as usize * stream.height as usize;

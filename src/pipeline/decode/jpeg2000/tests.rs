@@ -56,7 +56,6 @@ fn what_is_not_read_is_refused_by_name() {
         ("two sizes", with(LOSSY_J2K, siz, 42, &[2])),
         ("colour space", with(LOSSLESS_JP2, b"colr", 3, &[0, 0, 0, 14])),
         ("palette", LOSSLESS_JP2.to_vec()),
-        ("without its length", with(LOSSY_J2K, &[0xff, 0x90], 4, &[0; 4])),
         ("progression", LOSSY_J2K.to_vec()),
     ];
     for (name, mut file) in cases {
@@ -128,4 +127,48 @@ fn a_tile_that_is_missing_is_noticed() {
     let mut changed = TILED_JP2.to_vec();
     changed[sot + 5] = 0;
     assert_eq!(decoded(&changed).unwrap_err(), TRUNCATED);
+}
+
+/// Psot is 0: legal for the last one.
+#[test]
+fn the_last_tile_part_may_leave_out_its_length() {
+    for file in [LOSSY_J2K, LOSSLESS_JP2, GREY_J2K] {
+        let open = with(file, &[0xff, 0x90, 0, 10], 2, &[0; 4]);
+        assert!(decoded(&open).unwrap() == decoded(file).unwrap());
+        let end = place(&open, &[0xff, 0xd9]);
+        for length in place(&open, &[0xff, 0x90])..end + 2 {
+            assert!(decoded(&open[..length]).is_err(), "{length} bytes");
+        }
+    }
+    // Of several tiles' parts the first is not the last.
+    assert_eq!(decoded(&with(TILED_JP2, &[0xff, 0x90, 0, 10], 2, &[0; 4])).unwrap_err(), TRUNCATED);
+    let at = TILED_JP2.windows(4).rposition(|w| w == [0xff, 0x90, 0, 10]).unwrap();
+    let mut open = TILED_JP2.to_vec();
+    open[at + 6..at + 10].fill(0);
+    assert!(decoded(&open).unwrap() == decoded(TILED_JP2).unwrap());
+}
+
+/// A file with another `colr` before its own, or in its place.
+fn with_colour(other: &[u8], keep: bool) -> Vec<u8> {
+    let mut file = LOSSLESS_JP2.to_vec();
+    let colr = place(&file, b"colr") - 4;
+    let length = u32::from_be_bytes(file[colr..colr + 4].try_into().unwrap()) as usize;
+    let new = [&(8 + other.len() as u32).to_be_bytes(), b"colr".as_slice(), other].concat();
+    let header = place(&file, b"jp2h") - 4;
+    let grown = u32::from_be_bytes(file[header..header + 4].try_into().unwrap()) as usize + new.len();
+    let grown = if keep { grown } else { grown - length };
+    file.splice(colr..if keep { colr } else { colr + length }, new);
+    file[header..header + 4].copy_from_slice(&(grown as u32).to_be_bytes());
+    file
+}
+
+#[test]
+fn a_colour_of_a_method_that_part_1_does_not_have_is_passed_over() {
+    let expected = decoded(LOSSLESS_JP2).unwrap();
+    for method in [0, 3, 4, 255] {
+        assert!(decoded(&with_colour(&[method, 0, 0, 1, 2, 3], true)).unwrap() == expected, "method {method}");
+        let error = decoded(&with_colour(&[method, 0, 0, 1, 2, 3], false)).unwrap_err();
+        assert!(error.to_string().contains("a colour space other than"), "{error}");
+    }
+    assert!(decoded(&with_colour(&[1, 0, 0, 0, 0, 0, 16], false)).unwrap() == expected, "the box was built well");
 }
