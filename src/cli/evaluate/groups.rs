@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{pairs::Pairs, statistics::Trial};
+use super::{
+    pairs::{EVERY_PAIR, Pairs},
+    statistics::Trial,
+};
 use crate::domain::Calibration;
 
 /// What a promised rate comes to in one group.
@@ -39,7 +42,7 @@ impl GroupLine {
 /// A line for each measured point of the card: of all pairs, then of each group in the order of the file. `accepted`: the images with a
 /// template.
 pub fn measure(pairs: &Pairs, accepted: &[bool], trials: &[Trial], card: &Calibration) -> Vec<GroupLine> {
-    let all = std::iter::once(("all", None));
+    let all = std::iter::once((EVERY_PAIR, None));
     let groups = all.chain(pairs.groups.iter().enumerate().map(|(number, name)| (name.as_str(), Some(number))));
     let points: Vec<_> = card.points().iter().filter(|point| point.trials > 0).collect();
     let mut lines = Vec::new();

@@ -31,6 +31,8 @@ pub struct Pairs {
 
 /// Bytes of a file at most: some 10 million pairs.
 const MAX_FILE: u64 = 1 << 30;
+/// What a report calls all pairs together: no group's name.
+pub const EVERY_PAIR: &str = "all";
 /// Each is counted for itself.
 const MAX_GROUPS: usize = 1000;
 
@@ -45,6 +47,10 @@ pub enum PairsError {
     Fields { line: u64, expected: usize, got: usize },
     #[error("the file has more than {MAX_GROUPS} groups")]
     Groups,
+    #[error(
+        "line {line}: expected a group of another name than {EVERY_PAIR}, which stands for all pairs in the report"
+    )]
+    GroupOfAll { line: u64 },
     #[error("line {line}: expected two names of images, field {field} is empty")]
     Name { line: u64, field: &'static str },
     #[error("line {line}: an image is compared with itself")]
@@ -90,6 +96,9 @@ impl Pairs {
                 return Err(PairsError::Fields { line, expected: columns, got: record.len() });
             }
             let (a, b, mated) = fields(&record, line)?;
+            if record.get(3) == Some(EVERY_PAIR) {
+                return Err(PairsError::GroupOfAll { line });
+            }
             let group = record.get(3).map(|name| pairs.group(name));
             if pairs.groups.len() > MAX_GROUPS {
                 return Err(PairsError::Groups);
@@ -203,6 +212,11 @@ mod tests {
         assert_eq!(read("a,b,mated\nx,y,1,masks\n").unwrap_err(), "line 2: expected 3 fields, as in the header, got 4");
         let many: String = (0..=1000).map(|n| format!("x{n},y{n},1,g{n}\n")).collect();
         assert!(read(&format!("a,b,mated,group\n{many}")).unwrap_err().contains("1000 groups"));
+        for name in ["all", " all "] {
+            let error = read(&format!("a,b,mated,group\nx,y,1,masks\nx,z,0,{name}\n")).unwrap_err();
+            assert!(error.starts_with("line 3: expected a group of another name than all"), "{error}");
+        }
+        assert_eq!(read("a,b,mated,group\nx,y,1,All\n").unwrap().groups, ["All"]);
     }
 
     #[test]
