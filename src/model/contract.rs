@@ -89,7 +89,7 @@ pub struct Contract {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// The package with its version.
+    /// The package with its version, or what else people find the file by: nothing looks it up.
     pub package: String,
     /// The weights' file in it.
     pub file: String,

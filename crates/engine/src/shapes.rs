@@ -7,6 +7,12 @@ use super::{
 
 /// Kernel sides, strides and paddings, at most.
 const MAX_WINDOW: usize = 64;
+/// Multiplications for one image, at most: IResNet-100 has 1.2e10, and a thousand layers of a kilobyte more than a day of them.
+const MAX_WORK: u64 = 1_000_000_000_000;
+/// Values of what is repeated or filled with zeros, at most, and channels: it costs a file nothing to ask for them. Features that are
+/// divided by their length have some hundreds.
+const MAX_MADE: usize = 16 << 20;
+const MAX_MADE_CHANNELS: usize = 64 << 10;
 
 /// Why a graph cannot run. Nodes count from 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +27,8 @@ pub enum GraphError {
     NotFinite { step: usize, action: String, parts: String },
     #[error("the input's shape {0} is empty or too large")]
     Input(Shape),
+    #[error("the network needs more than {MAX_WORK} multiplications for an image: no network for faces needs a tenth")]
+    Work,
 }
 
 /// What is wrong with a node.
@@ -52,6 +60,10 @@ pub enum Fault {
     Bounds,
     #[error("the result is empty or larger than {MAX_ACTIVATION} values")]
     Size,
+    #[error(
+        "{0}: what is repeated or filled with zeros has at most {MAX_MADE_CHANNELS} channels, {MAX_MADE} values in all"
+    )]
+    Made(Shape),
 }
 
 impl Graph {
@@ -65,12 +77,16 @@ impl Graph {
             return Err(GraphError::Output(self.output));
         }
         self.input.elements().ok_or(GraphError::Input(self.input))?;
-        let mut shapes = vec![self.input];
+        let (mut shapes, mut work) = (vec![self.input], 0u64);
         for (index, node) in self.nodes.iter().enumerate() {
             let shape = node
                 .shape(&shapes, weights)
                 .and_then(|shape| shape.elements().map(|_| shape).ok_or(Fault::Size))
                 .map_err(|fault| GraphError::Node { node: index, op: node.op.name(), fault })?;
+            work = work.saturating_add(node.work(shape, weights));
+            if work > MAX_WORK {
+                return Err(GraphError::Work);
+            }
             shapes.push(shape);
         }
         Ok(shapes)
@@ -78,6 +94,21 @@ impl Graph {
 }
 
 impl Node {
+    /// Multiplications, or what takes as long, for one image; `out` is the shape of what it gives.
+    fn work(&self, out: Shape, weights: &Weights) -> u64 {
+        let parameters = |name: &String| weights.get(name).map_or(0, |weight| weight.values().len());
+        let (times, each) = match &self.op {
+            Op::Convolution { weight, .. } | Op::FullyConnected { weight, .. } => {
+                (out.height.saturating_mul(out.width), parameters(weight))
+            }
+            Op::MaxPool { window, .. } | Op::AveragePool { window } => {
+                (out.elements().unwrap_or(0), window.height * window.width)
+            }
+            _ => (out.elements().unwrap_or(0), 1),
+        };
+        (times as u64).saturating_mul(each as u64)
+    }
+
     /// The shape of what it gives, from those of the values before it.
     pub(super) fn shape(&self, shapes: &[Shape], weights: &Weights) -> Result<Shape, Fault> {
         let expected = if matches!(self.op, Op::Add | Op::Multiply | Op::Divide) { 2 } else { 1 };
@@ -117,12 +148,12 @@ impl Node {
             }),
             Op::SumChannels | Op::L2Norm => Ok(Shape { channels: 1, ..x }),
             Op::RepeatChannel { .. } if x.channels != 1 => Err(Fault::Channels(x)),
-            Op::RepeatChannel { channels } => Ok(Shape { channels: *channels, ..x }),
+            Op::RepeatChannel { channels } => made(Shape { channels: *channels, ..x }),
             Op::MaxPool { window, padding } => slide(x, *window, *padding),
             Op::AveragePool { window } => slide(x, *window, Edges::NONE),
             Op::GlobalAveragePool => Ok(Shape::new(x.channels, 1, 1)),
             Op::PadChannels { count } => {
-                Ok(Shape { channels: x.channels.checked_add(*count).ok_or(Fault::Size)?, ..x })
+                made(Shape { channels: x.channels.checked_add(*count).ok_or(Fault::Size)?, ..x })
             }
             Op::PadSpatial { edges } => pad(x, *edges),
             Op::Flatten => Ok(Shape::new(x.elements().ok_or(Fault::Size)?, 1, 1)),
@@ -145,6 +176,12 @@ fn expect(weights: &Weights, name: &str, expected: &[usize]) -> Result<(), Fault
         return Ok(());
     }
     Err(Fault::Weight { name: name.into(), expected: expected.into(), got: got.into() })
+}
+
+/// Within [`MAX_MADE`] and [`MAX_MADE_CHANNELS`].
+fn made(shape: Shape) -> Result<Shape, Fault> {
+    let fits = shape.channels <= MAX_MADE_CHANNELS && shape.elements().is_some_and(|n| n <= MAX_MADE);
+    fits.then_some(shape).ok_or(Fault::Made(shape))
 }
 
 fn pad(x: Shape, edges: Edges) -> Result<Shape, Fault> {
@@ -219,7 +256,8 @@ mod tests {
         assert_eq!(fault(node(Op::Relu, vec![1])), Fault::Order(1));
         assert_eq!(fault(node(Op::Relu, vec![])), Fault::Operands { expected: 1, got: 0 });
         assert_eq!(fault(node(Op::PadChannels { count: usize::MAX }, vec![0])), Fault::Size);
-        assert_eq!(fault(node(Op::PadChannels { count: MAX_ACTIVATION }, vec![0])), Fault::Size);
+        let large = Shape::new(MAX_ACTIVATION + 3, 8, 9);
+        assert_eq!(fault(node(Op::PadChannels { count: MAX_ACTIVATION }, vec![0])), Fault::Made(large));
         assert_eq!(fault(node(Op::RepeatChannel { channels: 4 }, vec![0])), Fault::Channels(Shape::new(3, 8, 9)));
         assert_eq!(fault(node(Op::Divide, vec![0])), Fault::Operands { expected: 2, got: 1 });
         assert_eq!(fault(node(Op::LeakyRelu { slope: f32::NAN }, vec![0])), Fault::Slope);

@@ -217,6 +217,16 @@ fn half_to_f32(bits: u16) -> f32 {
     if sign == 1 { -magnitude } else { magnitude }
 }
 
+/// To the nearest that IEEE 754 binary16 holds, and then to even; infinite beyond all of them.
+pub fn round_to_half(value: f32) -> f32 {
+    const GREATEST: f32 = 65504.0;
+    let exponent = (value.to_bits() >> 23 & 255) as i32 - 127;
+    // The distance of two neighbours: from 2^-14 down it shrinks no more.
+    let step = 2f32.powi(exponent.max(-14) - 10);
+    let rounded = (value / step).round_ties_even() * step;
+    if rounded.abs() > GREATEST { rounded * f32::INFINITY } else { rounded }
+}
+
 /// `expected` bytes of the file that the tensor names: a regular file in `folder` itself or in a folder there.
 fn external(tensor: &TensorProto, folder: &Path, expected: usize) -> Result<Vec<u8>, String> {
     let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
@@ -275,5 +285,17 @@ mod tests {
             assert_eq!(half_to_f32(bits), value, "{bits:#x}");
         }
         assert!(half_to_f32(0x7c00).is_infinite() && half_to_f32(0x7e00).is_nan());
+        // All of them stay, and what lies between two goes to the nearer one, or to the even one of the two.
+        for bits in (0..0x7c00).chain(0x8000..0xfc00) {
+            let value = half_to_f32(bits);
+            assert_eq!(round_to_half(value).to_bits(), value.to_bits(), "{bits:#x}");
+        }
+        for bits in 0..0x7bff {
+            let (low, high) = (half_to_f32(bits), half_to_f32(bits + 1));
+            let even = if bits % 2 == 0 { low } else { high };
+            let third = low + (high - low) / 4.0;
+            assert_eq!([third, low + (high - low) / 2.0].map(round_to_half), [low, even], "{bits:#x}");
+        }
+        assert_eq!([65519.0, 65520.0, -1e30, 1e-10].map(round_to_half), [65504.0, f32::INFINITY, -f32::INFINITY, 0.0]);
     }
 }

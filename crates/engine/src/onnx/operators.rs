@@ -104,6 +104,10 @@ fn window(a: &Attributes<'_>, x: Shape, kernel: Option<(usize, usize)>) -> Resul
     };
     let padding = match a.word("auto_pad")?.as_str() {
         "" | "NOTSET" => pads,
+        // ONNX gives the two together no meaning.
+        said @ ("VALID" | "SAME_UPPER") if pads != Edges::NONE => {
+            return Err(format!("pads beside auto_pad {said} are not supported: expected one of the two"));
+        }
         "VALID" => Edges::NONE,
         "SAME_UPPER" => Edges::same(x.height, x.width, window),
         other => return Err(format!("auto_pad {other:?} is not supported: expected NOTSET, VALID or SAME_UPPER")),
@@ -138,9 +142,10 @@ fn p_relu(w: &mut Wiring<'_>, node: &NodeProto) -> Result<Value, String> {
     let (x, rank) = w.computed(node, 0)?;
     let mut slope = w.known(node, 1)?;
     let Shape { channels, width, .. } = w.shape(x);
-    // Some exporters write C alone, which ONNX would align with the columns. Where these are as many, nobody can tell.
+    // Some exporters write C alone, which ONNX would align with the columns. Where these are as many, or a single one
+    // that would become as many, nobody can tell.
     if rank == 4 && channels > 1 && slope.shape == [channels] {
-        if width == channels {
+        if width == channels || width == 1 {
             return Err(format!("a slope of shape [{channels}] could be of channels or of columns"));
         }
         slope.shape = vec![channels, 1, 1];
@@ -173,6 +178,9 @@ fn hard_sigmoid(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Res
 
 /// `x * clip(x / 6 + 1 / 2, 0, 1)`.
 fn hard_swish(w: &mut Wiring<'_>, node: &NodeProto) -> Result<Value, String> {
+    if w.opset < 14 {
+        return Err(format!("opset {} does not know it: expected 14 or later", w.opset));
+    }
     let (x, rank) = w.computed(node, 0)?;
     let gate = gate(w, x, 1.0 / 6.0, 0.5)?;
     w.push(Op::Multiply, &[x, gate], rank)
@@ -288,8 +296,11 @@ fn pad(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value
 fn dropout(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
     a.float("ratio", 0.5)?;
     a.int("seed", 0)?;
-    if w.is_training(node, 2) {
-        return Err("training_mode is not supported: expected false, as exporters write it for inference".into());
+    if w.opset >= 12 {
+        w.ask(1); // the ratio
+        if w.is_training(node, 2) {
+            return Err("training_mode is not supported: expected false, as exporters write it for inference".into());
+        }
     }
     w.value(node, 0)
 }

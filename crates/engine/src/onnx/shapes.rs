@@ -4,7 +4,7 @@
 
 use super::{
     attributes::Attributes,
-    constant::{Constant, Dimension, OF_THE_BATCH, Values},
+    constant::{Constant, Dimension, OF_THE_BATCH, Values, round_to_half},
     proto::NodeProto,
     reduce,
     wiring::{Value, Wiring},
@@ -90,8 +90,8 @@ fn flatten(w: &mut Wiring<'_>, x: ValueId) -> Result<Value, String> {
 
 fn reshape(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
     let target = w.known(node, 1)?;
-    // 0 is "as it was", or in earnest an empty dimension.
-    match a.int("allowzero", 0)? {
+    // 0 is "as it was", or in earnest an empty dimension, which no opset before 14 could say.
+    match if w.opset < 14 { 0 } else { a.int("allowzero", 0)? } {
         0 => {}
         1 if !target.clone().dimensions()?.contains(&Dimension::Of(0)) => {}
         1 => return Err("allowzero 1 with a 0 in the target is not supported: the result would be empty".into()),
@@ -176,6 +176,10 @@ fn squeeze(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<V
                 Some(axes) => axes.iter().any(|&axis| axis == i as i64 || axis.checked_add(rank) == Some(i as i64)),
                 None => true,
             };
+            let said = |(i, d): (usize, &usize)| axes.is_some() && gone(i) && *d != 1;
+            if constant.shape.iter().enumerate().any(said) {
+                return Err(format!("a constant of shape {:?} has more than one value along {axes:?}", constant.shape));
+            }
             let shape: Vec<usize> =
                 constant.shape.iter().enumerate().filter(|(i, d)| !(gone(*i) && **d == 1)).map(|(_, &d)| d).collect();
             Ok(Value::Known(Constant { shape, ..constant }))
@@ -243,15 +247,20 @@ fn transpose(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result
     }
 }
 
-/// Between floats: nothing to do, all is f32 here. Of integers: to integers alone.
+/// f16, as ONNX numbers types.
+const HALF: i64 = 10;
+
+/// Of what depends on the image, between floats: nothing to do, all is f32 here. Of integers: to integers alone.
 fn cast(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Value, String> {
-    const FLOATS: [i64; 3] = [1, 10, 11];
+    const FLOATS: [i64; 3] = [1, HALF, 11];
     const INTEGERS: [i64; 2] = [6, 7];
     let to = a.int("to", 0)?;
     match w.value(node, 0)? {
         Value::Known(Constant { values: Values::Integers(values), shape }) if FLOATS.contains(&to) => {
-            let values = Values::Floats(values.iter().map(|&v| v as f32).collect());
-            Ok(Value::Known(Constant { shape, values }))
+            floats(shape, values.iter().map(|&v| v as f32).collect(), to)
+        }
+        Value::Known(Constant { values: Values::Floats(values), shape }) if FLOATS.contains(&to) => {
+            floats(shape, values, to)
         }
         value @ Value::Known(Constant { values: Values::Integers(_), .. }) if INTEGERS.contains(&to) => Ok(value),
         Value::Known(Constant { values: Values::Integers(_), .. }) => {
@@ -264,22 +273,33 @@ fn cast(w: &mut Wiring<'_>, node: &NodeProto, a: &Attributes<'_>) -> Result<Valu
     }
 }
 
-/// Arithmetic between two constants of one shape, or one of which is one value.
+/// A constant after a cast to a type of floats: of 16 bits it is rounded, as every other reader of the file does.
+fn floats(shape: Vec<usize>, mut values: Vec<f32>, to: i64) -> Result<Value, String> {
+    if to == HALF {
+        values.iter_mut().for_each(|v| *v = round_to_half(*v));
+        if !values.iter().all(|v| v.is_finite()) {
+            return Err("a value of the constant is too large for 16 bits".into());
+        }
+    }
+    Ok(Value::Known(Constant { shape, values: Values::Floats(values) }))
+}
+
+/// Arithmetic between two constants of one shape, or one of which is one value. What comes out has the shape that ONNX's
+/// broadcasting gives: as many dimensions as the longer one has, those that are missing in front counting as 1.
 pub fn fold(op: &str, x: Constant, y: Constant) -> Result<Constant, String> {
     if x.len() == 0 || y.len() == 0 {
         return Err("an empty constant".into());
     }
-    let same = x.shape == y.shape;
-    let (sx, sy) = (x.shape.clone(), y.shape.clone());
-    let shape = if x.shape.len() >= y.shape.len() && y.shape.iter().all(|&d| d == 1) { &sx } else { &sy };
-    let unequal = || format!("constants of shapes {sx:?} and {sy:?} are not supported");
-    let pick = |i: usize, n: usize| if n == 1 { 0 } else { i };
+    let unequal = format!("constants of shapes {:?} and {:?} are not supported", x.shape, y.shape);
+    let widest = if x.len() == 1 { &y.shape } else { &x.shape };
+    if x.shape != y.shape && x.len() != 1 && y.len() != 1 {
+        return Err(unequal);
+    }
+    let ones = x.shape.len().max(y.shape.len()) - widest.len();
+    let shape: Vec<usize> = std::iter::repeat_n(1, ones).chain(widest.iter().copied()).collect();
+    let (n, pick) = (x.len().max(y.len()), |i: usize, n: usize| if n == 1 { 0 } else { i });
     let values = match (x.values, y.values) {
         (Values::Floats(a), Values::Floats(b)) => {
-            let n = a.len().max(b.len());
-            if !(same || a.len() == 1 || b.len() == 1) {
-                return Err(unequal());
-            }
             let apply = |a: f32, b: f32| match op {
                 "Add" => a + b,
                 "Sub" => a - b,
@@ -292,11 +312,8 @@ pub fn fold(op: &str, x: Constant, y: Constant) -> Result<Constant, String> {
             }
             Values::Floats(values)
         }
+        (Values::Integers(_), Values::Integers(_)) if n > MAX_LIST => return Err(unequal),
         (Values::Integers(a), Values::Integers(b)) => {
-            let n = a.len().max(b.len());
-            if !(same || a.len() == 1 || b.len() == 1) || n > MAX_LIST {
-                return Err(unequal());
-            }
             let apply = |a: i64, b: i64| match op {
                 "Add" => a.checked_add(b),
                 "Sub" => a.checked_sub(b),
@@ -309,6 +326,5 @@ pub fn fold(op: &str, x: Constant, y: Constant) -> Result<Constant, String> {
         (Values::Dimensions(_), _) | (_, Values::Dimensions(_)) => return Err(OF_THE_BATCH.into()),
         _ => return Err("a constant of integers and one of floats are not supported".into()),
     };
-    let shape = shape.clone();
     Ok(Constant { shape, values })
 }

@@ -6,6 +6,7 @@ mod bounds_tests;
 mod ends_tests;
 mod field_tests;
 mod normalise_tests;
+mod unknown_tests;
 
 use std::{fs, num::NonZeroUsize, path::Path};
 
@@ -71,7 +72,7 @@ fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
         node,
         initializer,
     };
-    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 13 }];
+    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 14 }];
     ModelProto { ir_version: 8, graph: Some(graph), opset_import, ..Default::default() }
 }
 

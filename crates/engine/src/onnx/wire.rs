@@ -20,6 +20,8 @@ use crate::{
 
 /// Inputs and outputs of one node, at most.
 const MAX_OPERANDS: usize = 16;
+/// The names of ONNX's own domain.
+const DEFAULT_DOMAIN: [&str; 2] = ["", "ai.onnx"];
 
 /// The network, and whether some of its weights lie in other files.
 pub fn wire(
@@ -28,8 +30,11 @@ pub fn wire(
     size: (u32, u32),
     output: Option<&str>,
 ) -> Result<(Graph, Weights, bool), OnnxError> {
-    let opset =
-        model.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx")).map_or(0, |o| o.version);
+    let mut opsets = model.opset_import.iter().filter(|o| DEFAULT_DOMAIN.contains(&o.domain.as_str()));
+    let opset = opsets.next().map_or(0, |o| o.version);
+    if opsets.next().is_some() {
+        return Err(OnnxError::Model("the file imports two opsets of the default domain, expected one".into()));
+    }
     if opset < MIN_OPSET {
         return Err(OnnxError::Model(format!("opset {opset} is not supported: expected {MIN_OPSET} or later")));
     }
@@ -89,6 +94,13 @@ fn further_outputs(node: &NodeProto) -> Result<(), String> {
     }
 }
 
+/// Refuses what nobody asked for: it may mean something.
+fn all_is_known(wiring: &Wiring<'_>, node: &NodeProto, attributes: &Attributes<'_>) -> Result<(), String> {
+    further_outputs(node)?;
+    attributes.no_others()?;
+    wiring.no_other_inputs(node)
+}
+
 /// Appends a node.
 fn append<'a>(wiring: &mut Wiring<'a>, node: &'a NodeProto) -> Result<(), OnnxError> {
     let first = node.output.first().map_or("", String::as_str);
@@ -97,13 +109,14 @@ fn append<'a>(wiring: &mut Wiring<'a>, node: &'a NodeProto) -> Result<(), OnnxEr
         op: shorten(&node.op_type),
         reason,
     };
-    if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+    if !DEFAULT_DOMAIN.contains(&node.domain.as_str()) {
         return Err(failed(format!("operators of the domain {:?} are not known", shorten(&node.domain))));
     }
     if node.input.len().max(node.output.len()) > MAX_OPERANDS || first.is_empty() {
         return Err(failed(format!("expected at most {MAX_OPERANDS} inputs and 1 to {MAX_OPERANDS} outputs")));
     }
     let attributes = Attributes::new(node);
+    wiring.begin_node();
     let outputs = || node.output.iter().map(String::as_str).filter(|name| !name.is_empty());
     let mut names: HashSet<&str> = HashSet::new();
     if let Some(twice) = outputs().find(|name| wiring.is_there(name) || !names.insert(name)) {
@@ -113,10 +126,10 @@ fn append<'a>(wiring: &mut Wiring<'a>, node: &'a NodeProto) -> Result<(), OnnxEr
         && let Some(tensor) = attributes.tensor("value").map_err(failed)?
     {
         wiring.initialise(first, tensor);
-        return further_outputs(node).and_then(|()| attributes.no_others()).map_err(failed);
+        return all_is_known(wiring, node, &attributes).map_err(failed);
     }
     let value = operators::apply(wiring, node, &attributes).map_err(failed)?;
-    further_outputs(node).and_then(|()| attributes.no_others()).map_err(failed)?;
+    all_is_known(wiring, node, &attributes).map_err(failed)?;
     outputs().filter(|name| *name != first).for_each(|name| wiring.leave_unread(name, &node.op_type));
     wiring.define(first, value).map_err(failed)
 }

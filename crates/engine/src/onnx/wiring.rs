@@ -38,6 +38,8 @@ pub struct Wiring<'a> {
     nodes: Vec<Node>,
     shapes: Vec<Shape>,
     weights: Weights,
+    /// Places of the node's inputs that were asked for, a bit each: one that nobody asked for may mean something.
+    asked: Cell<u32>,
 }
 
 impl<'a> Wiring<'a> {
@@ -59,6 +61,7 @@ impl<'a> Wiring<'a> {
             nodes: vec![],
             shapes: vec![input],
             weights: Weights::new(),
+            asked: Cell::default(),
         }
     }
 
@@ -66,7 +69,10 @@ impl<'a> Wiring<'a> {
     pub fn finish(self, input: Shape, output: &str) -> Result<(Graph, Weights, bool), OnnxError> {
         match self.values.get(output) {
             Some(&Value::Computed { id, .. }) if id > 0 => {
-                Ok((Graph { input, nodes: self.nodes, output: id }, self.weights, self.external.get()))
+                let graph = Graph { input, nodes: self.nodes, output: id };
+                // As a whole: what it asks for in sum, before anybody plans it.
+                graph.shapes(&self.weights).map_err(|e| OnnxError::Model(e.to_string()))?;
+                Ok((graph, self.weights, self.external.get()))
             }
             Some(&Value::Computed { .. }) => {
                 Err(OnnxError::Model("the output is the input as it comes: there is nothing to compute".into()))
@@ -131,8 +137,32 @@ impl<'a> Wiring<'a> {
         self.shapes.get(id).copied().unwrap_or(Shape::new(0, 0, 0))
     }
 
+    /// To be called before a node's inputs are asked for.
+    pub fn begin_node(&self) {
+        self.asked.set(0);
+    }
+
+    /// Says that the input is known, also where its value makes no difference.
+    pub fn ask(&self, index: usize) {
+        self.asked.set(self.asked.get() | 1u32.checked_shl(index as u32).unwrap_or(0));
+    }
+
+    /// To be called last: refuses an input of the node that nobody asked for.
+    pub fn no_other_inputs(&self, node: &NodeProto) -> Result<(), String> {
+        let unknown = |(index, name): &(usize, &String)| !name.is_empty() && self.asked.get() >> index & 1 == 0;
+        match node.input.iter().enumerate().find(unknown) {
+            None => Ok(()),
+            Some((index, name)) => Err(format!(
+                "its input {index}, {:?}, is not known: opset {} has none there, or an attribute says the same",
+                shorten(name),
+                self.opset
+            )),
+        }
+    }
+
     /// The node's input `index`; `None` where it is left out.
     pub fn optional(&self, node: &NodeProto, index: usize) -> Result<Option<Value>, String> {
+        self.ask(index);
         let Some(name) = node.input.get(index).filter(|name| !name.is_empty()) else { return Ok(None) };
         if let Some(value) = self.values.get(name.as_str()) {
             return Ok(Some(value.clone()));
@@ -178,6 +208,7 @@ impl<'a> Wiring<'a> {
 
     /// Whether the node's input `index` is there, and is not known to be false. Truth values are read nowhere else.
     pub fn is_training(&self, node: &NodeProto, index: usize) -> bool {
+        self.ask(index);
         let Some(name) = node.input.get(index).filter(|name| !name.is_empty()) else { return false };
         self.initialisers.get(name.as_str()).is_none_or(|tensor| {
             let external = tensor.data_location == DataLocation::External as i32;

@@ -7,7 +7,7 @@ use std::{
     arch::x86_64::{
         __m256, __m256bh, __m512, _CMP_GT_OQ, _mm256_store_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_adds_epi16,
         _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtneps_pbh, _mm512_cvtps_epi32, _mm512_fmadd_ps,
-        _mm512_fnmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_mask_mul_ps, _mm512_maskz_compress_epi32,
+        _mm512_fnmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_mask_fmadd_ps, _mm512_maskz_compress_epi32,
         _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_set1_epi16,
         _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_store_si512, _mm512_sub_ps,
     },
@@ -39,7 +39,8 @@ pub trait Vector: Copy {
     fn plus(self, factor: f32, other: Self) -> Self;
     /// `self - factor * other`.
     fn minus(self, factor: f32, other: Self) -> Self;
-    /// What is not positive is multiplied by the slope.
+    /// What is not positive is multiplied by the slope, and a zero that comes out of it is +0, as ReLU's is: `1 / x` tells them
+    /// apart.
     fn activate(self, slope: Self) -> Self;
 }
 
@@ -177,7 +178,7 @@ impl Vector for Line {
 
     #[inline(always)]
     fn activate(self, slope: Self) -> Self {
-        self.with(&slope, |a, slope| if a > 0.0 { a } else { slope * a })
+        self.with(&slope, |a, slope| if a > 0.0 { a } else { slope * a + 0.0 })
     }
 }
 
@@ -284,8 +285,9 @@ impl<const BF16: bool> Vector for Wide<BF16> {
     #[inline(always)]
     fn activate(self, slope: Self) -> Self {
         Self(unsafe {
-            let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps());
-            _mm512_mask_mul_ps(self.0, !positive, self.0, slope.0)
+            let zero = _mm512_setzero_ps();
+            let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, zero);
+            _mm512_mask_fmadd_ps(self.0, !positive, slope.0, zero)
         })
     }
 }
@@ -302,6 +304,28 @@ mod tests {
         fn run<V: Vector>(self) {
             V::load(self.0).store_half(self.1, false);
             V::load(self.0).store_half(self.1, true);
+        }
+    }
+
+    /// `activate` with one slope for all.
+    struct Activated<'a>(&'a Line, f32, &'a mut Line);
+
+    impl Pass for Activated<'_> {
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            V::load(self.0).activate(V::splat(self.1)).store(self.2);
+        }
+    }
+
+    #[test]
+    fn what_relu_cuts_off_is_a_zero_without_a_sign() {
+        let line = Line(std::array::from_fn(|at| at as f32 - 7.5));
+        for set in Level::available() {
+            for (slope, first) in [(0.0, 0.0), (0.25, -1.875), (-0.0, 0.0), (1.0, -7.5)] {
+                let mut got = Line::ZERO;
+                set.run(Activated(&line, slope, &mut got));
+                assert_eq!((got.0[0].to_bits(), got.0[15]), (f32::to_bits(first), 7.5), "{set:?} {slope}");
+            }
         }
     }
 
