@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match vultus::cli::run(vultus::cli::Arguments::parse()) {
         Ok(outcome) => outcome.into(),
         Err(failure) => {
-            eprintln!("vultus: {failure}");
+            eprintln!("vultus: {}", vultus::cli::told(&failure));
             ExitCode::from(1)
         }
     }

@@ -256,6 +256,8 @@ fn enrolment_goes_on_where_it_stopped() {
     assert_eq!(run(&["gallery", "erase", "staff", "--reference", "x"]).code, 1);
     assert_eq!(run(&["enrol", folder, "--gallery", "Not A Name"]).code, 1);
     assert_eq!(run(&["enrol", "/no/such/folder", "--gallery", "staff"]).code, 1);
+    let clearing = run(&["enrol", "/no/such\u{1b}[2J", "--gallery", "staff"]);
+    assert!(clearing.code == 1 && clearing.err.contains("/no/such\\u{1b}[2J"), "{}", clearing.err);
     let (empty, fresh) = (nowhere(), nowhere());
     fs::write(empty.path().join("a b.png"), "no subject's name").unwrap();
     let none = vultus(fresh.path(), &["enrol", empty.path().to_str().unwrap(), "--gallery", "staff"]);

@@ -102,6 +102,11 @@ impl From<Outcome> for ExitCode {
 /// An error that ends a command: exit code 1, its text on stderr.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// The text of a failure, which may hold names of files, for a terminal: in lines as it was made, and nothing else that does things.
+pub fn told(failure: &Failure) -> String {
+    failure.to_string().split('\n').map(report::printable).collect::<Vec<_>>().join("\n")
+}
+
 /// Runs the command.
 pub fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     let Arguments { command, shared } = arguments;

@@ -21,7 +21,7 @@ use self::plan::{Item, PassedOver, Plan, SubjectFrom};
 use super::{
     Failure, Outcome, Shared, input,
     licence::Research,
-    report::{Refused, in_words},
+    report::{Refused, in_words, printable},
 };
 use crate::{
     domain::{GalleryName, Lane},
@@ -31,8 +31,8 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// A folder: images in it are named `SUBJECT.png` or `SUBJECT_1.png`, those in folders `SUBJECT/any.png`. Or a list in CSV with the
-    /// columns `file,subject`.
+    /// A folder: images in it are named `SUBJECT.png`, or `SUBJECT_1.png` to `SUBJECT_9.png`, those in folders `SUBJECT/any.png`. Or a list
+    /// in CSV with the columns `file,subject`.
     folder: PathBuf,
     /// The gallery, made if there is none of this name.
     #[arg(long)]
@@ -93,8 +93,10 @@ fn show(plan: &Plan, shared: &Shared) -> Result<Outcome, Failure> {
             .collect();
         println!("{}", json!({ "items": items, "refused": plan.refused, "passed_over": plan.passed_over }));
     } else {
-        plan.items.iter().for_each(|item| println!("{}  {}", item.subject, item.path.display()));
-        plan.refused.iter().for_each(|Refused { path, reason }| println!("refused  {path}: {reason}"));
+        plan.items
+            .iter()
+            .for_each(|item| println!("{}  {}", item.subject, printable(&item.path.display().to_string())));
+        plan.refused.iter().for_each(|refused| println!("refused  {refused}"));
         println!(
             "{} images of {} subjects would be enrolled{}",
             plan.items.len(),
@@ -112,7 +114,8 @@ fn subjects(plan: &Plan) -> usize {
 /// What was passed over, as the end of a sentence; nothing for nothing.
 fn in_words_of(passed_over: &PassedOver) -> String {
     let PassedOver { extensions, hidden, elsewhere } = passed_over;
-    let mut parts: Vec<String> = extensions.iter().map(|(extension, count)| format!("{count} .{extension}")).collect();
+    let mut parts: Vec<String> =
+        extensions.iter().map(|(extension, count)| format!("{count} .{}", printable(extension))).collect();
     for (count, what) in [(hidden, "hidden"), (elsewhere, "links or folders in folders")] {
         if *count > 0 {
             parts.push(format!("{count} {what}"));
@@ -122,7 +125,7 @@ fn in_words_of(passed_over: &PassedOver) -> String {
 }
 
 fn nothing_to_enrol(folder: &Path, plan: &Plan) -> String {
-    let shown = plan.refused.iter().take(10).map(|Refused { path, reason }| format!("\n  refused  {path}: {reason}"));
+    let shown = plan.refused.iter().take(10).map(|refused| format!("\n  refused  {refused}"));
     format!(
         "{}: expected images (jpg, jpeg, jpe, jfif, png, webp, jp2, j2k), there are none to enrol{}{}",
         folder.display(),
@@ -233,9 +236,7 @@ async fn enrol_one(pipeline: &Pipeline, gallery: &Gallery, item: Item) -> Enrolm
 }
 
 fn print(report: &Report) {
-    for Refused { path, reason } in &report.refused {
-        println!("refused  {path}: {reason}");
-    }
+    report.refused.iter().for_each(|refused| println!("refused  {refused}"));
     let Report { gallery, enrolled, repeated, subjects, seconds, .. } = report;
     let refused = report.refused.len();
     let rate = if *seconds > 0.0 { *enrolled as f64 / seconds } else { 0.0 };

@@ -1,8 +1,11 @@
 //! What a folder of images, or a list, says: which image is a reference of which subject.
 
+mod rules;
+
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -10,6 +13,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+pub use self::rules::subject_of;
 use crate::{
     cli::{Failure, input::is_image, report::Refused},
     domain::{GalleryName, ReferenceId, SubjectId},
@@ -48,22 +52,20 @@ pub struct PassedOver {
     pub extensions: BTreeMap<String, usize>,
     /// Hidden files and folders, those that macOS lays beside others (`._NAME`) among them.
     pub hidden: usize,
-    /// Links to what is enrolled under its own name, and folders in folders.
+    /// Links to what is enrolled all the same, lines of a list that say so twice, and folders in folders.
     pub elsewhere: usize,
 }
 
 /// More images than this are not enrolled in one go.
 const MAX_ITEMS: usize = 5_000_000;
-/// Names that an error shows.
-const SHOWN: usize = 5;
 
 impl Plan {
     /// Of a folder: the images directly in it, and those in its folders; no deeper. Of a file: a list in CSV with the columns `file` and
     /// `subject`, whose files are found from where it lies.
     ///
     /// # Errors
-    /// When it cannot be read, holds more than 5 million images, or has names whose digits may be a number or a part of the id while no rule
-    /// was said.
+    /// When it cannot be read, holds more than 5 million images, has names whose digits may be a number or a part of the id while no rule
+    /// was said, or when the rule that was said does not fit.
     pub fn of(place: &Path, from: Option<SubjectFrom>) -> Result<Self, Failure> {
         if place.is_file() {
             return Self::of_list(place, from);
@@ -79,19 +81,26 @@ impl Plan {
                     continue;
                 }
                 for inner in plan.entries(&path)? {
-                    plan.add(inner, from.unwrap_or(SubjectFrom::Folder), &mut seen);
+                    plan.add(inner, from.unwrap_or(SubjectFrom::Folder));
                 }
             } else {
                 if from.is_none() && is_image(&path) {
-                    unclear.extend(readings(&path));
+                    unclear.extend(rules::readings(&path));
                 }
-                plan.add(path, from.unwrap_or(SubjectFrom::Name), &mut seen);
+                plan.add(path, from.unwrap_or(SubjectFrom::Name));
             }
             if plan.items.len() > MAX_ITEMS {
                 return Err(format!("more than {MAX_ITEMS} images").into());
             }
         }
-        if unclear.is_empty() { Ok(plan) } else { Err(ask(place, &unclear).into()) }
+        if !unclear.is_empty() {
+            return Err(rules::ask(place, &unclear).into());
+        }
+        if let Some(misfit) = from.and_then(|from| rules::misfit(place, from, &plan.items)) {
+            return Err(misfit.into());
+        }
+        plan.one_subject_for_each_photo();
+        Ok(plan)
     }
 
     fn of_list(list: &Path, from: Option<SubjectFrom>) -> Result<Self, Failure> {
@@ -118,7 +127,41 @@ impl Plan {
                 return Err(format!("more than {MAX_ITEMS} images").into());
             }
         }
+        plan.one_subject_for_each_photo();
         Ok(plan)
+    }
+
+    /// Of a photo that was named for two people, by links or by lines of a list, neither is enrolled: one of them is wrong, and nobody here
+    /// knows which. What was named twice for one is enrolled once.
+    fn one_subject_for_each_photo(&mut self) {
+        let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+        let items: Vec<_> =
+            std::mem::take(&mut self.items).into_iter().map(|item| (identity(&item.path), item)).collect();
+        let (mut first, mut other) = (HashMap::new(), HashMap::new());
+        for (file, item) in items.iter().filter_map(|(file, item)| file.map(|file| (file, item))) {
+            let before: &mut &Item = first.entry(file).or_insert(item);
+            if before.subject != item.subject {
+                other.entry(file).or_insert(item);
+            }
+        }
+        let said = |item: &Item| format!("{} ({})", item.subject, item.path.display());
+        let mut kept = vec![false; items.len()];
+        for (kept, (file, item)) in kept.iter_mut().zip(&items) {
+            let Some((before, file)) = file.as_ref().and_then(|file| first.get(file).map(|before| (*before, file)))
+            else {
+                *kept = true; // it cannot be looked at, which its turn will say
+                continue;
+            };
+            if let Some(other) = other.get(file) {
+                let reason = format!("one photo of two subjects, {} and {}: expected one", said(before), said(other));
+                self.refuse(&item.path, reason);
+            } else if std::ptr::eq(before, item) {
+                *kept = true;
+            } else {
+                self.passed_over.elsewhere += 1;
+            }
+        }
+        self.items = items.into_iter().zip(kept).filter_map(|((_, item), kept)| kept.then_some(item)).collect();
     }
 
     /// In the order of their names, so that two runs do the same; links after all else. Without the hidden.
@@ -134,24 +177,19 @@ impl Plan {
         Ok(paths)
     }
 
-    fn add(&mut self, path: PathBuf, from: SubjectFrom, seen: &mut HashSet<PathBuf>) {
+    fn add(&mut self, path: PathBuf, from: SubjectFrom) {
         if path.is_dir() {
             self.passed_over.elsewhere += 1;
             return;
         }
-        if !is_image(&path) || !path.is_file() {
+        if !is_image(&path) {
             let extension = path.extension().map_or("none".into(), |e| e.to_string_lossy().to_ascii_lowercase());
             *self.passed_over.extensions.entry(extension).or_default() += 1;
             return;
         }
-        if path.is_symlink() && !path.canonicalize().is_ok_and(|real| seen.insert(real)) {
-            self.passed_over.elsewhere += 1;
+        if !path.is_file() {
+            self.refuse(&path, "expected a file: it is a link that leads nowhere, a pipe or a device".to_owned());
             return;
-        }
-        if !path.is_symlink()
-            && let Ok(real) = path.canonicalize()
-        {
-            seen.insert(real);
         }
         let stem = path.file_stem().and_then(|s| s.to_str());
         let subject = match from {
@@ -173,44 +211,6 @@ impl Plan {
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-/// A file's name without its number: up to the last `_` that only digits follow, or else without the digits at its end. What is
-/// all number stays whole.
-pub fn subject_of(stem: &str) -> &str {
-    let unnumbered = stem.trim_end_matches(|c: char| c.is_ascii_digit());
-    match unnumbered.strip_suffix('_') {
-        Some(subject) if !subject.is_empty() && unnumbered.len() < stem.len() => subject,
-        _ if unnumbered.is_empty() => stem,
-        _ => unnumbered,
-    }
-}
-
-/// The two subjects that a file may be of, where its name does not tell: the digits at its end may number its subject's photos, or belong to
-/// the id. `SUBJECT_1` to `SUBJECT_99` is the form that says the first.
-fn readings(path: &Path) -> Option<(String, String, String)> {
-    let stem = path.file_stem()?.to_str()?;
-    let subject = subject_of(stem);
-    let number = stem.strip_prefix(subject)?;
-    let says_so = number.strip_prefix('_').is_some_and(|digits| digits.len() <= 2);
-    let name = || path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-    (!number.is_empty() && !says_so).then(|| (name(), subject.into(), stem.into()))
-}
-
-/// Which rule is meant nobody can guess: a wrong one makes one subject of many people.
-fn ask(folder: &Path, unclear: &[(String, String, String)]) -> String {
-    let shown: String = (unclear.iter().take(SHOWN))
-        .map(|(file, name, stem)| {
-            format!("\n  {file}: subject {name} with --subject-from name, {stem} with --subject-from stem")
-        })
-        .collect();
-    let more = unclear.len().saturating_sub(SHOWN);
-    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-    format!(
-        "{}: the names end in digits, which may number a subject's photos or belong to its id; expected --subject-from, a folder for \
-         each subject, or a list in CSV with the columns file,subject{shown}{more}",
-        folder.display()
-    )
 }
 
 /// The id that this image has as a reference of this subject, whenever it is enrolled: a second run finds what the first one did. A

@@ -19,7 +19,7 @@ use self::{
 };
 use super::{
     Failure, Outcome, Shared, input,
-    report::{Refused, in_words},
+    report::{Refused, in_words, printable},
 };
 use crate::{
     domain::{Lane, compare},
@@ -220,9 +220,7 @@ fn judge(
 fn print(report: &Report, claims: bool) {
     let Report { pairs, mated, non_mated, pairs_left_out, rank1_correct, rank1_total, .. } = report;
     println!("{pairs} pairs: {mated} mated, {non_mated} non-mated; {pairs_left_out} left out");
-    for Refused { path, reason } in &report.failures {
-        println!("  {path}: {reason}");
-    }
+    report.failures.iter().for_each(|refused| println!("  {refused}"));
     if let (Some(accuracy), Some(threshold)) = (report.best_accuracy, report.best_threshold) {
         println!("best accuracy  {:.2} % at threshold {threshold:.4}, chosen on these same pairs", 100.0 * accuracy);
     }
@@ -253,7 +251,7 @@ fn print_accepted(lines: &[GroupLine]) {
         };
         println!(
             "{:<20}  {:>12}  {:>8.2} %  {:<25}  {}",
-            if group.is_empty() { "(none)" } else { group },
+            if group.is_empty() { "(none)".to_owned() } else { printable(group) },
             format!("{accepted} of {images}"),
             100.0 * line.promised,
             share(line.fmr(), matched, non_mated),
