@@ -6,12 +6,15 @@ use prost::Message;
 
 const CONTRACT: [&str; 4] =
     ["vultus/v1/common.proto", "vultus/v1/matching.proto", "vultus/v1/gallery.proto", "vultus/v1/review.proto"];
+/// What errors carry beside their status, under the name that every client knows it by: reflection serves it.
+const DETAILS: &str = "google/rpc/error_details.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(CONTRACT, ["proto"])?;
+    let served = protox::compile(CONTRACT.into_iter().chain([DETAILS]), ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("vultus.bin"), descriptors.encode_to_vec())?; // served by reflection
+    fs::write(out.join("vultus.bin"), served.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
         .extern_path(".google.rpc.Status", "::tonic_types::Status")

@@ -110,9 +110,9 @@ impl Door {
                 return refuse(rpc, error);
             }
         };
-        // What comes out of a compressed message is not known before it is there: it counts as the largest.
-        if !streams
-            && is_compressed(request.headers())
+        // What comes out of a compressed message is not known before it is there: it counts as the largest. A stream unpacks one item
+        // at a time, and holds this until it ends.
+        if is_compressed(request.headers())
             && let Err(error) = place.hold(self.core.limits.message_bytes)
         {
             take_in(request.into_body(), window);
@@ -129,6 +129,12 @@ impl Door {
         let call = (!streams).then(|| Call::begun(rpc));
         let answer = tokio::time::timeout_at((turn.deadline + BACKSTOP).into(), self.pass_on(request)).await;
         let Ok(answer) = answer.unwrap_or_else(|_| Ok(observe::refuse(rpc, Error::TimeUp).into_http()));
+        let answer = match observe::unnamed(&answer)
+            .and_then(|code| Error::of_transport(code, self.core.limits.message_bytes))
+        {
+            Some(error) => observe::refuse(rpc, error).into_http(),
+            None => answer,
+        };
         let code = observe::code_of(&answer);
         place.answered(code);
         match call {

@@ -55,6 +55,10 @@ pub enum Error {
     Case(#[from] CaseError),
     #[error("the metadata has more than {most} bytes, names, values and 32 for each counted")]
     Headers { most: u32 },
+    #[error("the message has more than {most} bytes, counted as it is without compression")]
+    MessageTooLarge { most: usize },
+    #[error("these bytes are no message of this call")]
+    NoMessage,
     #[error("{0}")]
     Unknown(&'static str),
     #[error("the server is going down: send what was not answered again, shortly")]
@@ -74,6 +78,16 @@ pub enum Error {
 impl Error {
     pub const fn field(field: &'static str, expected: &'static str) -> Self {
         Self::Field { field, expected }
+    }
+
+    /// What the transport means with a status of its own: a message is too large in other words when it was compressed. `None` where
+    /// nothing is known.
+    pub fn of_transport(code: Code, most: usize) -> Option<Self> {
+        match code {
+            Code::OutOfRange | Code::ResourceExhausted => Some(Self::MessageTooLarge { most }),
+            Code::Internal => Some(Self::NoMessage),
+            _ => None,
+        }
     }
 }
 
@@ -135,7 +149,7 @@ impl Error {
     fn row(&self) -> Row {
         use Code::{
             AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, NotFound,
-            PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable,
+            OutOfRange, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable,
         };
         let text = self.to_string();
         match self {
@@ -213,6 +227,8 @@ impl Error {
                 CaseError::Store(error) => store_row(error),
             },
             Self::Headers { .. } => row(ResourceExhausted, "METADATA_TOO_LARGE", text),
+            Self::MessageTooLarge { .. } => row(OutOfRange, "MESSAGE_TOO_LARGE", text),
+            Self::NoMessage => row(Internal, "MESSAGE_MALFORMED", text),
             Self::Stopping => row(Unavailable, "STOPPING", text),
             Self::Silence | Self::Unread | Self::SlowMessage | Self::TimeUp => row(DeadlineExceeded, "DEADLINE", text),
             Self::Unknown(_) => row(NotFound, "NOT_FOUND", text),

@@ -11,9 +11,9 @@ use tracing::{Instrument, Span};
 use super::{
     Service,
     error::Error,
-    observe::{Call, observe},
+    observe::{Call, observe, refuse},
     pb,
-    place::StreamPlace,
+    place::{HeldItem, StreamPlace},
     receive, respond,
 };
 use crate::{
@@ -130,7 +130,7 @@ impl Service {
                 let Ok(permit) = Arc::clone(&window).acquire_owned().await else { return Ok(None) };
                 let silence = tokio::time::sleep(limits.max_deadline);
                 let request = tokio::select! {
-                    next = items.next() => match next.transpose()? {
+                    next = items.next() => match next.transpose().map_err(|status| self.named(status))? {
                         Some(request) => request,
                         None => return Ok(None),
                     },
@@ -156,11 +156,12 @@ impl Service {
             }
             let deadline = Instant::now() + limits.max_deadline;
             let turn = Turn { arrived: Instant::now(), deadline, ..turn.clone() };
-            let (service, place, statuses, unread) =
-                (self.clone(), place.clone(), statuses.clone(), Arc::clone(&unread));
+            // Before another item is unpacked.
+            let held = place.as_ref().map(|place| place.hold(request.encoded_len())).transpose();
+            let (service, statuses, unread) = (self.clone(), statuses.clone(), Arc::clone(&unread));
             tokio::spawn(async move {
                 let status = tokio::select! {
-                    status = service.enrol_item(turn, place, request) => status,
+                    status = service.enrol_item(turn, held, request) => status,
                     () = statuses.closed() => return, // nobody waits for it
                 };
                 // Others may work while this client has yet to read its answer.
@@ -181,17 +182,24 @@ impl Service {
         }
     }
 
-    /// `place` is the stream's: the item's bytes are held there until it is answered.
+    /// As the table of errors has it, where the transport broke off.
+    fn named(&self, status: Status) -> Status {
+        let most = self.0.limits.message_bytes;
+        let error = if status.details().is_empty() { Error::of_transport(status.code(), most) } else { None };
+        error.map_or(status, |error| refuse("EnrolStream", error))
+    }
+
+    /// `held`: the item's bytes, until it is answered, or that there is no room for them.
     async fn enrol_item(
         &self,
         turn: Turn,
-        place: Option<StreamPlace>,
+        held: Result<Option<HeldItem>, Error>,
         request: pb::EnrolStreamRequest,
     ) -> pb::EnrolStreamResponse {
         use pb::enrol_stream_response::Result as Outcome;
-        let (bytes, deadline, call) = (request.encoded_len(), turn.deadline, Call::begun("EnrolStream"));
+        let (deadline, call) = (turn.deadline, Call::begun("EnrolStream"));
         let work = async {
-            let _held = place.as_ref().map(|place| place.hold(bytes)).transpose()?;
+            let _held = held?;
             let enrolment = request.enrolment.ok_or(Error::field("enrolment", "an EnrolRequest"))?;
             self.enrol_face(turn, enrolment).await
         };

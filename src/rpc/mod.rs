@@ -31,7 +31,7 @@ pub use server::{Ended, ServeError, Serving, bind};
 pub mod pb {
     tonic::include_proto!("vultus.v1");
 
-    /// The compiled contract, for reflection.
+    /// The compiled contract, and the details of its errors, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vultus.bin"));
 }
 

@@ -114,6 +114,12 @@ pub fn code_of(answer: &http::Response<Body>) -> Code {
     answer.headers().get(Status::GRPC_STATUS).map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
 
+/// The code of a refusal without details, which the transport made: all of ours have some.
+pub fn unnamed(answer: &http::Response<Body>) -> Option<Code> {
+    let code = code_of(answer);
+    (code != Code::Ok && !answer.headers().contains_key(Status::GRPC_STATUS_DETAILS)).then_some(code)
+}
+
 /// The method that a path names; one word for all that is none, so that labels stay few.
 pub fn rpc_name(path: &str) -> &'static str {
     const RPCS: [&str; 10] = [

@@ -89,7 +89,7 @@ impl Serving {
         let sized = limits.message_bytes;
         let mut routes = Routes::builder();
         routes
-            .add_service(health_service.max_decoding_message_size(OPEN_MESSAGE_BYTES))
+            .add_service(health_service.max_decoding_message_size(OPEN_MESSAGE_BYTES).accept_compressed(Gzip))
             .add_service(MatchServiceServer::new(service()).max_decoding_message_size(sized).accept_compressed(Gzip))
             .add_service(GalleryServiceServer::new(service()).max_decoding_message_size(sized).accept_compressed(Gzip))
             .add_service(ReviewServiceServer::new(service()).max_decoding_message_size(sized).accept_compressed(Gzip));
@@ -97,8 +97,8 @@ impl Serving {
             let fault = |e: tonic_reflection::server::Error| ServeError::Assemble(e.to_string());
             let (v1, v1alpha) = (reflection().build_v1().map_err(fault)?, reflection().build_v1alpha().map_err(fault)?);
             routes
-                .add_service(v1.max_decoding_message_size(OPEN_MESSAGE_BYTES))
-                .add_service(v1alpha.max_decoding_message_size(OPEN_MESSAGE_BYTES));
+                .add_service(v1.max_decoding_message_size(OPEN_MESSAGE_BYTES).accept_compressed(Gzip))
+                .add_service(v1alpha.max_decoding_message_size(OPEN_MESSAGE_BYTES).accept_compressed(Gzip));
         }
         let door = Door { core: Arc::clone(&self.core), routes: routes.routes().prepare() };
 
@@ -147,10 +147,9 @@ async fn idle(core: &Core) {
     }
 }
 
-/// The contract, and the details of its errors, which clients such as grpcurl look up to print them.
+/// The contract, and the details of its errors, which clients such as grpcurl look up to print them: each under one file name alone.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
