@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod rpc;
 pub mod access;
+pub mod audit;
 pub mod pipeline;
 pub mod gallery;
 pub mod model;

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Failure, Outcome, Shared, licence};
 use crate::{
     access::Access,
+    audit::Log,
     config::Config,
     domain::{Calibration, SearchRates},
     gallery::Galleries,
@@ -167,7 +168,7 @@ pub fn core(pipeline: Pipeline, config: &Config, shared: &Shared) -> Result<(Cor
         tracing::info!(gallery = %gallery.name(), references, same_model, "gallery opened");
     }
     let access = Access::new(config.clients.clone(), Arc::clone(&galleries));
-    let core = Core::new(access, pipeline, config.alternative_route.clone(), config.limits.clone())?;
+    let core = Core::new(access, pipeline, Arc::new(Log), config.alternative_route.clone(), config.limits.clone())?;
     Ok((core, galleries))
 }
 

@@ -1,5 +1,7 @@
 //! One table from cause to status. Two messages per error: the caller's says what was expected, the log's says what happened.
 
+mod no_room;
+
 use std::{collections::HashMap, time::Duration};
 
 use tonic::{
@@ -8,9 +10,11 @@ use tonic::{
 };
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::ledger::NoRoom;
+pub use no_room::NoRoom;
+
 use crate::{
     access::Denied,
+    audit::NotRecorded,
     domain::{Assessment, CalibrationError, Measure},
     gallery::{CaseError, CreateError, EnrolError, EraseError, SearchError, StoreError},
     pipeline::{
@@ -53,6 +57,8 @@ pub enum Error {
     Search(#[from] SearchError),
     #[error(transparent)]
     Case(#[from] CaseError),
+    #[error(transparent)]
+    NotRecorded(#[from] NotRecorded),
     #[error("the metadata has more than {most} bytes, names, values and 32 for each counted")]
     Headers { most: u32 },
     #[error("the message has more than {most} bytes, counted as it is without compression")]
@@ -226,6 +232,9 @@ impl Error {
                 CaseError::Empty => row(FailedPrecondition, "CASE_WITHOUT_CANDIDATES", text),
                 CaseError::Store(error) => store_row(error),
             },
+            Self::NotRecorded(_) => {
+                row(Unavailable, "DECISION_NOT_RECORDED", "the decision could not be recorded; try again")
+            }
             Self::Headers { .. } => row(ResourceExhausted, "METADATA_TOO_LARGE", text),
             Self::MessageTooLarge { .. } => row(OutOfRange, "MESSAGE_TOO_LARGE", text),
             Self::NoMessage => row(Internal, "MESSAGE_MALFORMED", text),

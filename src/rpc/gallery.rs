@@ -10,15 +10,15 @@ use tracing::{Instrument, Span};
 
 use super::{
     Service,
+    admission::{HeldItem, StreamPlace},
     error::Error,
     observe::{Call, observe, refuse},
-    pb,
-    place::{HeldItem, StreamPlace},
-    receive, respond,
+    pb, receive, respond,
 };
 use crate::{
-    access::Right,
-    domain::{GalleryName, ReferenceId, SubjectId, Turn},
+    access::{Pass, Right},
+    audit::{Decided, DecisionEvent},
+    domain::{GalleryName, ReferenceId, RequestContext, SubjectId, Turn},
     gallery::Selector,
     pipeline::Timings,
     telemetry::Metrics,
@@ -80,10 +80,12 @@ impl Service {
             && gallery.model() == pipeline.model()
             && gallery.holds(&subject, id)
         {
-            tracing::info!(reference_id = %id, repeated = true, "enrolled");
+            let epoch = gallery.epoch();
+            let decided = Decided::Enrolled { reference: id, repeated: true, chip: None };
+            self.changed(&pass, &context, name, epoch, Some(subject), decided).await?;
             return Ok(pb::EnrolResponse {
                 reference_id: id.to_string(),
-                gallery_epoch: gallery.epoch(),
+                gallery_epoch: epoch,
                 model_digest: pipeline.model().to_string(),
                 transaction_id: context.transaction_id.to_string(),
                 timings: Some(respond::timings(Timings::default(), started.elapsed())),
@@ -96,10 +98,11 @@ impl Service {
         // Only a face that became a template makes a gallery.
         let gallery = pass.gallery_for_enrolment(&name, pipeline.model(), template.dimension()).await??;
         let committing = Instant::now();
-        let enrolled = pipeline.enrol(&gallery, subject, id, template).await?;
+        let enrolled = pipeline.enrol(&gallery, subject.clone(), id, template).await?;
         timings.compare = committing.elapsed();
         let told = chip.as_ref().map(respond::told);
-        tracing::info!(reference_id = %enrolled.id, repeated = enrolled.repeated, chip = told, "enrolled");
+        let decided = Decided::Enrolled { reference: enrolled.id, repeated: enrolled.repeated, chip: told };
+        self.changed(&pass, &context, name, enrolled.epoch, Some(subject), decided).await?;
         Ok(pb::EnrolResponse {
             reference_id: enrolled.id.to_string(),
             gallery_epoch: enrolled.epoch,
@@ -228,6 +231,10 @@ impl Service {
                 Selector::Reference(receive::id("selector.reference_id", ReferenceId::parse(&id))?)
             }
         };
+        let (subject, reference) = match &selector {
+            Selector::Subject(subject) => (Some(subject.clone()), None),
+            Selector::Reference(id) => (None, Some(*id)),
+        };
         let (references, epoch) = match pass.gallery(&name)? {
             None => (0, 0),
             Some(gallery) => {
@@ -236,12 +243,27 @@ impl Service {
             }
         };
         Metrics::get().erased_references_total.inc_by(references as u64);
-        tracing::info!(references, "erased");
+        self.changed(&pass, &context, name, epoch, subject, Decided::Erased { reference, references }).await?;
         Ok(pb::EraseResponse {
             erased_references: u32::try_from(references).unwrap_or(u32::MAX),
             gallery_epoch: epoch,
             transaction_id: context.transaction_id.to_string(),
         })
+    }
+
+    /// Tells what a change of the gallery has come to.
+    async fn changed(
+        &self,
+        pass: &Pass,
+        context: &RequestContext,
+        gallery: GalleryName,
+        epoch: u64,
+        subject: Option<SubjectId>,
+        decided: Decided,
+    ) -> Result<(), Error> {
+        let (gallery, position) = (Some(gallery), Some(epoch));
+        let event = DecisionEvent { gallery, position, subject, ..DecisionEvent::new(pass.client(), context, decided) };
+        self.0.decided(event).await
     }
 
     async fn describe(

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::{ledger::Capacity, runtimes::Priority};
-
 /// Every limit has a default that suits crops of 20 KB on one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -98,25 +96,6 @@ impl Default for Limits {
             max_deadline: Duration::from_secs(60),
             canary_interval: Duration::from_secs(60),
             drain_grace: Duration::from_secs(25),
-        }
-    }
-}
-
-impl Limits {
-    /// What the door counts for the lanes of a priority. The two have room of their own: neither takes the other's, and no thread of
-    /// the one waits for a lock of the other's.
-    pub(super) fn capacity(&self, priority: Priority, at_once: usize) -> Capacity {
-        let quarter = (self.bytes_in_flight / 4).max(self.message_bytes);
-        let (by_lane, bytes) = match priority {
-            Priority::Usual => ([self.verifications_in_flight, 0, 0], self.bytes_in_flight.saturating_sub(quarter)),
-            Priority::WhenIdle => ([0, self.identifications_in_flight, self.back_office_in_flight], quarter),
-        };
-        Capacity {
-            by_lane,
-            by_client: self.client_in_flight,
-            at_once,
-            bytes,
-            client_bytes: self.client_bytes_in_flight,
         }
     }
 }

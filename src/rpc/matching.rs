@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{Service, error::Error, pb, receive, respond};
 use crate::{
     access::Right,
+    audit::{Decided, DecisionEvent},
     domain::{Decision, GalleryName, SubjectId, Turn},
     pipeline::{Bearer, Claim, Claimant, Search, Timings, Verified},
 };
@@ -34,8 +35,7 @@ impl Service {
         let client = receive::client_of(&turn)?;
         let (pass, context) = self.enter(client, request.context, &[Right::Verify])?;
         let max_fmr = receive::max_fmr(request.max_fmr)?;
-        let mut chip = None;
-        let verified = match request.claim {
+        let (verified, claimed, chip) = match request.claim {
             None => return Err(Error::field("claim", "claimed_subject or inline_reference")),
             Some(pb::verify_request::Claim::ClaimedSubject(claimed)) => {
                 let name = receive::id("claimed_subject.gallery", GalleryName::new(&claimed.gallery))?;
@@ -44,22 +44,25 @@ impl Service {
                 let bearer = Claimant { subject: &subject, client, gallery: &name, purpose: context.purpose };
                 let claim = Claim::Subject { gallery: gallery.as_deref(), bearer };
                 let probe = receive::probe(request.probe)?;
-                self.0.pipeline.verify(probe, claim, max_fmr, &turn).await?
+                let verified = self.0.pipeline.verify(probe, claim, max_fmr, &turn).await?;
+                (verified, Some((name, subject)), None)
             }
             Some(pb::verify_request::Claim::InlineReference(image)) => {
                 let probe = receive::probe(request.probe)?;
-                chip = receive::chip(Some(&image))?;
+                let chip = receive::chip(Some(&image))?;
                 let claim = Claim::Inline(receive::face("inline_reference", Some(image))?);
-                self.0.pipeline.verify(probe, claim, max_fmr, &turn).await?
+                (self.0.pipeline.verify(probe, claim, max_fmr, &turn).await?, None, chip)
             }
         };
-        tracing::info!(
-            decision = verified.reason.decision().as_str(),
-            reason = verified.reason.as_str(),
-            receipt = verified.receipt.is_some(),
-            chip = chip.as_ref().map(respond::told),
-            "verified"
-        );
+        let decided = Decided::Verified {
+            reason: verified.reason,
+            receipt: verified.receipt.is_some(),
+            chip: chip.as_ref().map(respond::told),
+        };
+        let position = claimed.as_ref().map(|_| verified.epoch);
+        let (gallery, subject) = claimed.unzip();
+        let event = DecisionEvent { gallery, position, subject, ..DecisionEvent::new(client, &context, decided) };
+        self.0.decided(event).await?;
         let answer = self.verify_response(verified, context.transaction_id.to_string(), pass.shows_scores());
         Ok(pb::VerifyResponse { chip, ..answer })
     }
@@ -102,9 +105,14 @@ impl Service {
         let transaction = &context.transaction_id;
         let search = Search { receipt, bearer, transaction, max_candidates, max_fpir };
         let identified = self.0.pipeline.identify(&gallery, search, &turn).await?;
+        let decided = Decided::Identified { case: identified.case, repeated: identified.repeated };
+        let event = DecisionEvent {
+            position: Some(identified.epoch),
+            gallery: Some(name),
+            ..DecisionEvent::new(client, &context, decided)
+        };
+        self.0.decided(event).await?;
         let review = identified.case.is_some();
-        let outcome = if review { "review" } else { "no_duplicate" };
-        tracing::info!(outcome, repeated = identified.repeated, "identified");
         let outcome = if review { pb::IdentifyOutcome::Review } else { pb::IdentifyOutcome::NoDuplicate };
         Ok(pb::IdentifyResponse {
             outcome: outcome.into(),

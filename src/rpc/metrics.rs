@@ -6,7 +6,7 @@ use axum::{Router, http::StatusCode, routing::get, serve::Listener};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-use super::incoming::{Connection, Patience, accept};
+use super::connection::{Connection, Patience, accept};
 use crate::telemetry::Metrics;
 
 /// Connections at a time; more wait in the system's backlog.

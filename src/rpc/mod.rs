@@ -1,27 +1,25 @@
-//! The gRPC surface: assembly and limits, messages in, answers out, one table from error to status.
+//! The gRPC surface. The life of a request: its `connection`, its `admission`, what every call is wrapped in (`observe`), the message
+//! in (`receive`), the service that it asks for (`matching`, `gallery`, `review`), and the answer out (`respond`), or one table from
+//! error to status (`error`).
+//!
+//! What is timed here are waits and deadlines of this process, by `Instant`. What is stored, or expires, goes by the gallery's clock;
+//! and no random bytes are drawn.
 
 mod admission;
 mod codec;
-mod conduct;
+mod connection;
 mod error;
 mod gallery;
 mod health;
-mod incoming;
-mod ledger;
 mod limits;
 mod matching;
-mod metered;
 mod metrics;
 mod observe;
-mod pace;
-mod place;
 mod receive;
 mod redact;
 mod respond;
 mod review;
-mod runtimes;
 mod server;
-mod transport;
 
 pub use limits::Limits;
 pub use server::{Ended, ServeError, Serving, bind};
@@ -39,15 +37,22 @@ use std::{io, sync::Arc};
 
 use tokio::sync::{Semaphore, watch};
 
-use crate::{access::Access, domain::Lane, pipeline::Pipeline, telemetry::Metrics};
-use place::Places;
-use runtimes::{Priority, Runtimes};
+use crate::{
+    access::Access,
+    audit::{DecisionEvent, Sink},
+    pipeline::Pipeline,
+};
+use admission::Places;
+use connection::Runtimes;
+use error::Error;
 
 /// What the services share.
 #[derive(Debug)]
 pub struct Core {
     access: Access,
     pipeline: Pipeline,
+    /// Who is told of each decision before the caller is.
+    sink: Arc<dyn Sink>,
     /// What the operator offers a customer who was not matched.
     alternative_route: String,
     limits: Limits,
@@ -70,20 +75,21 @@ impl Core {
     ///
     /// # Errors
     /// Where there is none, or when the system gives no threads.
-    pub fn new(access: Access, pipeline: Pipeline, alternative_route: String, limits: Limits) -> io::Result<Self> {
-        let at_once = pipeline.executors();
-        for lane in Lane::ALL {
-            let limit = limits.capacity(Priority::of(lane), at_once).by_lane[lane as usize];
-            Metrics::get().requests_limit.with_label_values(&[lane.as_str()]).set(gauge(limit));
-        }
-        Metrics::get().request_bytes_limit.set(gauge(limits.bytes_in_flight));
-        let places = Places::new(&limits, at_once);
+    pub fn new(
+        access: Access,
+        pipeline: Pipeline,
+        sink: Arc<dyn Sink>,
+        alternative_route: String,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let places = Places::new(&limits, pipeline.executors());
         let stream_items = Arc::new(Semaphore::new(limits.enrol_stream_window));
         let open_streams = Arc::new(Semaphore::new(limits.open_streams));
         let (runtimes, stopping) = (Runtimes::start()?, watch::Sender::new(false));
         Ok(Self {
             access,
             pipeline,
+            sink,
             alternative_route,
             limits,
             places,
@@ -93,6 +99,14 @@ impl Core {
             open_streams,
             stopping,
         })
+    }
+
+    /// Done when the decision may be answered.
+    ///
+    /// # Errors
+    /// Where it could not be recorded: then no answer leaves.
+    async fn decided(&self, event: DecisionEvent) -> Result<(), Error> {
+        Ok(self.sink.record(event).await?)
     }
 }
 

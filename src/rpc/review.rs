@@ -5,7 +5,8 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{Service, error::Error, pb, receive, respond};
 use crate::{
     access::{Pass, Right},
-    domain::{CaseId, GalleryName, Judgement, ReviewerId, Turn},
+    audit::{Decided, DecisionEvent},
+    domain::{CaseId, GalleryName, Judgement, RequestContext, ReviewerId, Turn},
     telemetry::Metrics,
 };
 
@@ -50,7 +51,7 @@ impl Service {
         found.truncate(page_size);
         let last = found.last().filter(|_| more).map(|case| case.id.to_string());
         looked(&pass, &reviewer, "list");
-        tracing::info!(cases = found.len(), %reviewer, "cases listed");
+        self.told(&pass, &context, name, Decided::CasesListed { cases: found.len(), reviewer }).await?;
         Ok(pb::ListCasesResponse {
             cases: found.into_iter().map(respond::summary).collect(),
             next_page_token: last.unwrap_or_default(),
@@ -65,7 +66,7 @@ impl Service {
         let case = pass.case(id).await?.ok_or(NO_CASE)?;
         let shown = |candidate| respond::candidate(candidate, pass.shows_scores());
         looked(&pass, &reviewer, "case");
-        tracing::info!(case_id = %case.id, %reviewer, "case shown");
+        self.told(&pass, &context, case.gallery.clone(), Decided::CaseShown { case: case.id, reviewer }).await?;
         let mut judgements: Vec<_> = case.judgements.iter().map(respond::judgement).collect();
         let standing = judgements.pop().unwrap_or_default();
         Ok(pb::GetCaseResponse {
@@ -98,19 +99,30 @@ impl Service {
         let reviewer = receive::reviewer(&request.reviewer)?;
         let case = pass.case(id).await?.ok_or(NO_CASE)?;
         let gallery = pass.gallery(&case.gallery)?.ok_or(NO_CASE)?;
-        let said_by = reviewer.to_string();
         let at = gallery.clock().wall();
-        let judged = Judgement { verdict, client: client.clone(), reviewer, at };
+        let judged = Judgement { verdict, client: client.clone(), reviewer: reviewer.clone(), at };
         if !gallery.judge(id, judged).await? {
             return Err(NO_CASE); // its retention ended in between
         }
-        tracing::info!(case_id = %id, verdict = verdict.as_str(), reviewer = said_by, "case judged");
+        self.told(&pass, &context, case.gallery, Decided::CaseJudged { case: id, verdict, reviewer }).await?;
         Ok(pb::RecordVerdictResponse {
             case_id: id.to_string(),
             verdict: respond::verdict(verdict).into(),
             judged_at: Some(respond::timestamp(at)),
             transaction_id: context.transaction_id.to_string(),
         })
+    }
+
+    /// Tells what was shown or judged.
+    async fn told(
+        &self,
+        pass: &Pass,
+        context: &RequestContext,
+        gallery: GalleryName,
+        decided: Decided,
+    ) -> Result<(), Error> {
+        let event = DecisionEvent { gallery: Some(gallery), ..DecisionEvent::new(pass.client(), context, decided) };
+        self.0.decided(event).await
     }
 }
 

@@ -8,14 +8,12 @@ use tonic::{codec::CompressionEncoding::Gzip, service::Routes};
 use super::{
     Core, Service,
     admission::Door,
-    health,
-    incoming::{Patience, accept},
-    metrics,
+    connection::{Patience, TakenAtItsWord, Transport, accept},
+    health, metrics,
     pb::{
         self, gallery_service_server::GalleryServiceServer, match_service_server::MatchServiceServer,
         review_service_server::ReviewServiceServer,
     },
-    transport::Transport,
 };
 
 /// Of a message to health or reflection, which anyone may send: a name and little more.
@@ -114,7 +112,8 @@ impl Serving {
         });
         let watcher = tokio::spawn(health::watch(Arc::clone(&self.core), reporter, stopped.clone()));
         let connections = accept(self.listener, limits.connections, Patience::of(&limits));
-        let server = Transport::new(&limits, core.runtimes.clone(), stopped).serve(connections, door);
+        let server = Transport::new(&limits, core.runtimes.clone(), Arc::new(TakenAtItsWord), stopped)
+            .serve(connections, Arc::new(door));
         tokio::pin!(server);
         let ended = tokio::select! {
             () = &mut server => Ended::Drained,

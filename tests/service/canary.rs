@@ -13,6 +13,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use vultus::{
     access::Access,
+    audit::Log,
     config::Config,
     gallery::Galleries,
     model::ModelSet,
@@ -107,7 +108,8 @@ async fn a_wrong_answer_turns_health_off() {
     let root = RootKey::from_bytes([7; 32]);
     let galleries = Arc::new(Galleries::open(dir.path(), &root, config.galleries.clone()).unwrap());
     let access = Access::new(config.clients.clone(), Arc::clone(&galleries));
-    let core = Core::new(access, pipeline, config.alternative_route.clone(), config.limits.clone()).unwrap();
+    let (route, limits) = (config.alternative_route.clone(), config.limits.clone());
+    let core = Core::new(access, pipeline, Arc::new(Log), route, limits).unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
     let serving = bind(core, any, any, false).await.unwrap();
     let address = format!("http://{}", serving.address().unwrap());

@@ -6,6 +6,7 @@ mod cancel;
 mod counted;
 mod canary;
 mod chip;
+mod decided;
 mod door;
 mod faces;
 mod http2;

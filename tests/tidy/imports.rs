@@ -5,8 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{Finding, source::Source};
 
 /// The layers, from the top. A layer may import those that stand after it.
-const LAYERS: [&str; 11] =
-    ["cli", "config", "rpc", "access", "pipeline", "gallery", "model", "seal", "domain", "telemetry", "priority"];
+const LAYERS: [&str; 12] = [
+    "cli",
+    "config",
+    "rpc",
+    "access",
+    "audit",
+    "pipeline",
+    "gallery",
+    "model",
+    "seal",
+    "domain",
+    "telemetry",
+    "priority",
+];
 
 /// The files of the pipeline that join stages. Every other file there is a stage.
 const STRAIGHT_LINES: [&str; 7] = ["verify", "identify", "enrol", "assess", "extract", "photo", "canary"];

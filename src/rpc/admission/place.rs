@@ -10,14 +10,15 @@ use std::{
 
 use tonic::Code;
 
-use super::{
-    Limits,
-    error::Error,
-    ledger::{End, Ledger, Lost, NoRoom, Ticket},
-    runtimes::Priority,
-};
+use super::ledger::{Capacity, End, Ledger, Lost, Ticket};
 use crate::{
     domain::{ClientId, Lane, Turn},
+    rpc::{
+        Limits,
+        connection::Priority,
+        error::{Error, NoRoom},
+        gauge,
+    },
     telemetry::Metrics,
 };
 
@@ -29,7 +30,12 @@ pub struct Places(Arc<[Mutex<Ledger>; 2]>);
 impl Places {
     /// Of lanes that work on `at_once` requests at a time, at least.
     pub fn new(limits: &Limits, at_once: usize) -> Self {
-        Self(Arc::new(Priority::ALL.map(|priority| Mutex::new(Ledger::new(limits.capacity(priority, at_once))))))
+        for lane in Lane::ALL {
+            let limit = Capacity::of(limits, Priority::of(lane), at_once).by_lane[lane as usize];
+            Metrics::get().requests_limit.with_label_values(&[lane.as_str()]).set(gauge(limit));
+        }
+        Metrics::get().request_bytes_limit.set(gauge(limits.bytes_in_flight));
+        Self(Arc::new(Priority::ALL.map(|of| Mutex::new(Ledger::new(Capacity::of(limits, of, at_once))))))
     }
 
     /// Requests being answered.
@@ -135,7 +141,7 @@ impl Place {
         let lane = self.ticket.lane;
         self.places.lock(lane).hold(&self.client, bytes).map_err(|none| no_room(none, lane))?;
         *held += bytes;
-        Metrics::get().request_bytes.add(super::gauge(bytes));
+        Metrics::get().request_bytes.add(gauge(bytes));
         Ok(())
     }
 
@@ -143,7 +149,7 @@ impl Place {
         let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         self.places.lock(self.ticket.lane).release(&self.client, bytes);
         *held = held.saturating_sub(bytes);
-        Metrics::get().request_bytes.sub(super::gauge(bytes));
+        Metrics::get().request_bytes.sub(gauge(bytes));
     }
 }
 
@@ -156,7 +162,7 @@ impl Drop for Place {
             (true, true) => End::Answered,
         };
         self.places.lock(self.ticket.lane).leave(self.ticket, &self.client, bytes, end, Instant::now());
-        Metrics::get().request_bytes.sub(super::gauge(bytes));
+        Metrics::get().request_bytes.sub(gauge(bytes));
         Metrics::get().requests_in_flight.with_label_values(&[self.ticket.lane.as_str()]).dec();
     }
 }

@@ -29,12 +29,18 @@ use tonic::{
 };
 
 use super::{
-    Limits,
-    admission::Door,
     conduct::Conduct,
+    identity::{Identities, Identity},
     incoming::Connection,
     runtimes::{Priority, Runtimes},
 };
+use crate::rpc::Limits;
+
+/// What answers the requests of connections.
+pub trait Answers: Send + Sync {
+    /// The request carries its connection's [`Conduct`] and [`Identity`].
+    fn answer(&self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, Infallible>;
+}
 
 /// Serves connections.
 #[derive(Debug)]
@@ -42,12 +48,18 @@ pub struct Transport {
     http2: http2::Builder<TokioExecutor>,
     connection_age: Duration,
     runtimes: Runtimes,
+    identities: Arc<dyn Identities>,
     /// True once every connection is to be told to go.
     stopping: watch::Receiver<bool>,
 }
 
 impl Transport {
-    pub fn new(limits: &Limits, runtimes: Runtimes, stopping: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        limits: &Limits,
+        runtimes: Runtimes,
+        identities: Arc<dyn Identities>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
@@ -61,20 +73,24 @@ impl Transport {
             .max_local_error_reset_streams(limits.error_resets)
             .keep_alive_interval(limits.keepalive)
             .keep_alive_timeout(limits.keepalive_timeout);
-        Self { http2, connection_age: limits.connection_age, runtimes, stopping }
+        Self { http2, connection_age: limits.connection_age, runtimes, identities, stopping }
     }
 
     /// Serves all that come until the server is told to stop: accepts no more then, tells every client to go, and returns when the
     /// last has gone.
-    pub async fn serve(self, mut incomers: ReceiverStream<Connection>, door: Door) {
+    pub async fn serve(self, mut incomers: ReceiverStream<Connection>, answers: Arc<dyn Answers>) {
+        let this = Arc::new(self);
         let (alive, mut all_gone) = mpsc::channel(1);
-        let mut stopping = self.stopping.clone();
+        let mut stopping = this.stopping.clone();
         loop {
             tokio::select! {
                 // An error means that the sender is gone: stop as well.
                 _ = stopping.wait_for(|stop| *stop) => break,
                 came = incomers.next() => match came {
-                    Some(connection) => self.begin(connection, door.clone(), alive.clone()),
+                    Some(connection) => {
+                        let begun = Arc::clone(&this).begin(connection, Arc::clone(&answers), alive.clone());
+                        this.runtimes.of(Priority::Usual).spawn(begun);
+                    }
                     None => break,
                 },
             }
@@ -83,14 +99,31 @@ impl Transport {
         all_gone.recv().await;
     }
 
-    fn begin(&self, connection: Connection, door: Door, alive: mpsc::Sender<Infallible>) {
+    /// Serves the connection as soon as it is known who is at its other end.
+    async fn begin(
+        self: Arc<Self>,
+        mut connection: Connection,
+        answers: Arc<dyn Answers>,
+        alive: mpsc::Sender<Infallible>,
+    ) {
+        let age = Box::pin(tokio::time::sleep(self.connection_age));
+        let mut stopping = self.stopping.clone();
+        let decided = tokio::select! {
+            biased;
+            decided = self.identities.of(&mut connection) => decided,
+            _ = stopping.wait_for(|stop| *stop) => return,
+        };
+        let identity = match decided {
+            Ok(identity) => identity,
+            Err(error) => return tracing::debug!(%error, "a connection failed"),
+        };
         let conduct = connection.conduct();
-        let answering = Answering { door, conduct: conduct.clone() };
+        let answering = Answering { answers, conduct: conduct.clone(), identity };
         let served = Served {
             http2: Box::pin(self.http2.serve_connection(TokioIo::new(connection), answering)),
             wanted_at: conduct.priority(),
-            age: Box::pin(tokio::time::sleep(self.connection_age)),
-            stopping: self.stopping.clone(),
+            age,
+            stopping,
             after_others: AfterOthers::default(),
             told_to_go: false,
             _alive: alive,
@@ -194,8 +227,9 @@ impl AfterOthers {
 
 /// What a connection's requests are answered by.
 struct Answering {
-    door: Door,
+    answers: Arc<dyn Answers>,
     conduct: Conduct,
+    identity: Arc<dyn Identity>,
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for Answering {
@@ -206,13 +240,26 @@ impl hyper::service::Service<http::Request<Incoming>> for Answering {
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.conduct.clone());
-        self.door.answer(request)
+        request.extensions_mut().insert(Arc::clone(&self.identity));
+        self.answers.answer(request)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tonic::codegen::http::HeaderMap;
+
+    use super::{
+        super::{
+            identity::{Deciding, TakenAtItsWord, client},
+            incoming::{Patience, accept},
+        },
+        *,
+    };
+    use crate::{domain::ClientId, rpc::error::Error};
 
     const ANSWERS: usize = 16;
 
@@ -253,6 +300,64 @@ mod tests {
         let (at_once, after_others) = both.await.unwrap();
         assert!(at_once.len() > ANSWERS / 2, "{at_once:?}");
         assert_eq!(after_others, [ANSWERS]);
+    }
+
+    /// A connection that has shown whose it is, as a certificate does; or has not.
+    #[derive(Debug, Clone)]
+    struct Shown(Option<ClientId>);
+
+    impl Identities for Shown {
+        fn of<'a>(&'a self, _: &'a mut Connection) -> Deciding<'a> {
+            Box::pin(async move {
+                yield_now().await;
+                self.0.as_ref().ok_or(io::ErrorKind::PermissionDenied)?;
+                Ok(Arc::new(self.clone()) as Arc<dyn Identity>)
+            })
+        }
+    }
+
+    impl Identity for Shown {
+        fn client(&self, _: &HeaderMap) -> Result<ClientId, Error> {
+            self.0.clone().ok_or(Error::Unauthenticated)
+        }
+    }
+
+    /// Answers a request with the name of its client.
+    struct Names;
+
+    impl Answers for Names {
+        fn answer(&self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, Infallible> {
+            let name = client(&request).map_or_else(|error| error.to_string(), |client| client.to_string());
+            let answer = http::Response::builder().header("is", name).body(Body::empty()).unwrap();
+            Box::pin(async move { Ok(answer) })
+        }
+    }
+
+    /// Whose the requests of one connection are, which say that they are of `names`.
+    async fn whose(identities: impl Identities + 'static, names: &[&str]) -> Result<Vec<String>, h2::Error> {
+        let (limits, (_stop, stopped)) = (Limits::default(), watch::channel(false));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let transport = Transport::new(&limits, Runtimes::start().unwrap(), Arc::new(identities), stopped);
+        tokio::spawn(transport.serve(accept(listener, 8, Patience::of(&limits)), Arc::new(Names)));
+        let (mut requests, connection) = h2::client::handshake(stream).await?;
+        tokio::spawn(connection);
+        let mut whose = Vec::new();
+        for name in names {
+            let request = http::Request::get("http://here/").header("vultus-client", *name).body(()).unwrap();
+            requests = requests.ready().await?;
+            let (answer, _) = requests.send_request(request, true)?;
+            whose.push(answer.await?.headers()["is"].to_str().unwrap().to_owned());
+        }
+        Ok(whose)
+    }
+
+    #[tokio::test]
+    async fn a_connections_identity_answers_for_its_requests() {
+        let shown = Shown(Some(ClientId::new("kiosk").unwrap()));
+        assert_eq!(whose(shown, &["shop", "kiosk"]).await.unwrap(), ["kiosk", "kiosk"], "no header is asked");
+        assert_eq!(whose(TakenAtItsWord, &["shop", "kiosk"]).await.unwrap(), ["shop", "kiosk"]);
+        assert!(whose(Shown(None), &["shop"]).await.is_err(), "who has shown nothing is answered nothing");
     }
 
     #[tokio::test]

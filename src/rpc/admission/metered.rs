@@ -11,7 +11,8 @@ use http_body::Body as _;
 use tokio::time::Sleep;
 use tonic::{Status, body::Body, codegen::Bytes};
 
-use super::{error::Error, ledger::Lost, place::Place};
+use super::{ledger::Lost, place::Place};
+use crate::rpc::error::Error;
 
 /// The body of a request that has a place.
 pub struct Metered {

@@ -17,7 +17,8 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Limits, conduct::Conduct};
+use super::conduct::Conduct;
+use crate::rpc::Limits;
 
 /// What a client sends at least before its first request: HTTP/2's preface, and a SETTINGS frame without settings.
 const GREETING_BYTES: usize = 24 + 9;

@@ -1,8 +1,8 @@
 //! The door: who calls, and whether there is room, before a byte of the message is read.
 //!
 //! Whoever is let in holds a [`Place`] until the answer is there, and every byte of the message is counted against it as it arrives.
-//! What is no verification goes on at a lower priority ([`super::runtimes`]). Health and reflection ask for no client, and get next
-//! to nothing: small messages (set where they are assembled), little time, few streams.
+//! What is no verification goes on at a lower priority ([`Priority`]). Health and reflection ask for no client, and get next to
+//! nothing: small messages (set where they are assembled), little time, few streams.
 
 use std::{
     convert::Infallible,
@@ -20,18 +20,19 @@ use tonic::{
 };
 
 use super::{
-    Core,
-    conduct::Conduct,
-    error::Error,
+    deadline::deadline,
     metered::{Metered, take_in},
-    observe::{self, Call},
     place::{Place, StreamPlace},
-    receive,
-    runtimes::Priority,
 };
 use crate::{
     access::{Denied, Right},
     domain::{ClientId, Lane, Turn},
+    rpc::{
+        Core,
+        connection::{self, Answers, Conduct, Priority},
+        error::Error,
+        observe::{self, Call},
+    },
 };
 
 /// The paths that are guarded.
@@ -57,9 +58,9 @@ pub struct Door {
 
 type Answer = BoxFuture<http::Response<Body>, Infallible>;
 
-impl Door {
+impl Answers for Door {
     /// Answers the request, or says why not.
-    pub fn answer(&self, request: http::Request<Body>) -> Answer {
+    fn answer(&self, request: http::Request<Body>) -> Answer {
         let path = request.uri().path();
         let most = self.core.limits.header_bytes;
         if header_bytes(request.headers()) > most as usize {
@@ -80,7 +81,9 @@ impl Door {
             .runtimes
             .run(Priority::of(lane), async move { Ok(door.answer_guarded(request, client, rpc, lane).await) })
     }
+}
 
+impl Door {
     /// Nobody that the policy knows is told so where its connection is served, whatever it asks for, and earns that no longer life.
     fn turn_away(&self, request: http::Request<Body>, rpc: &'static str, error: Error) -> Answer {
         if let Some(conduct) = request.extensions().get::<Conduct>() {
@@ -225,7 +228,7 @@ fn is_compressed(headers: &http::HeaderMap) -> bool {
 
 /// Who calls.
 fn known(core: &Core, request: &http::Request<Body>) -> Result<ClientId, Error> {
-    let client = receive::client(request.headers())?;
+    let client = connection::client(request)?;
     if core.access.knows(&client) { Ok(client) } else { Err(Denied::UnknownClient.into()) }
 }
 
@@ -240,7 +243,7 @@ fn admit(
     if streams && !core.access.holds(client, Right::Enrol) {
         return Err(Denied::Right(Right::Enrol).into());
     }
-    let turn = Turn::of(client, lane, receive::deadline(headers, &core.limits));
+    let turn = Turn::of(client, lane, deadline(headers, &core.limits));
     let place = if streams { core.places.enter_stream(&turn) } else { core.places.enter(&turn) }?;
     Ok((turn, Arc::new(place)))
 }

@@ -9,7 +9,10 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::pace::Pace;
-use crate::domain::{ClientId, Lane};
+use crate::{
+    domain::{ClientId, Lane},
+    rpc::{Limits, connection::Priority, error::NoRoom},
+};
 
 /// What may be held at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,43 +29,17 @@ pub struct Capacity {
     pub client_bytes: usize,
 }
 
-/// Why there is no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoom {
-    #[error("as many requests of the lane as are allowed are being answered")]
-    Lane,
-    #[error("as many requests of the client as are allowed are being answered")]
-    Client,
-    #[error("as many streams of the lane as are allowed are open")]
-    Streams,
-    #[error("its deadline would pass before its turn comes")]
-    Time,
-    /// Another client's request has its place.
-    #[error("its message was not there when all places were taken, and its client had more such than others")]
-    Unarrived,
-    #[error("as many bytes of requests as are allowed are held")]
-    Bytes,
-    #[error("as many bytes of the client's requests as are allowed are held")]
-    ClientBytes,
-}
-
-impl NoRoom {
-    /// The word for it in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Lane => "lane",
-            Self::Client => "client",
-            Self::Streams => "streams",
-            Self::Time => "time",
-            Self::Unarrived => "unarrived",
-            Self::Bytes => "bytes",
-            Self::ClientBytes => "client_bytes",
-        }
-    }
-
-    /// Whether the limit is the client's own, and not the server's.
-    pub const fn is_the_clients(self) -> bool {
-        matches!(self, Self::Client | Self::ClientBytes)
+impl Capacity {
+    /// What the door counts for the lanes of a priority. The two have room of their own: neither takes the other's, and no thread of
+    /// the one waits for a lock of the other's.
+    pub fn of(limits: &Limits, priority: Priority, at_once: usize) -> Self {
+        let quarter = (limits.bytes_in_flight / 4).max(limits.message_bytes);
+        let (by_lane, bytes) = match priority {
+            Priority::Usual => ([limits.verifications_in_flight, 0, 0], limits.bytes_in_flight.saturating_sub(quarter)),
+            Priority::WhenIdle => ([0, limits.identifications_in_flight, limits.back_office_in_flight], quarter),
+        };
+        let (by_client, client_bytes) = (limits.client_in_flight, limits.client_bytes_in_flight);
+        Self { by_lane, by_client, at_once, bytes, client_bytes }
     }
 }
 
