@@ -110,7 +110,9 @@ fn as_calibrated(models: &Path, scratch: &Path) -> PathBuf {
     let text = fs::read_to_string(&card).unwrap();
     let before = |line: &str| match line.split(" = ").next() {
         Some("head_pose_roll") => "head_pose_roll = 50".to_owned(),
-        Some(name @ ("eyes_visible" | "mouth_occlusion_prevention")) => format!("{name} = 0"),
+        Some(name @ ("eyes_visible" | "mouth_occlusion_prevention" | "face_occlusion_prevention")) => {
+            format!("{name} = 0")
+        }
         _ => line.to_owned(),
     };
     fs::write(&card, text.lines().map(before).collect::<Vec<_>>().join("\n")).unwrap();

@@ -18,10 +18,11 @@ pub enum MeasureName {
     HeadPoseRoll,
     EyesVisible,
     MouthOcclusionPrevention,
+    FaceOcclusionPrevention,
 }
 
 impl MeasureName {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::FacePresence,
         Self::InterEyeDistance,
         Self::Sharpness,
@@ -33,6 +34,7 @@ impl MeasureName {
         Self::HeadPoseRoll,
         Self::EyesVisible,
         Self::MouthOcclusionPrevention,
+        Self::FaceOcclusionPrevention,
     ];
 
     /// The word for it in model cards, logs and metrics.
@@ -49,6 +51,7 @@ impl MeasureName {
             Self::HeadPoseRoll => "head_pose_roll",
             Self::EyesVisible => "eyes_visible",
             Self::MouthOcclusionPrevention => "mouth_occlusion_prevention",
+            Self::FaceOcclusionPrevention => "face_occlusion_prevention",
         }
     }
 }

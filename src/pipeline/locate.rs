@@ -111,6 +111,11 @@ pub fn view((width, height): (u32, u32), framing: Framing, side: u32) -> (View, 
     (View { size, geometry, lit: true, quarter_turns: 0 }, Map { framing, width, height })
 }
 
+/// Where a place in a view, 0 to 1, is once that is turned clockwise by a quarter.
+pub fn turned_by_a_quarter(Rect { x, y, width, height }: Rect) -> Rect {
+    Rect { x: 1.0 - y - height, y: x, width: height, height: width }
+}
+
 impl Map {
     /// A place in the view, 0 to 1, in pixels of the image.
     fn place(&self, rect: Rect) -> Rect {
@@ -121,6 +126,17 @@ impl Map {
             y: rect.y * side - (side - self.height as f32) / 2.0,
             width: rect.width * side,
             height: rect.height * side,
+        }
+    }
+
+    /// A place of the image in the view, 0 to 1.
+    pub fn seen(&self, rect: Rect) -> Rect {
+        let side = self.width.max(self.height) as f32 * (1.0 + 2.0 * self.framing.margin());
+        Rect {
+            x: (rect.x + (side - self.width as f32) / 2.0) / side,
+            y: (rect.y + (side - self.height as f32) / 2.0) / side,
+            width: rect.width / side,
+            height: rect.height / side,
         }
     }
 
@@ -233,10 +249,30 @@ mod tests {
             let relative = rect(seen.x / 416.0, seen.y / 416.0, seen.width / 416.0, seen.height / 416.0);
             // A pixel of the view is up to 3.6 pixels of the image.
             let placed = map.place(relative);
+            let back = map.seen(placed);
+            let scaled = |r: Rect| rect(r.x * 416.0, r.y * 416.0, r.width * 416.0, r.height * 416.0);
+            assert!(near(scaled(back), scaled(relative)), "{framing:?}");
             let within = |a: f32, b: f32| (a - b).abs() < 5.0;
             assert!(within(placed.x, 0.0) && within(placed.y, 0.0), "{framing:?} {placed:?}");
             assert!(within(placed.width, 300.0) && within(placed.height, 200.0), "{framing:?} {placed:?}");
         }
+    }
+
+    #[test]
+    fn a_place_turns_with_its_view() {
+        // A white part of an image that fills the view.
+        let inside = |i: usize| (52..156).contains(&(i % 416)) && (104..156).contains(&(i / 416));
+        let shade = (0..416 * 416).flat_map(|i| [if inside(i) { 255 } else { 0 }; 3]).collect();
+        let image = Pixels::new(416, 416, shade).unwrap();
+        let ((mut view, _), start) = (view((416, 416), Framing::Photo, 416), rect(0.125, 0.25, 0.25, 0.125));
+        let mut place = start;
+        for _ in 0..4 {
+            (view, place) = (view.turned_by_a_quarter(), turned_by_a_quarter(place));
+            let centre = place.centre();
+            let at = ((centre.y * 416.0) as usize * 416 + (centre.x * 416.0) as usize) * 3;
+            assert_eq!(view.of(&image).rgb8()[at], 255, "{place:?}");
+        }
+        assert!(near(place, start));
     }
 
     #[test]

@@ -10,12 +10,15 @@
 //! | head pose: yaw, pitch, roll | angle a, estimated from the landmarks | 100 cos^2 a, 0 from a right angle on; roll 0 for a face that lies otherwise |
 //! | eyes visible | fine detail around the eye that has less, over that of the face (r) | 50 r, at most 100 |
 //! | mouth occlusion prevention | fine detail around the mouth, over that of the face (r) | 50 r, at most 100 |
+//! | face occlusion prevention | directions of edges, place by place, weighed as learned | 100 times how surely nothing covers the face |
 //!
 //! Luminance is that of the face's inner part, so that hair, background and clothes have no say. Dividing sharpness by the
 //! variance keeps exposure and skin tone out of it. Detail is the mean absolute Laplacian, at 24 pixels between the eyes: what
 //! covers a part of a face has less of it than eyes and lips, or moves the landmarks to where there is none.
 
+mod cover_weights;
 mod detail;
+mod occlusion;
 
 use vultus_engine::image::{Pixels, Rect};
 
@@ -70,6 +73,11 @@ pub fn assess(pixels: &Pixels, five: &FiveLandmarks, turned: bool, thresholds: &
             MeasureName::MouthOcclusionPrevention,
             detail.mouth / 2.0,
             "uncover mouth and chin: no mask, scarf or hand",
+        ),
+        take(
+            MeasureName::FaceOcclusionPrevention,
+            occlusion::uncovered(pixels, &face),
+            "show the face alone: take off or put away what covers a part of it",
         ),
     ]
 }

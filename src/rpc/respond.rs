@@ -67,6 +67,7 @@ pub fn measure(measure: &Measure) -> pb::QualityMeasure {
         MeasureName::HeadPoseRoll => Name::HeadPoseRoll,
         MeasureName::EyesVisible => Name::EyesVisible,
         MeasureName::MouthOcclusionPrevention => Name::MouthOcclusionPrevention,
+        MeasureName::FaceOcclusionPrevention => Name::FaceOcclusionPrevention,
     };
     pb::QualityMeasure {
         name: name.into(),

@@ -22,7 +22,7 @@ impl Detail {
         // The face turned upright, from above the brows to below the mouth; its own axes have their origin between the eyes.
         let mouth = face.mouth().y.clamp(0.4, 3.0);
         let (left, top, right, bottom) = (-0.9, -0.4, 0.9, mouth + 0.4);
-        let Some(part) = upright_part(pixels, face, [left, top, right, bottom]) else {
+        let Some(part) = upright_part(pixels, face, [left, top, right, bottom], DETAIL_INTER_EYE) else {
             return Self { eyes: 0.0, mouth: 0.0 };
         };
         let width = part.width() as usize;
@@ -54,9 +54,14 @@ impl Detail {
     }
 }
 
-/// A part of the face, left, top, right and bottom in inter-eye distances from the eyes' middle, with [`DETAIL_INTER_EYE`] pixels for each.
+/// A part of the face, left, top, right and bottom in inter-eye distances from the eyes' middle, with `inter_eye` pixels for each.
 /// `None` where it lies outside of the image.
-fn upright_part(pixels: &Pixels, face: &UprightFace, [left, top, right, bottom]: [f32; 4]) -> Option<Pixels> {
+pub(super) fn upright_part(
+    pixels: &Pixels,
+    face: &UprightFace,
+    [left, top, right, bottom]: [f32; 4],
+    inter_eye: f32,
+) -> Option<Pixels> {
     // First the square around it, scaled as areas are: sampling a large image would take single pixels of it.
     let reach = face.inter_eye * left.abs().max(bottom).max(right) * 1.5;
     let rect = Rect { x: face.eyes.x - reach, y: face.eyes.y - reach, width: 2.0 * reach, height: 2.0 * reach };
@@ -65,13 +70,13 @@ fn upright_part(pixels: &Pixels, face: &UprightFace, [left, top, right, bottom]:
     let scaled = |side: u32| ((side as f32 * scale).round() as u32).max(1);
     let near = pixels.frame(region).resized(scaled(region.width), scaled(region.height));
     let (across, down) = (near.width() as f32 / region.width as f32, near.height() as f32 / region.height as f32);
-    let step = face.inter_eye / DETAIL_INTER_EYE;
+    let step = face.inter_eye / inter_eye;
     let (sin, cos) = (face.roll.sin() * step, face.roll.cos() * step);
     let (x, y) = ((face.eyes.x - region.x as f32) * across, (face.eyes.y - region.y as f32) * down);
     // Both scales are one, up to rounding.
     let (a, b) = (cos * across, sin * across);
-    let (origin_x, origin_y) = (left * DETAIL_INTER_EYE, top * DETAIL_INTER_EYE);
+    let (origin_x, origin_y) = (left * inter_eye, top * inter_eye);
     let place = Similarity { a, b, dx: x + a * origin_x - b * origin_y, dy: y + b * origin_x + a * origin_y };
-    let size = |from: f32, to: f32| ((to - from) * DETAIL_INTER_EYE).round() as u32 + 1;
+    let size = |from: f32, to: f32| ((to - from) * inter_eye).round() as u32 + 1;
     Some(near.warped(size(left, right), size(top, bottom), &place))
 }

@@ -59,6 +59,14 @@ impl Rect {
     pub fn centre(&self) -> Point {
         Point { x: self.x + self.width / 2.0, y: self.y + self.height / 2.0 }
     }
+
+    /// Whether the centre of one lies in the other.
+    pub fn meets(&self, other: &Self) -> bool {
+        let holds = |rect: &Self, Point { x, y }: Point| {
+            (rect.x..rect.x + rect.width).contains(&x) && (rect.y..rect.y + rect.height).contains(&y)
+        };
+        holds(self, other.centre()) || holds(other, self.centre())
+    }
 }
 
 /// `x' = a x - b y + dx`, `y' = b x + a y + dy`: turn, scale, move.

@@ -1,0 +1,133 @@
+//! Does it look like a face all over? The directions of its edges, weighed as learned from faces that were covered by program.
+//!
+//! Fine detail alone says little of a cover that has texture: a mask with pleats has as much as a mouth. But it lies in other directions at
+//! other places. The face is turned upright and cut into cells; each cell's edges are counted by direction, and a weight for each count says
+//! how much that speaks for a cover. The weights are those of a logistic regression (`cover_weights.rs`, and how it was made).
+
+use vultus_engine::image::Pixels;
+
+use super::{
+    cover_weights::{BIAS, CELLS, DIRECTIONS, WEIGHT_UNIT, WEIGHTS},
+    detail::upright_part,
+    luminance,
+};
+use crate::domain::UprightFace;
+
+/// Pixels of a cell.
+const CELL: usize = 8;
+/// Pixels between the eyes.
+const INTER_EYE: f32 = 36.0;
+/// Of edges that noise makes.
+const NOISE: f32 = 20.0;
+
+/// Edges of one cell by direction, from upright on.
+type Edges = [f32; DIRECTIONS];
+
+/// How surely nothing covers the face, 0 to 1.
+pub(super) fn uncovered(pixels: &Pixels, face: &UprightFace) -> f32 {
+    let Some(cells) = edges(pixels, face) else { return 0.0 };
+    let weighed = cells.iter().flatten().zip(WEIGHTS.iter().flatten()).map(|(edge, weight)| edge * f32::from(*weight));
+    let covered = BIAS + WEIGHT_UNIT * weighed.sum::<f32>();
+    1.0 / (1.0 + covered.exp())
+}
+
+/// The cells row by row. `None` where the face lies outside of the image.
+pub(super) fn edges(pixels: &Pixels, face: &UprightFace) -> Option<Vec<Edges>> {
+    // From the forehead to the chin and from ear to ear, with a pixel around, for the differences.
+    let reach = (CELLS * CELL) as f32 / 2.0 + 0.5;
+    let around = [-reach, 16.0 - reach, reach, 16.0 + reach].map(|v| v / INTER_EYE);
+    let part = upright_part(pixels, face, around, INTER_EYE)?;
+    let grey: Vec<f32> = part.rgb8().chunks_exact(3).map(luminance).collect();
+    let rows: Vec<&[f32]> = grey.chunks_exact(part.width() as usize).collect();
+    let mut cells = vec![[0.0; DIRECTIONS]; CELLS * CELLS];
+    for (y, three) in rows.windows(3).enumerate() {
+        let sides = three[1].windows(3).zip(three[0].iter().skip(1).zip(three[2].iter().skip(1)));
+        for (x, (side, (up, down))) in sides.enumerate() {
+            let Some(cell) = cells.get_mut(y / CELL * CELLS + x / CELL) else { continue };
+            let (across, along) = (side[2] - side[0], down - up);
+            // A direction and its opposite are one edge. Its strength goes to the two nearest directions.
+            let turn = along.atan2(across).rem_euclid(std::f32::consts::PI) / std::f32::consts::PI * DIRECTIONS as f32;
+            let (strength, share) = (across.hypot(along), turn.fract());
+            cell[turn as usize % DIRECTIONS] += strength * (1.0 - share);
+            cell[(turn as usize + 1) % DIRECTIONS] += strength * share;
+        }
+    }
+    // Over the contrast around, so that light and blur have little say.
+    let energy: Vec<f32> = cells.iter().map(|cell| cell.iter().map(|v| v * v).sum()).collect();
+    let near = |at: usize| at.saturating_sub(1)..=at + 1;
+    for (at, cell) in cells.iter_mut().enumerate() {
+        let around = near(at / CELLS).flat_map(|y| near(at % CELLS).map(move |x| (y, x)));
+        let inside = around.filter(|(y, x)| *y < CELLS && *x < CELLS).map(|(y, x)| energy[y * CELLS + x]);
+        let (sum, count) = inside.fold((0.0, 0.0), |(sum, count), energy| (sum + energy, count + 1.0));
+        let contrast = (sum / count + NOISE).sqrt();
+        cell.iter_mut().for_each(|v| *v = (*v / contrast).min(1.0));
+    }
+    Some(cells)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::FiveLandmarks;
+    use vultus_engine::image::{Point, Similarity};
+
+    const SIDE: u32 = 150;
+
+    fn face() -> UprightFace {
+        let points = [(50.0, 50.0), (100.0, 50.0), (75.0, 80.0), (55.0, 105.0), (95.0, 105.0)];
+        FiveLandmarks::from_points(points.map(|(x, y)| Point { x, y })).upright().unwrap()
+    }
+
+    fn image(shade: impl Fn(f32, f32) -> f32) -> Pixels {
+        let pixel = |i: u32| [shade((i % SIDE) as f32, (i / SIDE) as f32).clamp(0.0, 255.0) as u8; 3];
+        Pixels::new(SIDE, SIDE, (0..SIDE * SIDE).flat_map(pixel).collect()).unwrap()
+    }
+
+    /// The direction with the most edges of a cell between the eyes.
+    fn strongest(image: &Pixels, face: &UprightFace) -> usize {
+        let cell = edges(image, face).unwrap()[3 * CELLS + 6];
+        (0..DIRECTIONS).max_by(|a, b| cell[*a].total_cmp(&cell[*b])).unwrap()
+    }
+
+    #[test]
+    fn edges_are_counted_by_direction() {
+        let wave = |v: f32| 120.0 + 60.0 * (v * 0.5).sin();
+        assert_eq!(strongest(&image(|x, _| wave(x)), &face()), 0);
+        assert_eq!(strongest(&image(|_, y| wave(y)), &face()), DIRECTIONS / 2);
+        assert_eq!(strongest(&image(|x, y| wave(x + y)), &face()), DIRECTIONS / 4);
+        assert_eq!(strongest(&image(|x, y| wave(x - y)), &face()), 3 * DIRECTIONS / 4);
+    }
+
+    #[test]
+    fn light_and_roll_change_little() {
+        let waves = |x: f32, y: f32| 60.0 * (x * 0.4).sin() * (y * 0.25).cos() + 20.0 * (x * 0.1 + y * 0.3).sin();
+        let seen = edges(&image(|x, y| 120.0 + waves(x, y)), &face()).unwrap();
+        let apart = |other: &[Edges]| {
+            let differences = seen.iter().flatten().zip(other.iter().flatten()).map(|(a, b)| (a - b).abs());
+            differences.sum::<f32>() / seen.iter().flatten().sum::<f32>()
+        };
+        let dim = edges(&image(|x, y| 60.0 + 0.5 * waves(x, y)), &face()).unwrap();
+        assert!(apart(&dim) < 0.1, "{}", apart(&dim));
+        // A face that leans, as does its image, about the middle.
+        let (sin, cos) = 0.2_f32.sin_cos();
+        let place =
+            Similarity { a: cos, b: -sin, dx: 75.0 - cos * 75.0 - sin * 75.0, dy: 75.0 + sin * 75.0 - cos * 75.0 };
+        let leaning = image(|x, y| 120.0 + waves(x, y)).warped(SIDE, SIDE, &place);
+        let points = [(50.0, 50.0), (100.0, 50.0), (75.0, 80.0), (55.0, 105.0), (95.0, 105.0)].map(|(x, y)| {
+            let (x, y) = (x - 75.0, y - 75.0);
+            Point { x: 75.0 + cos * x - sin * y, y: 75.0 + sin * x + cos * y }
+        });
+        let leaning = edges(&leaning, &FiveLandmarks::from_points(points).upright().unwrap()).unwrap();
+        let inner = |cells: &[Edges]| cells.iter().skip(3 * CELLS + 4).take(4).flatten().copied().collect::<Vec<_>>();
+        let differences: f32 = inner(&seen).iter().zip(inner(&leaning)).map(|(a, b)| (a - b).abs()).sum();
+        assert!(differences / inner(&seen).iter().sum::<f32>() < 0.3, "{differences}");
+    }
+
+    #[test]
+    fn what_lies_outside_is_no_face() {
+        let away = FiveLandmarks::from_points(
+            [(950.0, 50.0), (1000.0, 50.0), (975.0, 80.0), (955.0, 105.0), (995.0, 105.0)].map(|(x, y)| Point { x, y }),
+        );
+        assert_eq!(uncovered(&image(|_, _| 9.0), &away.upright().unwrap()).to_bits(), 0);
+    }
+}
