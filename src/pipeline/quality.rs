@@ -24,6 +24,7 @@ use vultus_engine::image::{Pixels, Rect};
 
 use crate::domain::{FiveLandmarks, Measure, MeasureName, QualityThresholds, UprightFace};
 use detail::Detail;
+pub use occlusion::edges;
 
 /// Every measure but face presence, in the order of [`MeasureName::ALL`]. Landmarks that are no face give zeros. `turned`: the face lies
 /// otherwise than they say.

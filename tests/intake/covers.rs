@@ -111,7 +111,7 @@ impl Texture {
 }
 
 /// The other's picture where this one's face is.
-fn onto(image: &Pixels, five: &FiveLandmarks, (other, theirs): (&Pixels, &FiveLandmarks)) -> Pixels {
+pub fn onto(image: &Pixels, five: &FiveLandmarks, (other, theirs): (&Pixels, &FiveLandmarks)) -> Pixels {
     let across = |five: &FiveLandmarks| (five.right_eye.x - five.left_eye.x, five.right_eye.y - five.left_eye.y);
     let ((x, y), (u, v)) = (across(five), across(theirs));
     let long = x * x + y * y;

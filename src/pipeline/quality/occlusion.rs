@@ -2,7 +2,7 @@
 //!
 //! Fine detail alone says little of a cover that has texture: a mask with pleats has as much as a mouth. But it lies in other directions at
 //! other places. The face is turned upright and cut into cells; each cell's edges are counted by direction, and a weight for each count says
-//! how much that speaks for a cover. The weights are those of a logistic regression (`cover_weights.rs`, and how it was made).
+//! how much that speaks for a cover. The weights are those of a logistic regression (`cover_weights.rs`; tests/intake/learn.rs makes it).
 
 use vultus_engine::image::Pixels;
 
@@ -31,8 +31,9 @@ pub(super) fn uncovered(pixels: &Pixels, face: &UprightFace) -> f32 {
     1.0 / (1.0 + covered.exp())
 }
 
-/// The cells row by row. `None` where the face lies outside of the image.
-pub(super) fn edges(pixels: &Pixels, face: &UprightFace) -> Option<Vec<Edges>> {
+/// What face occlusion prevention weighs: how strong the edges of each direction are, 0 to 1, in the cells row by row, as many down as across.
+/// `None` where the face lies outside of the image. Public for what learns the weights: tests/intake/learn.rs.
+pub fn edges(pixels: &Pixels, face: &UprightFace) -> Option<Vec<Edges>> {
     // From the forehead to the chin and from ear to ear, with a pixel around, for the differences.
     let reach = (CELLS * CELL) as f32 / 2.0 + 0.5;
     let around = [-reach, 16.0 - reach, reach, 16.0 + reach].map(|v| v / INTER_EYE);
