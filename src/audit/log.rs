@@ -10,28 +10,39 @@ pub struct Log;
 
 impl Sink for Log {
     fn record(&self, event: DecisionEvent) -> Recording<'_> {
-        print(event.decided);
+        let (gallery, position) = (event.gallery.as_ref().map(|name| name.as_str()), event.position);
+        print(event.decided, gallery, position);
         Box::pin(ready(Ok(())))
     }
 }
 
-fn print(decided: Decided) {
+fn print(decided: Decided, gallery: Option<&str>, position: Option<u64>) {
     match decided {
         Decided::Verified { reason, receipt, chip } => {
-            tracing::info!(decision = reason.decision().as_str(), reason = reason.as_str(), receipt, chip, "verified");
+            tracing::info!(
+                decision = reason.decision().as_str(),
+                reason = reason.as_str(),
+                receipt,
+                chip,
+                gallery,
+                position,
+                "verified"
+            );
         }
         Decided::Identified { case, repeated } => {
             let outcome = if case.is_some() { "review" } else { "no_duplicate" };
-            tracing::info!(outcome, repeated, "identified");
+            tracing::info!(outcome, repeated, gallery, position, "identified");
         }
         Decided::Enrolled { reference, repeated, chip } => {
-            tracing::info!(reference_id = %reference, repeated, chip, "enrolled");
+            tracing::info!(reference_id = %reference, repeated, chip, gallery, position, "enrolled");
         }
-        Decided::Erased { references, .. } => tracing::info!(references, "erased"),
-        Decided::CasesListed { cases, reviewer } => tracing::info!(cases, %reviewer, "cases listed"),
-        Decided::CaseShown { case, reviewer } => tracing::info!(case_id = %case, %reviewer, "case shown"),
+        Decided::Erased { references, .. } => tracing::info!(references, gallery, position, "erased"),
+        Decided::CasesListed { cases, reviewer } => tracing::info!(cases, %reviewer, gallery, position, "cases listed"),
+        Decided::CaseShown { case, reviewer } => {
+            tracing::info!(case_id = %case, %reviewer, gallery, position, "case shown")
+        }
         Decided::CaseJudged { case, verdict, reviewer } => {
-            tracing::info!(case_id = %case, verdict = verdict.as_str(), reviewer = reviewer.as_str(), "case judged");
+            tracing::info!(case_id = %case, verdict = verdict.as_str(), reviewer = reviewer.as_str(), gallery, position, "case judged");
         }
     }
 }
@@ -120,6 +131,7 @@ mod tests {
             format!("case judged case_id={ID} verdict=\"same_person\" reviewer=\"reviewer-7\""),
         ];
         let said: Vec<_> = lines.lines().map(|line| line.trim_start().trim_start_matches("INFO ")).collect();
+        let expected = expected.map(|line| line + " gallery=\"subscribers\" position=7");
         assert_eq!(said, expected);
     }
 }

@@ -20,7 +20,8 @@ pub struct DecisionEvent {
     pub context: RequestContext,
     /// `None` where no gallery was asked.
     pub gallery: Option<GalleryName>,
-    /// The gallery's epoch that was decided on, or that the change made; `None` where its references were not looked at.
+    /// The gallery's epoch that was decided on, or that the change made; `None` where no gallery was asked; 0 where it
+    /// is not there.
     pub position: Option<u64>,
     /// Whom the caller named. The log shows nobody.
     pub subject: Option<SubjectId>,

@@ -36,7 +36,7 @@ pub enum OpenError {
     Seal(#[from] SealError),
 }
 
-/// Why the writer did nothing. One failed commit fails everyone who shared it.
+/// Why the store did nothing. One failed commit fails everyone who shared it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Erase something or make room; then writes work again. Erasing works on a full disk too, out of the room that is kept for it.

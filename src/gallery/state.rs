@@ -54,7 +54,7 @@ impl State {
         Self { published: ArcSwap::from_pointee(empty), index: Mutex::new(index) }
     }
 
-    /// Follows the store, in the order in which that was changed; the writer's alone. After an error the two no longer agree.
+    /// Follows the store, in the order in which that was changed; the follower's alone. After an error the two no longer agree.
     pub(super) fn apply(&self, changes: Vec<Change>, epoch: u64) -> Result<(), IndexError> {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let last = self.published();

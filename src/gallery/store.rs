@@ -1,8 +1,7 @@
 //! What galleries are stored in: whole operations, each one change or none, and an ordered feed of what they changed.
 //!
-//! The store is the truth. It knows sealed templates alone. Whoever keeps something in memory follows the feed: every change of a gallery
-//! has a position in it, counted from 1, and the position of the last one is the gallery's epoch. A store that several processes share
-//! tells each of them the changes of all.
+//! The store is the truth. It knows sealed templates alone. Whoever keeps something in memory follows the feed from the start: every
+//! change of a gallery has a position in it, counted from 1, and the position of the last one is the gallery's epoch.
 
 use std::{fmt, time::SystemTime};
 

@@ -283,11 +283,13 @@ impl Pipeline {
             return Ok(false);
         }
         let side = self.device.input_size(Role::Detect).width;
-        let (mut view, map) = locate::view((image.pixels().width(), image.pixels().height()), framing, side);
-        let mut place = map.seen(face.rect);
+        let (view, map) = locate::view((image.pixels().width(), image.pixels().height()), framing, side);
+        let (mut seen, mut place) = (Arc::new(self.see(image, view, turn).await?), map.seen(face.rect));
         for _ in 0..3 {
-            (view, place) = (view.turned_by_a_quarter(), locate::turned_by_a_quarter(place));
-            let output = self.device.run(Role::Detect, self.see(image, view, turn).await?, turn).await?;
+            let before = Arc::clone(&seen);
+            seen = Arc::new(self.on_a_core(turn, move || before.turned_by_a_quarter()).await?);
+            place = locate::turned_by_a_quarter(place);
+            let output = self.device.run(Role::Detect, Arc::clone(&seen), turn).await?;
             let found = detector::detections(&output.values, locate::LEAST_SCORE);
             // Another person who lies beside it says nothing of this face.
             let surer = |d: &detector::Detection| d.score > face.score + locate::TURNED_BY && place.meets(&d.rect);

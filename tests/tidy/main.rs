@@ -109,6 +109,11 @@ fn nothing_that_is_reachable_panics() {
 }
 
 #[test]
+fn what_has_a_seam_is_named_behind_it() {
+    assert_tidy(sources().iter().flat_map(rules::in_one_place).collect());
+}
+
+#[test]
 fn unsafe_code_is_denied() {
     let libs = ["src/lib.rs", "crates/engine/src/lib.rs", "crates/index/src/lib.rs"];
     assert_tidy(libs.iter().flat_map(|lib| rules::unsafe_denied(lib, &text(lib), &text("Cargo.toml"))).collect());

@@ -31,6 +31,23 @@ pub fn panics(source: &Source) -> Vec<Finding> {
         .collect()
 }
 
+/// What is named in one place alone, and that place: another implementation, or a test, can then stand in its place.
+const IN_ONE_PLACE: [(&str, &str); 3] =
+    [("rusqlite", "src/gallery/sqlite/"), ("getrandom", "src/seal.rs"), ("SystemTime::now", "src/gallery/clock.rs")];
+
+/// Chooses its own seed.
+const CHOOSES_A_SEED: &str = "src/pipeline/decode/fuzz.rs";
+
+pub fn in_one_place(source: &Source) -> Vec<Finding> {
+    // A load generator may look at the clock; a fuzzer says which seed it took.
+    let free = source.home().starts_with("benches/") || source.name == CHOOSES_A_SEED;
+    let found = IN_ONE_PLACE.iter().filter(|(_, place)| !free && !source.name.starts_with(place));
+    found
+        .flat_map(|(word, place)| source.code.match_indices(word).map(move |(at, _)| (at, word, place)))
+        .map(|(at, word, place)| format!("{}:{}: `{word}` is named in {place} alone", source.name, source.line(at)))
+        .collect()
+}
+
 pub fn unsafe_denied(name: &str, lib: &str, manifest: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !lib.contains("#![deny(unsafe_code)]") && !lib.contains("#![forbid(unsafe_code)]") {
@@ -101,6 +118,13 @@ fn a_panic_is_found_where_it_ships() {
         found[0].starts_with("src/a.rs:2: `.unwrap()`") && found[1].starts_with("src/a.rs:5: `.expect(`"),
         "{found:?}"
     );
+}
+
+#[test]
+fn what_is_named_elsewhere_is_found() {
+    let found = |name: &str| in_one_place(&Source::new(name, "use rusqlite::Row;\nfn f() { SystemTime::now() }"));
+    assert_eq!((found("src/gallery/store.rs").len(), found("src/gallery/sqlite/file.rs").len()), (2, 1));
+    assert!(found("src/gallery/clock.rs")[0].starts_with("src/gallery/clock.rs:1: `rusqlite`"));
 }
 
 #[test]

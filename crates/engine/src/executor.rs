@@ -95,6 +95,14 @@ impl Sight {
         Self::Made(view.of(image.pixels()))
     }
 
+    /// The same, turned clockwise by a quarter; of a square view.
+    pub fn turned_by_a_quarter(&self) -> Self {
+        match self {
+            Self::Of(image, view) => Self::Of(Arc::clone(image), view.turned_by_a_quarter()),
+            Self::Made(pixels) => Self::Made(pixels.turned_by_a_quarter()),
+        }
+    }
+
     /// Its pixels, made where they are not.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Reads of the store beside the writer: on a connection of their own, which changes nothing, and which works also when the
+//! Reads of the store beside the writer: on connections of their own, which change nothing, and which work also when the
 //! writer takes no more changes.
 
 use std::{
@@ -18,7 +18,7 @@ use crate::gallery::{OpenError, StoreError};
 /// The writer breaks a read off that keeps the write-ahead log from being emptied; so often it is begun again.
 const TRIES: usize = 10;
 
-/// Reads that wait for the thread; more callers wait for a place.
+/// Reads that wait for a thread; more callers wait for a place.
 const WAITING: usize = 64;
 
 /// Connections that read at a time, each on a thread of its own.

@@ -183,9 +183,9 @@ impl Device {
     ///
     /// # Errors
     /// [`DeviceError::Full`] at once; the others when they happen.
-    pub async fn run(&self, role: Role, sight: Sight, turn: &Turn) -> Result<Output, DeviceError> {
+    pub async fn run(&self, role: Role, sight: impl Into<Arc<Sight>>, turn: &Turn) -> Result<Output, DeviceError> {
         let (answer, outputs) = oneshot::channel();
-        let job = Job { role, turn: turn.clone(), sight: Arc::new(sight), queued_at: Instant::now(), answer };
+        let job = Job { role, turn: turn.clone(), sight: sight.into(), queued_at: Instant::now(), answer };
         let mut dead = None;
         let pushed = {
             let mut queue = self.shared.lock();

@@ -47,8 +47,8 @@ pub fn edges(pixels: &Pixels, face: &UprightFace) -> Option<Vec<Edges>> {
             let Some(cell) = cells.get_mut(y / CELL * CELLS + x / CELL) else { continue };
             let (across, along) = (side[2] - side[0], down - up);
             // A direction and its opposite are one edge. Its strength goes to the two nearest directions.
-            let turn = along.atan2(across).rem_euclid(std::f32::consts::PI) / std::f32::consts::PI * DIRECTIONS as f32;
-            let (strength, share) = (across.hypot(along), turn.fract());
+            let turn = half_turns(across, along) * DIRECTIONS as f32;
+            let (strength, share) = ((across * across + along * along).sqrt(), turn.fract());
             cell[turn as usize % DIRECTIONS] += strength * (1.0 - share);
             cell[(turn as usize + 1) % DIRECTIONS] += strength * share;
         }
@@ -66,11 +66,35 @@ pub fn edges(pixels: &Pixels, face: &UprightFace) -> Option<Vec<Edges>> {
     Some(cells)
 }
 
+/// The angle of (x, y) as a share of half a turn, 0 to 1, a direction and its opposite being one; within 1e-5. (Abramowitz and Stegun
+/// 4.4.49 for the angle of the flatter half; the library's takes six times as long, for places that no count of edges shows.)
+fn half_turns(x: f32, y: f32) -> f32 {
+    let (wide, tall) = (x.abs(), y.abs());
+    let r = wide.min(tall) / wide.max(tall).max(f32::MIN_POSITIVE);
+    let square = r * r;
+    let near =
+        0.999_866 + square * (-0.330_299_5 + square * (0.180_141 + square * (-0.085_133 + square * 0.020_835_1)));
+    let flat = r * near / std::f32::consts::PI;
+    let angle = if tall > wide { 0.5 - flat } else { flat };
+    if (x < 0.0) != (y < 0.0) && angle > 0.0 { 1.0 - angle } else { angle }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::FiveLandmarks;
     use vultus_engine::image::{Point, Similarity};
+
+    #[test]
+    fn angles_are_the_librarys() {
+        for step in 0..4000 {
+            let (sin, cos) = (step as f32 * 0.001_571).sin_cos();
+            let exact = (3.0 * sin).atan2(3.0 * cos).rem_euclid(std::f32::consts::PI) / std::f32::consts::PI;
+            let apart = (half_turns(3.0 * cos, 3.0 * sin) - exact).abs();
+            assert!(apart.min(1.0 - apart) < 1e-5, "{step}: {apart}"); // all the way round is where it began
+        }
+        assert_eq!(half_turns(0.0, 0.0), 0.0);
+    }
 
     const SIDE: u32 = 150;
 

@@ -158,12 +158,33 @@ impl Pixels {
             let (left, top) = (p.x.floor(), p.y.floor());
             let (fx, fy) = (p.x - left, p.y - top);
             let (left, top) = (left as i64, top as i64); // saturates
-            let [nw, ne, sw, se] = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(x, y)| self.at(left + x, top + y));
+            let [nw, ne, sw, se] = self.square(left, top);
             for (c, value) in pixel.iter_mut().enumerate() {
                 *value = blend([nw[c], ne[c], sw[c], se[c]], fx, fy);
             }
         }
         out
+    }
+
+    /// The pixels at (x, y), right of it, below it, and both.
+    #[inline]
+    fn square(&self, x: i64, y: i64) -> [[f32; 3]; 4] {
+        let within = |at: i64, side: u32| (0..i64::from(side) - 1).contains(&at);
+        let inside = within(x, self.width) && within(y, self.height);
+        if !inside {
+            return [(0, 0), (1, 0), (0, 1), (1, 1)]
+                .map(|(dx, dy)| self.at(x.saturating_add(dx), y.saturating_add(dy)));
+        }
+        let across = self.width as usize * 3;
+        let start = y as usize * across + x as usize * 3;
+        let below = start + across;
+        // Most lie inside: two looks instead of four.
+        match (self.rgb8.get(start..start + 6), self.rgb8.get(below..below + 6)) {
+            (Some(&[a, b, c, d, e, f]), Some(&[g, h, i, j, k, l])) => {
+                [[a, b, c], [d, e, f], [g, h, i], [j, k, l]].map(|pixel| pixel.map(f32::from))
+            }
+            _ => [[0.0; 3]; 4], // not inside, after all
+        }
     }
 
     /// Black outside.
