@@ -63,10 +63,6 @@ impl Index for ExactIndex {
 }
 
 impl Snapshot for ExactIndex {
-    fn dimension(&self) -> usize {
-        self.dimension
-    }
-
     fn len(&self) -> usize {
         self.ids.len()
     }

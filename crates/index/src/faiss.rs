@@ -174,10 +174,6 @@ impl Index for FaissIndex {
 }
 
 impl Snapshot for FaissIndex {
-    fn dimension(&self) -> usize {
-        self.dimension
-    }
-
     fn len(&self) -> usize {
         self.len
     }

@@ -69,9 +69,6 @@ pub struct Within<'a> {
 
 /// One state of an index, never changed. A search runs on the caller's thread, which may wait in it for a device.
 pub trait Snapshot: Send + Sync {
-    /// Values in a vector.
-    fn dimension(&self) -> usize;
-
     /// Vectors held.
     fn len(&self) -> usize;
 
