@@ -18,12 +18,14 @@
 
 mod cover_weights;
 mod detail;
+mod near;
 mod occlusion;
 
 use vultus_engine::image::{Pixels, Rect};
 
 use crate::domain::{FiveLandmarks, Measure, MeasureName, QualityThresholds, UprightFace};
 use detail::Detail;
+use near::Near;
 pub use occlusion::edges;
 
 /// Every measure but face presence, in the order of [`MeasureName::ALL`]. Landmarks that are no face give zeros. `turned`: the face lies
@@ -36,7 +38,10 @@ pub fn assess(pixels: &Pixels, five: &FiveLandmarks, turned: bool, thresholds: &
             .map(|name| measure(name, 0.0, thresholds, "show one whole face"))
             .collect();
     };
-    let (light, detail) = (Luminance::of(pixels, &face), Detail::of(pixels, &face));
+    let (light, near) = (Luminance::of(pixels, &face), Near::of(pixels, &face));
+    // A face outside of the image shows nothing.
+    let detail = near.as_ref().map_or(Detail { eyes: 0.0, mouth: 0.0 }, |near| Detail::of(near, &face));
+    let uncovered = near.as_ref().map_or(0.0, occlusion::uncovered);
     let mean = light.mean();
     let (yaw, pitch) = (yaw(&face), pitch(&face));
     let take = |name, value, advice| measure(name, value, thresholds, advice);
@@ -77,7 +82,7 @@ pub fn assess(pixels: &Pixels, five: &FiveLandmarks, turned: bool, thresholds: &
         ),
         take(
             MeasureName::FaceOcclusionPrevention,
-            occlusion::uncovered(pixels, &face),
+            uncovered,
             "show the face alone: take off or put away what covers a part of it",
         ),
     ]

@@ -77,6 +77,7 @@ impl Target {
             .arg(command)
             .args(["--insecure", "--json", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
             .args(["--model", &shared.model, "--device", &shared.device])
+            .args(shared.precision.iter().flat_map(|precision| ["--precision", precision.as_str()]))
             .args(["--data".as_ref(), home.path().as_os_str(), "--models".as_ref(), shared.models_dir().as_os_str()])
             .args(["--config".as_ref(), file.as_os_str()])
             .stdin(Stdio::null())

@@ -4,6 +4,7 @@
 use std::{fmt, sync::Arc};
 
 use candle_core::{D, DType, Device, Result, Tensor};
+use zeroize::Zeroizing;
 
 use crate::{
     executor::{Batching, ExecuteError, Executor, NetworkId, Outputs, Sight},
@@ -25,7 +26,8 @@ pub struct Written {
 pub struct CandleExecutor {
     networks: Vec<Written>,
     begun: Option<(NetworkId, Vec<Arc<Sight>>)>,
-    outputs: Vec<f32>,
+    /// Of the last batch; wiped before the next, and in the end.
+    outputs: Zeroizing<Vec<f32>>,
 }
 
 impl fmt::Debug for CandleExecutor {
@@ -36,7 +38,7 @@ impl fmt::Debug for CandleExecutor {
 
 impl CandleExecutor {
     pub fn new(networks: Vec<Written>) -> Self {
-        Self { networks, begun: None, outputs: Vec::new() }
+        Self { networks, begun: None, outputs: Zeroizing::default() }
     }
 }
 
@@ -69,7 +71,7 @@ impl Executor for CandleExecutor {
             images.push(sight.pixels(index, size)?);
         }
         let images: Vec<&Pixels> = images.iter().map(AsRef::as_ref).collect();
-        self.outputs = reference(graph, weights, input, &images)?.concat();
+        self.outputs = Zeroizing::new(reference(graph, weights, input, &images)?.concat());
         Outputs::new(&self.outputs, self.outputs.len() / images.len().max(1))
     }
 }

@@ -87,11 +87,13 @@ impl View {
     /// Makes it. Takes time in proportion to the part of the image that is seen.
     pub fn of(&self, image: &Pixels) -> Pixels {
         let InputSize { width, height } = self.size;
-        let mut seen = match self.geometry {
+        let light = |picture: Pixels| if self.lit { lit(picture) } else { picture };
+        let seen = match self.geometry {
             Geometry::Scaled { part, squared, into } => {
                 let frame = image.frame(part);
                 let frame = if squared { frame.squared() } else { frame };
-                let scaled = frame.resized(into.width, into.height);
+                // Before there is black around, which is dark in any light and may be most of the view.
+                let scaled = light(frame.resized(into.width, into.height));
                 let whole = Region { x: -into.x, y: -into.y, width, height };
                 if whole == (Region { x: 0, y: 0, width: into.width, height: into.height }) {
                     scaled
@@ -99,14 +101,12 @@ impl View {
                     scaled.cut(whole)
                 }
             }
-            Geometry::Warped { shrink: 0 | 1, place } => image.warped(width, height, &place),
+            Geometry::Warped { shrink: 0 | 1, place } => light(image.warped(width, height, &place)),
             Geometry::Warped { shrink, place } => {
-                image.resized(image.width() / shrink, image.height() / shrink).warped(width, height, &place)
+                let smaller = image.resized(image.width() / shrink, image.height() / shrink);
+                light(smaller.warped(width, height, &place))
             }
         };
-        if self.lit {
-            seen = lit(seen);
-        }
         (0..self.quarter_turns % 4).fold(seen, |seen, _| seen.turned_by_a_quarter())
     }
 }

@@ -234,6 +234,7 @@ struct Begun {
 fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
     executor.settle();
     let wants = Role::ALL.map(|role| executor.batching(role.network()));
+    // Batches under way are of any networks: as many as each of these allows.
     let most = wants.iter().map(|wants| wants.in_flight).min().unwrap_or(1).max(1);
     let mut begun: VecDeque<Begun> = VecDeque::new();
     // Of batches that failed: each is run alone, so that a bad image fails alone.
@@ -242,7 +243,7 @@ fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
         // What a panic leaves of an executor is unknown: the device stops, the process goes on and says so.
         let stepped = catch_unwind(AssertUnwindSafe(|| {
             while begun.len() < most {
-                let next = match again.pop_front() {
+                let next = match next_again(&mut again) {
                     Some(job) => Some(vec![job]),
                     None => take(shared, &wants, begun.is_empty())?,
                 };
@@ -262,6 +263,18 @@ fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
         }
     }
     shared.close();
+}
+
+/// The next of those that are run alone; who has left or is late by now is not.
+fn next_again(again: &mut VecDeque<Job>) -> Option<Job> {
+    while let Some(job) = again.pop_front() {
+        match () {
+            () if job.gone() => drop_dead(vec![], &[job]),
+            () if job.turn.deadline <= Instant::now() => drop_dead(vec![job], &[]),
+            () => return Some(job),
+        }
+    }
+    None
 }
 
 /// Counts who left the queue without work, and tells the late.

@@ -96,6 +96,32 @@ async fn a_panic_of_the_device_is_an_error_for_everyone_and_the_end_of_none() {
 }
 
 #[tokio::test]
+async fn nor_is_any_done_twice_for_those_whose_batch_failed() {
+    let (device, runs) = echo();
+    let run = |value, turn: Turn| {
+        let device = Arc::clone(&device);
+        tokio::spawn(async move { device.run(Role::Embed, pixel(value), &turn).await })
+    };
+    let busy = run(SLOW, soon());
+    while runs.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // They run together once it ends, take as long, and fail; the second takes as long again, alone.
+    let late = Instant::now() + Duration::from_millis(450);
+    let (bad, slow, last, left) = (run(13, soon()), run(SLOW, soon()), run(1, until(late)), run(2, soon()));
+    busy.await.unwrap().unwrap();
+    while runs.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    left.abort();
+    assert!(matches!(bad.await.unwrap(), Err(DeviceError::Failed(_))));
+    assert_eq!(slow.await.unwrap().unwrap().values, [f32::from(SLOW)]);
+    assert_eq!(last.await.unwrap(), Err(DeviceError::Late));
+    drop(device);
+    assert_eq!(runs.load(Ordering::SeqCst), 4, "the batch, and the first two of it alone");
+}
+
+#[tokio::test]
 async fn no_work_is_done_for_the_late_or_the_gone() {
     let (device, runs) = echo();
     let past = until(Instant::now());

@@ -8,8 +8,8 @@ use vultus_engine::image::Pixels;
 
 use super::{
     cover_weights::{BIAS, CELLS, DIRECTIONS, WEIGHT_UNIT, WEIGHTS},
-    detail::upright_part,
     luminance,
+    near::Near,
 };
 use crate::domain::UprightFace;
 
@@ -17,6 +17,12 @@ use crate::domain::UprightFace;
 const CELL: usize = 8;
 /// Pixels between the eyes.
 const INTER_EYE: f32 = 36.0;
+/// The square of all cells, from the forehead to the chin and from ear to ear, in inter-eye distances: half its side, with a pixel around
+/// for the differences, and how far its middle lies below the eyes.
+const HALF: f32 = ((CELLS * CELL) as f32 / 2.0 + 0.5) / INTER_EYE;
+const MIDDLE: f32 = 16.0 / INTER_EYE;
+/// How far the square reaches from between the eyes.
+pub(super) const REACH: f32 = MIDDLE + HALF;
 /// Of edges that noise makes.
 const NOISE: f32 = 20.0;
 
@@ -24,8 +30,8 @@ const NOISE: f32 = 20.0;
 type Edges = [f32; DIRECTIONS];
 
 /// How surely nothing covers the face, 0 to 1.
-pub(super) fn uncovered(pixels: &Pixels, face: &UprightFace) -> f32 {
-    let Some(cells) = edges(pixels, face) else { return 0.0 };
+pub(super) fn uncovered(near: &Near) -> f32 {
+    let cells = cells(near);
     let weighed = cells.iter().flatten().zip(WEIGHTS.iter().flatten()).map(|(edge, weight)| edge * f32::from(*weight));
     let covered = BIAS + WEIGHT_UNIT * weighed.sum::<f32>();
     1.0 / (1.0 + covered.exp())
@@ -34,23 +40,31 @@ pub(super) fn uncovered(pixels: &Pixels, face: &UprightFace) -> f32 {
 /// What face occlusion prevention weighs: how strong the edges of each direction are, 0 to 1, in the cells row by row, as many down as across.
 /// `None` where the face lies outside of the image. Public for what learns the weights: tests/intake/learn.rs.
 pub fn edges(pixels: &Pixels, face: &UprightFace) -> Option<Vec<Edges>> {
-    // From the forehead to the chin and from ear to ear, with a pixel around, for the differences.
-    let reach = (CELLS * CELL) as f32 / 2.0 + 0.5;
-    let around = [-reach, 16.0 - reach, reach, 16.0 + reach].map(|v| v / INTER_EYE);
-    let part = upright_part(pixels, face, around, INTER_EYE)?;
+    Some(cells(&Near::of(pixels, face)?))
+}
+
+fn cells(near: &Near) -> Vec<Edges> {
+    let part = near.upright([-HALF, MIDDLE - HALF, HALF, MIDDLE + HALF], INTER_EYE);
     let grey: Vec<f32> = part.rgb8().chunks_exact(3).map(luminance).collect();
     let rows: Vec<&[f32]> = grey.chunks_exact(part.width() as usize).collect();
     let mut cells = vec![[0.0; DIRECTIONS]; CELLS * CELLS];
+    let mut edges = [(0.0, 0, 0.0); CELLS * CELL];
     for (y, three) in rows.windows(3).enumerate() {
         let sides = three[1].windows(3).zip(three[0].iter().skip(1).zip(three[2].iter().skip(1)));
-        for (x, (side, (up, down))) in sides.enumerate() {
-            let Some(cell) = cells.get_mut(y / CELL * CELLS + x / CELL) else { continue };
+        // In a pass of their own, of which the compiler makes vectors.
+        for (edge, (side, (up, down))) in edges.iter_mut().zip(sides) {
             let (across, along) = (side[2] - side[0], down - up);
-            // A direction and its opposite are one edge. Its strength goes to the two nearest directions.
             let turn = half_turns(across, along) * DIRECTIONS as f32;
-            let (strength, share) = ((across * across + along * along).sqrt(), turn.fract());
-            cell[turn as usize % DIRECTIONS] += strength * (1.0 - share);
-            cell[(turn as usize + 1) % DIRECTIONS] += strength * share;
+            let whole = turn as i32;
+            *edge = ((across * across + along * along).sqrt(), whole, turn - whole as f32);
+        }
+        let Some(cells) = cells.get_mut(y / CELL * CELLS..(y / CELL + 1) * CELLS) else { continue };
+        for (cell, edges) in cells.iter_mut().zip(edges.chunks_exact(CELL)) {
+            // A direction and its opposite are one edge. Its strength goes to the two nearest directions.
+            for &(strength, whole, share) in edges {
+                cell[whole as usize % DIRECTIONS] += strength * (1.0 - share);
+                cell[(whole as usize + 1) % DIRECTIONS] += strength * share;
+            }
         }
     }
     // Over the contrast around, so that light and blur have little say.
@@ -63,7 +77,7 @@ pub fn edges(pixels: &Pixels, face: &UprightFace) -> Option<Vec<Edges>> {
         let contrast = (sum / count + NOISE).sqrt();
         cell.iter_mut().for_each(|v| *v = (*v / contrast).min(1.0));
     }
-    Some(cells)
+    cells
 }
 
 /// The angle of (x, y) as a share of half a turn, 0 to 1, a direction and its opposite being one; within 1e-5. (Abramowitz and Stegun
@@ -153,6 +167,6 @@ mod tests {
         let away = FiveLandmarks::from_points(
             [(950.0, 50.0), (1000.0, 50.0), (975.0, 80.0), (955.0, 105.0), (995.0, 105.0)].map(|(x, y)| Point { x, y }),
         );
-        assert_eq!(uncovered(&image(|_, _| 9.0), &away.upright().unwrap()).to_bits(), 0);
+        assert!(edges(&image(|_, _| 9.0), &away.upright().unwrap()).is_none());
     }
 }

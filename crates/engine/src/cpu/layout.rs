@@ -58,16 +58,13 @@ pub fn from_interleaved(x: &[f32], channels: usize, y: &mut [Line]) {
 }
 
 /// To image, channel, row, column.
-pub fn to_planes(x: &[Line], shape: Shape, n: usize) -> Vec<f32> {
+pub fn to_planes(x: &[Line], shape: Shape, n: usize, y: &mut [f32]) {
     let (area, channels) = (area(shape), shape.channels);
-    let mut y = Vec::with_capacity(n * area * channels);
-    for image in 0..n {
-        for channel in 0..channels {
-            let start = (channel / LANES * n + image) * area;
-            y.extend(x[start..start + area].iter().map(|line| line.0[channel % LANES]));
-        }
+    for (plane, y) in y.chunks_exact_mut(area).take(n * channels).enumerate() {
+        let (image, channel) = (plane / channels, plane % channels);
+        let start = (channel / LANES * n + image) * area;
+        y.iter_mut().zip(&x[start..start + area]).for_each(|(y, line)| *y = line.0[channel % LANES]);
     }
-    y
 }
 
 /// Two values rounded to bf16, to the nearest and then to even, the first in the low half: bits in the place of a

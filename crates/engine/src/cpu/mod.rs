@@ -41,7 +41,7 @@ use self::{
     prologue::Watched,
     threads::{Share, Threads},
 };
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     executor::{Batching, ExecuteError, Executor, LoadError, NetworkId, Outputs, Planned, Sight},
@@ -61,7 +61,8 @@ pub struct CpuExecutor {
     busy: Arc<AtomicUsize>,
     executors: usize,
     begun: Option<(NetworkId, Vec<Arc<Sight>>)>,
-    outputs: Vec<f32>,
+    /// Of the last batch; wiped before the next, and in the end.
+    outputs: Zeroizing<Vec<f32>>,
 }
 
 impl fmt::Debug for CpuExecutor {
@@ -101,7 +102,7 @@ impl CpuExecutor {
         busy: Arc<AtomicUsize>,
         executors: usize,
     ) -> Self {
-        Self { networks, threads, core, busy, executors, begun: None, outputs: Vec::new() }
+        Self { networks, threads, core, busy, executors, begun: None, outputs: Zeroizing::default() }
     }
 
     fn network(&self, network: NetworkId) -> Result<&Prepared, ExecuteError> {
@@ -129,7 +130,8 @@ impl Executor for CpuExecutor {
         self.core.into_iter().for_each(cores::keep_to);
     }
 
-    /// Remembers the batch: values are filled in where they are computed with, a part at a time.
+    /// Remembers the batch. Its values are filled into memory where they are computed with, a part at a time: those of a whole batch
+    /// would no longer be in a cache when their turn comes, and with one batch under way nothing is gained by filling ahead.
     fn submit(&mut self, network: NetworkId, sights: &[Arc<Sight>]) -> Result<(), ExecuteError> {
         self.network(network)?;
         if self.begun.is_some() {
@@ -143,6 +145,7 @@ impl Executor for CpuExecutor {
     fn complete(&mut self) -> Result<Outputs<'_>, ExecuteError> {
         let (network, sights) = self.begun.take().ok_or_else(|| ExecuteError::Device("no batch is begun".into()))?;
         let _busy = Busy(Arc::clone(&self.busy)); // also where the work panics
+        self.outputs.zeroize();
         let networks = Arc::clone(&self.networks);
         let Some(prepared) = networks.get(network.0) else { return Outputs::new(&[], 1) };
         let mut images = Vec::with_capacity(sights.len());
@@ -152,13 +155,12 @@ impl Executor for CpuExecutor {
         let images: Vec<&Pixels> = images.iter().map(AsRef::as_ref).collect();
         let resting = self.executors.saturating_sub(self.busy.load(Ordering::Relaxed));
         self.threads.run(prepared, &images, resting, &mut self.outputs)?;
-        Outputs::new(&self.outputs, self.outputs.len() / images.len().max(1))
+        Outputs::new(&self.outputs, prepared.network.output_values())
     }
 }
 
 impl Drop for CpuExecutor {
     fn drop(&mut self) {
-        self.outputs.zeroize();
         if self.begun.take().is_some() {
             drop(Busy(Arc::clone(&self.busy)));
         }
@@ -223,10 +225,9 @@ impl CpuNetwork {
 
     /// Each image's outputs; images are of the network's size.
     pub fn run(&mut self, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
-        let mut outputs = Vec::new();
+        let mut outputs = Zeroizing::default();
         self.threads.run(&self.network, images, 0, &mut outputs)?;
-        let each = outputs.len() / images.len().max(1);
-        Ok(Outputs::new(&outputs, each)?.iter().map(<[f32]>::to_vec).collect())
+        Ok(Outputs::new(&outputs, self.network.network.output_values())?.iter().map(<[f32]>::to_vec).collect())
     }
 }
 
@@ -245,13 +246,12 @@ impl Prepared {
         Ok(Self { size, input: input.clone(), network })
     }
 
-    /// All images' outputs, one after the other. `threads` work on one image.
-    fn run(&self, work: &mut Workspace, threads: usize, images: &[&Pixels]) -> Vec<f32> {
-        let mut outputs = Vec::new();
-        for images in images.chunks(self.network.together) {
-            outputs.append(&mut self.network.run(work, images.len(), threads, |x| self.normalise(images, x)));
+    /// All images' outputs into `y`, one after the other. `threads` work on one image.
+    fn run(&self, work: &mut Workspace, threads: usize, images: &[&Pixels], y: &mut [f32]) {
+        let (together, each) = (self.network.together, self.network.output_values());
+        for (images, y) in images.chunks(together).zip(y.chunks_mut(together * each)) {
+            self.network.run(work, images.len(), threads, |x| self.normalise(images, x), y);
         }
-        outputs
     }
 
     /// Runs `images` one after the other and shows the values whose ranges int8 needs.
@@ -262,8 +262,9 @@ impl Prepared {
         images: &[&Pixels],
         mut watch: impl FnMut(&Watched, &[Line]),
     ) {
+        let mut y = Zeroizing::new(vec![0.0; self.network.output_values()]);
         for image in images {
-            self.network.run_watched(work, 1, threads, |x| self.normalise(&[image], x), &mut watch);
+            self.network.run_watched(work, 1, threads, |x| self.normalise(&[image], x), &mut y, &mut watch);
         }
     }
 

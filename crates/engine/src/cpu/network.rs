@@ -174,10 +174,15 @@ impl Network {
         self.input.channels * area(self.input)
     }
 
-    /// Outputs of n images, one after the other; each in the order channel, row, column. `fill` writes the input:
+    /// Of an image.
+    pub fn output_values(&self) -> usize {
+        self.output.channels * area(self.output)
+    }
+
+    /// Outputs of n images into `y`, one after the other; each in the order channel, row, column. `fill` writes the input:
     /// image, row, column, channel. `threads` share the work; they are those of the current pool.
-    pub fn run(&self, work: &mut Workspace, n: usize, threads: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
-        self.run_watched(work, n, threads, fill, |_, _| {})
+    pub fn run(&self, work: &mut Workspace, n: usize, threads: usize, fill: impl FnOnce(&mut [f32]), y: &mut [f32]) {
+        self.run_watched(work, n, threads, fill, y, |_, _| {});
     }
 
     /// As [`Self::run`]; `watch` sees each value whose range int8 needs and the lines that it is made of, with zeros in the
@@ -188,8 +193,9 @@ impl Network {
         n: usize,
         threads: usize,
         fill: impl FnOnce(&mut [f32]),
+        y: &mut [f32],
         mut watch: impl FnMut(&Watched, &[Line]),
-    ) -> Vec<f32> {
+    ) {
         work.slots.resize_with(self.slots.len().max(work.slots.len()), Vec::new);
         work.scratch.resize_with(threads.max(work.scratch.len()), Scratch::default);
         for (slot, &lines) in work.slots.iter_mut().zip(&self.slots) {
@@ -204,16 +210,16 @@ impl Network {
             from_interleaved(&x, self.input.channels, &mut work.slots[0][..lines(self.input) * n]);
         }
         for placed in &self.layers {
-            let mut y = std::mem::take(&mut work.slots[placed.output]);
+            let mut result = std::mem::take(&mut work.slots[placed.output]);
             let operand = |i: usize| placed.inputs.get(i).map_or(&[][..], |&slot| &work.slots[slot]);
             if let Some(watched) = &placed.watched {
                 watch(watched, &operand(0)[..lines(placed.shape) * n]);
             }
-            let out = &mut y[..lines(placed.out) * n];
+            let out = &mut result[..lines(placed.out) * n];
             placed.run(self.level, &mut work.scratch[..threads], [operand(0), operand(1)], n, out);
-            work.slots[placed.output] = y;
+            work.slots[placed.output] = result;
         }
-        to_planes(&work.slots[self.output_slot], self.output, n)
+        to_planes(&work.slots[self.output_slot], self.output, n, y);
     }
 }
 

@@ -107,6 +107,13 @@ fn network(input: Shape, choices: &[(u8, u8)], seed: u64) -> (Graph, Weights) {
     (graph, weights)
 }
 
+/// What a network gives for n images.
+fn outputs(network: &Network, work: &mut Workspace, n: usize, threads: usize, x: &[f32]) -> Vec<f32> {
+    let mut y = vec![f32::NAN; n * network.output_values()];
+    network.run(work, n, threads, |input| input.copy_from_slice(x), &mut y);
+    y
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -125,7 +132,7 @@ proptest! {
         for level in Level::available() {
             let network = Network::new(Plan::new(&graph, &weights).unwrap(), level, Precision::F32).unwrap();
             let run = |x: &[f32], n, threads| {
-                network.run(&mut Workspace::default(), n, threads, |input| input.copy_from_slice(x))
+                outputs(&network, &mut Workspace::default(), n, threads, x)
             };
             let batched = run(&images.concat(), n, 1);
             let each = batched.len() / n;
@@ -168,7 +175,7 @@ fn normalised_values_have_length_one() {
                 for size in [1.0, 1e25, 1e-25] {
                     let x: Vec<f32> = noise(2 * count, 5).iter().map(|v| v * size).collect();
                     let mut work = Workspace::default();
-                    let run = |work: &mut Workspace, x: &[f32], n| network.run(work, n, 1, |to| to.copy_from_slice(x));
+                    let run = |work: &mut Workspace, x: &[f32], n| outputs(&network, work, n, 1, x);
                     let batched = run(&mut work, &x, 2);
                     for (image, batched) in x.chunks(count).zip(batched.chunks(batched.len() / 2)) {
                         assert_eq!(run(&mut work, image, 1), batched, "alone differs from batched");
@@ -210,7 +217,8 @@ proptest! {
             values.iter().map(|&value| ActivationRange { value, low: 0.0, high: 0.0 }).collect();
         let exact = Network::new(plan(), Level::best(), Precision::F32).unwrap();
         let mut work = Workspace::default();
-        let expected = exact.run_watched(&mut work, 3, 1, |x| x.copy_from_slice(&images.concat()), |watched, x| {
+        let mut expected = vec![0.0; 3 * exact.output_values()];
+        exact.run_watched(&mut work, 3, 1, |x| x.copy_from_slice(&images.concat()), &mut expected, |watched, x| {
             let range = ranges.iter_mut().find(|range| range.value == watched.value).unwrap();
             let (low, high) = watched.ends(x);
             (range.low, range.high) = (range.low.min(low), range.high.max(high));
@@ -218,7 +226,7 @@ proptest! {
         for level in Level::available() {
             let network = Network::new(plan().with_ranges(&ranges).unwrap(), level, Precision::Int8).unwrap();
             let run = |x: &[f32], n, threads| {
-                network.run(&mut Workspace::default(), n, threads, |input| input.copy_from_slice(x))
+                outputs(&network, &mut Workspace::default(), n, threads, x)
             };
             let batched = run(&images.concat(), 3, 1);
             let each = batched.len() / 3;
@@ -280,7 +288,8 @@ proptest! {
         let plan = || Plan::new(&graph, &weights).unwrap();
         let exact = Network::new(plan(), Level::best(), Precision::F32).unwrap();
         let mut ranges = vec![];
-        exact.run_watched(&mut Workspace::default(), 1, 1, |to| to.copy_from_slice(&x), |watched, x| {
+        let (mut work, mut y) = (Workspace::default(), vec![0.0; exact.output_values()]);
+        exact.run_watched(&mut work, 1, 1, |to| to.copy_from_slice(&x), &mut y, |watched, x| {
             let (low, high) = watched.ends(x);
             ranges.push(ActivationRange { value: watched.value, low, high });
         });
@@ -294,7 +303,7 @@ proptest! {
                 }
                 let plan = if precision == Precision::Int8 { plan().with_ranges(&ranges).unwrap() } else { plan() };
                 let network = Network::new(plan, level, precision).unwrap();
-                let got = network.run(&mut Workspace::default(), 1, 1, |to| to.copy_from_slice(&x));
+                let got = outputs(&network, &mut Workspace::default(), 1, 1, &x);
                 let apart: Vec<f32> = got.iter().zip(&expected).map(|(a, b)| a - b).collect();
                 let error = size(&apart) / size(&expected);
                 prop_assert!(error <= tolerance, "{error} in {precision:?} on {level:?}");

@@ -5,6 +5,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use rayon::prelude::*;
+use zeroize::Zeroizing;
 
 use super::{Prepared, Workspace, cores, layout::Line, prologue::Watched};
 use crate::{
@@ -73,7 +74,7 @@ impl Share {
         prepared: &Prepared,
         images: &[&Pixels],
         resting: usize,
-        outputs: &mut Vec<f32>,
+        outputs: &mut Zeroizing<Vec<f32>>,
     ) -> Result<(), ExecuteError> {
         let expected = prepared.size;
         for (index, image) in images.iter().enumerate() {
@@ -81,7 +82,8 @@ impl Share {
                 return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
             }
         }
-        outputs.clear();
+        let each = prepared.network.output_values();
+        outputs.resize(images.len() * each, 0.0);
         let parts = self.work.len();
         let count = self.threads.count();
         let threads = (parts + lent(resting, count)).min(count);
@@ -90,15 +92,11 @@ impl Share {
             // Threads with images of their own do not wait for each other; few images are shared by all.
             work if cut => {
                 let share = images.len().div_ceil(parts).max(1);
-                let parts = images.par_chunks(share).zip(work.par_iter_mut());
-                let run = || parts.map(|(images, work)| prepared.run(work, 1, images)).collect();
-                let parts: Vec<Vec<f32>> = self.threads.0.install(run);
-                outputs.extend(parts.into_iter().flatten());
+                let parts = images.par_chunks(share).zip(outputs.par_chunks_mut(share * each)).zip(work.par_iter_mut());
+                self.threads.0.install(|| parts.for_each(|((images, y), work)| prepared.run(work, 1, images, y)));
             }
-            [work, ..] if threads > 1 => {
-                outputs.append(&mut self.threads.0.install(|| prepared.run(work, threads, images)));
-            }
-            [work, ..] => outputs.append(&mut prepared.run(work, 1, images)),
+            [work, ..] if threads > 1 => self.threads.0.install(|| prepared.run(work, threads, images, outputs)),
+            [work, ..] => prepared.run(work, 1, images, outputs),
             [] => {}
         }
         Ok(())

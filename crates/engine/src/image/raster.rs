@@ -1,5 +1,7 @@
 //! Pixels into other pixels: cut, turn, move; scaling is `scale`'s. No failure: what lies outside an image is black.
 
+use pulp::{Arch, Simd, WithSimd};
+
 use super::{Pixels, Point, Rect};
 
 /// Where a region of an image lies: whole pixels, may reach beyond the image.
@@ -101,6 +103,7 @@ impl Similarity {
         all.iter().all(|v| v.is_finite()).then_some(Self { a, b, dx, dy })
     }
 
+    #[inline(always)]
     pub fn apply(&self, p: Point) -> Point {
         Point { x: self.a * p.x - self.b * p.y + self.dx, y: self.b * p.x + self.a * p.y + self.dy }
     }
@@ -111,6 +114,34 @@ impl Similarity {
         let (a, b) = (self.a / square, -self.b / square);
         let inverse = Self { a, b, dx: -(a * self.dx - b * self.dy), dy: -(b * self.dx + a * self.dy) };
         [a, b, inverse.dx, inverse.dy].iter().all(|v| v.is_finite()).then_some(inverse)
+    }
+}
+
+/// [`Pixels::warped`] with the instructions of the processor.
+struct Warp<'a> {
+    from: &'a Pixels,
+    place: &'a Similarity,
+    out: &'a mut Pixels,
+}
+
+impl WithSimd for Warp<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { from, place, out } = self;
+        let across = out.width as usize * 3;
+        for (y, row) in out.rgb8.chunks_exact_mut(across).enumerate() {
+            for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+                let p = place.apply(Point { x: x as f32, y: y as f32 });
+                let (left, top) = (p.x.floor(), p.y.floor());
+                let (fx, fy) = (p.x - left, p.y - top);
+                let [nw, ne, sw, se] = from.square(left as i64, top as i64); // saturates
+                for (c, value) in pixel.iter_mut().enumerate() {
+                    *value = blend([nw[c], ne[c], sw[c], se[c]], fx, fy);
+                }
+            }
+        }
     }
 }
 
@@ -152,22 +183,12 @@ impl Pixels {
     /// Sampled at `place` of each pixel of a `width` x `height` image; bilinear, black outside.
     pub fn warped(&self, width: u32, height: u32, place: &Similarity) -> Self {
         let mut out = Self::flat(width, height, [0; 3]);
-        let across = out.width as usize;
-        for (i, pixel) in out.rgb8.chunks_exact_mut(3).enumerate() {
-            let p = place.apply(Point { x: (i % across) as f32, y: (i / across) as f32 });
-            let (left, top) = (p.x.floor(), p.y.floor());
-            let (fx, fy) = (p.x - left, p.y - top);
-            let (left, top) = (left as i64, top as i64); // saturates
-            let [nw, ne, sw, se] = self.square(left, top);
-            for (c, value) in pixel.iter_mut().enumerate() {
-                *value = blend([nw[c], ne[c], sw[c], se[c]], fx, fy);
-            }
-        }
+        Arch::new().dispatch(Warp { from: self, place, out: &mut out });
         out
     }
 
     /// The pixels at (x, y), right of it, below it, and both.
-    #[inline]
+    #[inline(always)]
     fn square(&self, x: i64, y: i64) -> [[f32; 3]; 4] {
         let within = |at: i64, side: u32| (0..i64::from(side) - 1).contains(&at);
         let inside = within(x, self.width) && within(y, self.height);
@@ -219,6 +240,7 @@ impl Pixels {
 }
 
 /// Values at the corners (north-west, north-east, south-west, south-east) of a unit square, read at (fx, fy).
+#[inline(always)]
 fn blend([nw, ne, sw, se]: [f32; 4], fx: f32, fy: f32) -> u8 {
     let (top, bottom) = (nw + (ne - nw) * fx, sw + (se - sw) * fx);
     rounded(top + (bottom - top) * fy)
