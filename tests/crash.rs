@@ -215,7 +215,7 @@ fn live_and_die(dir: &Path, first: u64, faults: Faults, after: Duration, told: &
 async fn lost(dir: &Path, told: &Told) -> Result<usize, OpenError> {
     let galleries = Galleries::open(dir, &root(), Settings::default())?;
     let here = |number: &&u64| match galleries.get(&name("main")) {
-        Some(gallery) => !gallery.references_of(&reference(**number).subject).is_empty(),
+        Some(gallery) => !gallery.references_of(&reference(**number).subject).unwrap().is_empty(),
         None => false,
     };
     let lost = told.enrolled.difference(&told.erasing).filter(|number| !here(number)).count();
@@ -261,7 +261,7 @@ async fn check(dir: &Path, told: &Told, searched: usize) -> usize {
     let step = expected.len() / searched.max(1) + 1;
     for (at, (&number, &certain)) in expected.iter().enumerate() {
         let new = reference(number);
-        let stored = gallery.references_of(&new.subject);
+        let stored = gallery.references_of(&new.subject).unwrap();
         assert!(stored.len() == usize::from(certain) || stored.len() <= 1 && !certain, "reference {number} is lost");
         if let Some(stored) = stored.first() {
             assert_eq!((Some(stored.id), &stored.template), (new.id, &new.template));
@@ -273,7 +273,7 @@ async fn check(dir: &Path, told: &Told, searched: usize) -> usize {
     }
     for number in &told.erased {
         let new = reference(*number);
-        assert!(gallery.references_of(&new.subject).is_empty(), "reference {number} came back");
+        assert!(gallery.references_of(&new.subject).unwrap().is_empty(), "reference {number} came back");
     }
     assert_eq!(lost_findings(&galleries, told).await, 0, "of {} findings", told.finished.len());
     let tally = galleries.tally().await.unwrap();

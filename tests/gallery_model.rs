@@ -62,7 +62,7 @@ async fn check(galleries: &Galleries, model: &Model) {
         assert_eq!((described.references, described.indexed), (here.len(), here.len()));
         let mut subjects = 0;
         for number in 0..SUBJECTS {
-            let mut found = gallery.references_of(&who(number));
+            let mut found = gallery.references_of(&who(number)).unwrap();
             found.sort_by_key(|r| r.id);
             let expected: Vec<_> = here.iter().filter(|(_, owner)| owner.0 == number).collect();
             assert_eq!(found.len(), expected.len());

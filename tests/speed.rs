@@ -59,7 +59,7 @@ async fn enrol_search_erase_restart() {
         println!("{dim}-d search of {} {:?}", main.describe().references, start.elapsed() / 20);
         let start = Instant::now();
         for _ in 0..10_000 {
-            std::hint::black_box(main.references_of(&subject("bench-30000")));
+            std::hint::black_box(main.references_of(&subject("bench-30000")).unwrap());
         }
         println!("{dim}-d references_of {:?}", start.elapsed() / 10_000);
         galleries.close().await;

@@ -138,13 +138,14 @@ async fn claims_for(
             let subject = SubjectId::new(&format!("bench-{}", (number >> 20) % references.max(1)));
             let Some((subject, probe)) = subject.ok().zip(made_up(&gallery, number)) else { continue };
             let start = Instant::now();
-            let references = gallery.references_of(&subject);
+            let references = gallery.references_of(&subject)?;
             let templates: Vec<_> = references.iter().map(|reference| &reference.template).collect();
             let _ = std::hint::black_box(compare_claim(&probe.template, &templates)); // of one model
             times.push(start.elapsed());
         }
-        ended.store(true, Relaxed);
-        times
+        Ok(times)
     });
-    claims.await.map_err(|_| StoreError::Closed)
+    let claims = claims.await.map_err(|_| StoreError::Closed);
+    ended.store(true, Relaxed);
+    claims?
 }

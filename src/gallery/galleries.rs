@@ -54,7 +54,7 @@ impl Follower for Live {
     fn created(&self, stored: StoredGallery) -> Result<(), FollowError> {
         let (key, name) = (stored.key, stored.name.clone());
         let store = Arc::clone(&self.store);
-        let gallery = Arc::new(Gallery::new(stored, &self.root, store, &self.settings, Arc::clone(&self.clock)));
+        let gallery = Arc::new(Gallery::new(stored, &self.root, store, &self.settings, Arc::clone(&self.clock))?);
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         open.by_key.insert(key, Arc::clone(&gallery));
         open.by_name.insert(name, gallery);

@@ -30,6 +30,8 @@
 
 mod bench;
 mod clock;
+#[cfg(test)]
+mod doubles;
 mod error;
 mod galleries;
 mod outcome;
@@ -46,6 +48,7 @@ use std::{
     time::SystemTime,
 };
 
+use vultus_index::IndexError;
 use zeroize::Zeroizing;
 
 pub use bench::{EnrolReport, ErasureReport, bench_enrol, bench_erasures};
@@ -210,15 +213,19 @@ impl Gallery {
         self.store()?.erase(self.key, selector).await
     }
 
-    /// The subject's references in the order of enrolment; none for an unknown subject. Reads memory only.
-    pub fn references_of(&self, subject: &SubjectId) -> Vec<Reference> {
-        self.claim(subject).1
+    /// The subject's references in the order of enrolment; none for an unknown subject. Reads what the index keeps.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] where one of them cannot be read: a claim is never compared with the others alone.
+    pub fn references_of(&self, subject: &SubjectId) -> Result<Vec<Reference>, StoreError> {
+        self.claim(subject).map(|claim| claim.1)
     }
 
     /// As [`Self::references_of`], with the state in which they stand.
-    pub fn claim(&self, subject: &SubjectId) -> (u64, Vec<Reference>) {
+    pub fn claim(&self, subject: &SubjectId) -> Result<(u64, Vec<Reference>), StoreError> {
         let state = self.state.published();
-        (state.epoch, state.references_of(subject, self.model))
+        let references = state.references_of(subject, self.model);
+        Ok((state.epoch, references.map_err(|e| StoreError::Unreadable(e.to_string().into()))?))
     }
 
     /// Whether the subject has a reference. Reads memory only.
@@ -290,9 +297,9 @@ impl Gallery {
         store: Arc<OnceLock<Weak<dyn Store>>>,
         settings: &Settings,
         clock: Arc<Clock>,
-    ) -> Self {
+    ) -> Result<Self, IndexError> {
         let StoredGallery { key, uid, name, model, dimension, position, created_at } = stored;
-        Self {
+        Ok(Self {
             key,
             uid,
             name,
@@ -300,12 +307,12 @@ impl Gallery {
             dimension,
             created_at,
             sealer: root.sealer(&format!("vultus gallery v1 {}", hex::encode(uid))),
-            state: State::new(dimension, position),
+            state: State::new(settings.indexes.make(dimension)?, position),
             searches: Arc::new(Searches::new(settings.searches_at_once)),
             max_references_per_subject: settings.max_references_per_subject,
             clock,
             store,
-        }
+        })
     }
 
     fn seal(&self, id: ReferenceId, subject: &SubjectId, template: &Template) -> Result<Vec<u8>, SealError> {

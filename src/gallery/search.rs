@@ -241,9 +241,11 @@ impl Gallery {
     fn answer(&self, state: &Published, ask: &Ask, own: &Decides, near: &[Neighbour]) -> Answer {
         let mut admitted = Vec::new();
         for neighbour in near {
-            // What is in a state's index has a name there.
-            let Some(row) = state.row(neighbour.id).filter(|row| row.subject != ask.exclude) else { continue };
-            let Some(template) = state.template(neighbour.id, self.model) else { continue };
+            // Nobody's own references are needed, read or not.
+            if state.row(neighbour.id).is_some_and(|row| row.subject == ask.exclude) {
+                continue;
+            }
+            let (row, template) = state.found(neighbour.id, self.model)?;
             let score = compare(&ask.probe, &template)?;
             if own.point.threshold.admits(score) {
                 admitted.push(Admitted { subject: row.subject.clone(), reference: row.id, score });

@@ -1,9 +1,11 @@
-//! The named limits of the galleries of one data directory.
+//! The named limits of the galleries of one data directory, and what they are searched with.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use vultus_index::{FaissIndexes, Indexes};
 
 /// Every limit has a default that suits one machine.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Galleries in the directory.
     pub max_galleries: usize,
@@ -27,6 +29,8 @@ pub struct Settings {
     pub purge_interval: Duration,
     /// Passes over one gallery's index at a time; searches that come meanwhile wait, and share the next one.
     pub searches_at_once: usize,
+    /// What makes the index of each gallery.
+    pub indexes: Arc<dyn Indexes>,
 }
 
 impl Default for Settings {
@@ -43,6 +47,7 @@ impl Default for Settings {
             receipt_grace: Duration::from_secs(3600),
             purge_interval: Duration::from_secs(60),
             searches_at_once: 2,
+            indexes: Arc::new(FaissIndexes),
         }
     }
 }

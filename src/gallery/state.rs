@@ -1,9 +1,11 @@
 //! What a gallery keeps in memory to answer from: one state of it, published whole, never changed.
 //!
 //! Readers take no lock. A search may run on a thread that the system lets run when a core is idle; were it to hold a lock, the writer
-//! would wait for it, and verifications for the writer. Index and maps are persistent: the writer, alone, makes the next state from
-//! parts of the last one and publishes it with one pointer. So whoever holds a state sees a gallery as it was after one commit, and
-//! nothing of another.
+//! would wait for it, and verifications for the writer. The maps are persistent: the writer, alone, makes the next state from parts of
+//! the last one and publishes it with one pointer, beside a snapshot of the index, which brings the vectors that go with it. So whoever
+//! holds a state sees a gallery as it was after one commit, and nothing of another.
+//!
+//! Which index it is, and where that keeps vectors, is its own affair. What cannot be read is an error, never a row that is not there.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,22 +14,20 @@ use std::{
 
 use arc_swap::ArcSwap;
 use imbl::{HashMap, OrdMap};
-use vultus_index::{FaissIndex, Index, IndexError, Snapshot, Vectors};
+use vultus_index::{Index, IndexError, Snapshot};
 
 use crate::domain::{ModelDigest, Reference, ReferenceId, SubjectId, Template};
 
 pub(super) struct State {
     published: ArcSwap<Published>,
-    /// Of whoever follows the store. It finds, and it keeps the templates: both are the same memory.
-    index: Mutex<FaissIndex>,
+    /// Of whoever follows the store.
+    index: Mutex<Box<dyn Index>>,
 }
 
 /// One state. Rows go by `seq`, the store's number.
 pub(super) struct Published {
-    /// What is searched.
+    /// What is searched, and where its templates are kept.
     pub index: Arc<dyn Snapshot>,
-    /// Where templates are kept.
-    templates: Arc<dyn Vectors>,
     rows: OrdMap<i64, Arc<Row>>,
     /// The rows of each subject, in the order of enrolment.
     subjects: HashMap<SubjectId, Arc<[i64]>>,
@@ -48,9 +48,10 @@ pub(super) enum Change {
 }
 
 impl State {
-    pub(super) fn new(dimension: usize, epoch: u64) -> Self {
-        let index = FaissIndex::new(dimension);
-        let empty = Published::new(&index, OrdMap::new(), HashMap::new(), epoch);
+    /// Of an index with nothing in it.
+    pub(super) fn new(index: Box<dyn Index>, epoch: u64) -> Self {
+        let (rows, subjects) = (OrdMap::new(), HashMap::new());
+        let empty = Published { index: index.snapshot(), rows, subjects, epoch };
         Self { published: ArcSwap::from_pointee(empty), index: Mutex::new(index) }
     }
 
@@ -69,7 +70,7 @@ impl State {
                     fresh.push((seq, template));
                 }
                 Change::Erased(doomed) => {
-                    insert(&mut *index, &mut fresh)?;
+                    insert(&mut **index, &mut fresh)?;
                     index.remove(&doomed)?;
                     for seq in doomed {
                         let Some(row) = rows.remove(&seq) else { continue };
@@ -84,8 +85,8 @@ impl State {
                 }
             }
         }
-        insert(&mut *index, &mut fresh)?;
-        self.published.store(Arc::new(Published::new(&index, rows, subjects, epoch)));
+        insert(&mut **index, &mut fresh)?;
+        self.published.store(Arc::new(Published { index: index.snapshot(), rows, subjects, epoch }));
         Ok(())
     }
 
@@ -103,32 +104,26 @@ fn insert(index: &mut dyn Index, fresh: &mut Vec<(i64, Template)>) -> Result<(),
 }
 
 impl Published {
-    fn new(
-        index: &FaissIndex,
-        rows: OrdMap<i64, Arc<Row>>,
-        subjects: HashMap<SubjectId, Arc<[i64]>>,
-        epoch: u64,
-    ) -> Self {
-        let now = Arc::new(index.clone());
-        Self { index: Arc::clone(&now) as Arc<dyn Snapshot>, templates: now, rows, subjects, epoch }
-    }
-
     pub(super) fn row(&self, seq: i64) -> Option<&Arc<Row>> {
         self.rows.get(&seq)
     }
 
-    pub(super) fn template(&self, seq: i64, model: ModelDigest) -> Option<Template> {
-        // Only values that were a template before are kept.
-        Template::new(model, self.templates.vector(seq)?.to_vec()).ok()
+    /// A row that was found, with its template.
+    pub(super) fn found(&self, seq: i64, model: ModelDigest) -> Result<(&Arc<Row>, Template), IndexError> {
+        let unreadable = |why: &str| IndexError::Unreadable { id: seq, why: why.into() };
+        let row = self.row(seq).ok_or_else(|| unreadable("the gallery has no such row"))?;
+        let values = self.index.vectors().vector(seq)?.ok_or_else(|| unreadable("it is not there"))?;
+        let template = Template::new(model, values.into_owned()).map_err(|_| unreadable("it is no template"))?;
+        Ok((row, template))
     }
 
-    /// The subject's references in the order of enrolment.
-    pub(super) fn references_of(&self, subject: &SubjectId, model: ModelDigest) -> Vec<Reference> {
+    /// The subject's references in the order of enrolment: all of them.
+    pub(super) fn references_of(&self, subject: &SubjectId, model: ModelDigest) -> Result<Vec<Reference>, IndexError> {
         let reference = |seq: &i64| {
-            let (row, template) = (self.row(*seq)?, self.template(*seq, model)?);
-            Some(Reference { id: row.id, subject: row.subject.clone(), template, enrolled_at: row.enrolled_at })
+            let (row, template) = self.found(*seq, model)?;
+            Ok(Reference { id: row.id, subject: row.subject.clone(), template, enrolled_at: row.enrolled_at })
         };
-        self.own(subject).iter().filter_map(reference).collect()
+        self.own(subject).iter().map(reference).collect()
     }
 
     pub(super) fn holds(&self, subject: &SubjectId, id: ReferenceId) -> bool {
@@ -155,113 +150,4 @@ impl Published {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        sync::{
-            atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-            mpsc,
-        },
-        thread,
-        time::Duration,
-    };
-
-    use super::*;
-
-    const MODEL: ModelDigest = ModelDigest::new([1; 32]);
-
-    fn who(subject: &str) -> SubjectId {
-        SubjectId::new(subject).unwrap()
-    }
-
-    fn enrolled(seq: i64, subject: &str) -> Change {
-        let row = Row {
-            id: ReferenceId::from_bytes([seq as u8; 16]),
-            subject: who(subject),
-            enrolled_at: SystemTime::UNIX_EPOCH,
-        };
-        let template = Template::new(MODEL, vec![seq as f32; 4]).unwrap();
-        Change::Enrolled { seq, row, template }
-    }
-
-    #[test]
-    fn who_searches_keeps_neither_the_writer_nor_a_verification_waiting() {
-        let state = State::new(4, 0);
-        state.apply(vec![enrolled(1, "a"), enrolled(2, "b")], 2).unwrap();
-        thread::scope(|scope| {
-            let (done, ended) = mpsc::sync_channel(1);
-            // Stops in the middle of a search, with everything in hand that one holds.
-            let published = state.published();
-            let row = published.row(1).unwrap();
-            let state = &state;
-            scope.spawn(move || {
-                let claims = || state.published().references_of(&who("a"), MODEL).len();
-                state.apply(vec![enrolled(3, "a"), Change::Erased(vec![1])], 4).unwrap();
-                let one = claims();
-                state.apply((4..3000).map(|seq| enrolled(seq, "c")).collect(), 5).unwrap();
-                done.send((one, claims(), state.published().epoch)).unwrap();
-            });
-            assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok((1, 1, 5)));
-            assert_eq!((row.subject.as_str(), published.index.len(), published.epoch), ("a", 2, 2));
-        });
-    }
-
-    #[test]
-    fn a_writer_in_the_middle_of_a_change_keeps_no_reader_waiting() {
-        let state = State::new(4, 0);
-        state.apply(vec![enrolled(1, "a"), enrolled(2, "b")], 2).unwrap();
-        // As while it copies a segment of the index, however long that takes.
-        let changing = state.index.lock().unwrap();
-        thread::scope(|scope| {
-            let (done, ended) = mpsc::sync_channel(1);
-            let state = &state;
-            scope.spawn(move || {
-                let published = state.published();
-                let found = published.index.nearest(&[&[2.0; 4]], 1).unwrap()[0][0].id;
-                let name = published.row(found).unwrap().subject.to_string();
-                done.send((published.references_of(&who("a"), MODEL).len(), name)).unwrap();
-            });
-            let answered = ended.recv_timeout(Duration::from_secs(20));
-            drop(changing); // or a reader that waits would keep this test from ending
-            assert_eq!(answered, Ok((1, "b".to_owned())));
-        });
-    }
-
-    #[test]
-    fn a_state_is_one_commit_and_nothing_of_another() {
-        let state = State::new(4, 0);
-        state.apply(vec![enrolled(1, "a"), enrolled(2, "a")], 2).unwrap();
-        let (ended, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                while !ended.load(Relaxed) {
-                    let published = state.published();
-                    let own = published.references_of(&who("a"), MODEL);
-                    // Each commit replaces both references of the one subject, and adds one to the epoch.
-                    let first = published.epoch as i64 * 2 - 3;
-                    let held = own.iter().map(|r| r.template.values()[0]).collect::<Vec<_>>();
-                    assert_eq!(held, [first as f32, (first + 1) as f32]);
-                    assert_eq!((published.count_of(&who("a")), published.index.len()), (2, 2));
-                    assert_eq!(published.references(), 2);
-                    seen.fetch_add(1, Relaxed);
-                }
-            });
-            // As long as it takes for the reader to have seen many.
-            for epoch in (3_i64..).take_while(|epoch| *epoch < 500 || seen.load(Relaxed) < 500) {
-                let next = epoch * 2 - 3;
-                let changes =
-                    vec![enrolled(next, "a"), enrolled(next + 1, "a"), Change::Erased(vec![next - 2, next - 1])];
-                state.apply(changes, epoch as u64).unwrap();
-            }
-            ended.store(true, Relaxed);
-        });
-    }
-
-    #[test]
-    fn what_is_enrolled_and_erased_in_one_commit_is_nowhere() {
-        let state = State::new(4, 0);
-        state.apply(vec![enrolled(1, "a"), Change::Erased(vec![1]), enrolled(2, "a")], 3).unwrap();
-        let published = state.published();
-        assert_eq!((published.references(), published.index.len(), published.subjects()), (1, 1, 1));
-        assert!(published.row(1).is_none() && published.row(2).is_some());
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 use std::{fmt, time::SystemTime};
 
 use async_trait::async_trait;
+use vultus_index::IndexError;
 
 use super::{
     CaseError, Clock, CreateError, EnrolError, Enrolled, EraseError, Erased, Finding, Outcome, Selector, ServiceTime,
@@ -130,7 +131,7 @@ pub enum FollowError {
     #[error("reference {0} does not open")]
     Unopened(ReferenceId),
     #[error(transparent)]
-    Index(#[from] vultus_index::IndexError),
+    Index(#[from] IndexError),
 }
 
 impl fmt::Debug for SealedReference {

@@ -113,7 +113,8 @@ impl Pipeline {
             }
         };
         let started = Instant::now();
-        let (epoch, references) = gallery.map(|gallery| gallery.claim(claimant.subject)).unwrap_or_default();
+        let claim = gallery.map(|gallery| gallery.claim(claimant.subject)).transpose()?;
+        let (epoch, references) = claim.unwrap_or_default();
         let most = gallery.map_or(1, Gallery::max_references_per_subject);
         let claimed = claim_score(&probe, &references, most)?;
         let reason = claimed.map_or(Reason::ScoreBelowThreshold, |score| decide(score, threshold));

@@ -1,7 +1,6 @@
 //! The oracle: a plain scan, summed in f64.
 
-use std::fmt;
-use std::sync::Arc;
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::{
     Index, IndexError, Neighbour, Snapshot, Vectors, Within, check_dimension, check_rows, keep_best, with_room,
@@ -85,11 +84,15 @@ impl Snapshot for ExactIndex {
         };
         probes.iter().map(nearest).collect()
     }
+
+    fn vectors(&self) -> &dyn Vectors {
+        self
+    }
 }
 
 impl Vectors for ExactIndex {
-    fn vector(&self, id: i64) -> Option<&[f32]> {
-        self.rows().find(|row| row.0 == id).map(|row| row.1)
+    fn vector(&self, id: i64) -> Result<Option<Cow<'_, [f32]>>, IndexError> {
+        Ok(self.rows().find(|row| row.0 == id).map(|row| Cow::Borrowed(row.1)))
     }
 }
 
@@ -125,8 +128,8 @@ mod tests {
         assert_eq!(within(5), expected);
         assert_eq!(within(1), expected[..1]);
         assert_eq!(index.remove(&[4, 5]), Ok(1));
-        assert_eq!(index.vector(9), Some([0.0, 1.0].as_slice()));
-        assert_eq!((index.vector(4), index.len()), (None, 2));
+        assert_eq!(index.vector(9), Ok(Some([0.0, 1.0].as_slice().into())));
+        assert_eq!((index.vector(4), index.len()), (Ok(None), 2));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! for every search.
 
 use std::{
+    borrow::Cow,
     fmt,
     num::NonZero,
     sync::{
@@ -23,8 +24,8 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    Index, IndexError, Neighbour, Snapshot, Vectors, Within, check_dimension, check_rows, keep_best, segment::Segment,
-    with_room,
+    Index, IndexError, Indexes, Neighbour, Snapshot, Vectors, Within, check_dimension, check_rows, keep_best,
+    segment::Segment, with_room,
 };
 
 /// The most that changing one row copies, bytes.
@@ -47,6 +48,16 @@ pub struct FaissIndex {
     len: usize,
     /// By id; none is empty, but for the last after a failure of Faiss.
     segments: Vec<Arc<Segment>>,
+}
+
+/// A [`FaissIndex`] for every gallery.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FaissIndexes;
+
+impl Indexes for FaissIndexes {
+    fn make(&self, dimension: usize) -> Result<Box<dyn Index>, IndexError> {
+        Ok(Box::new(FaissIndex::new(dimension)))
+    }
 }
 
 impl fmt::Debug for FaissIndex {
@@ -192,12 +203,17 @@ impl Snapshot for FaissIndex {
         probes.iter().try_for_each(|probe| check_dimension(self.dimension, probe))?;
         if k == 0 { Ok(vec![Vec::new(); probes.len()]) } else { self.scan(probes, k) }
     }
+
+    fn vectors(&self) -> &dyn Vectors {
+        self
+    }
 }
 
 impl Vectors for FaissIndex {
-    fn vector(&self, id: i64) -> Option<&[f32]> {
-        let (at, row) = self.find(id)?;
-        self.segments.get(at)?.values().get(row * self.dimension..(row + 1) * self.dimension)
+    fn vector(&self, id: i64) -> Result<Option<Cow<'_, [f32]>>, IndexError> {
+        let Some((at, row)) = self.find(id) else { return Ok(None) };
+        let values = self.segments.get(at).map_or(&[][..], |segment| segment.values());
+        Ok(values.get(row * self.dimension..(row + 1) * self.dimension).map(Cow::Borrowed))
     }
 }
 
@@ -251,8 +267,10 @@ mod tests {
     /// The ids of the best `k`, distances taken anew.
     fn rescored(index: &dyn Vectors, probe: &[f32], found: &[Neighbour], k: usize) -> Vec<i64> {
         // As f32, in which the oracle orders them too: what is one distance there goes by id.
-        let mut exact: Vec<_> =
-            found.iter().map(|n| (squared_distance(probe, index.vector(n.id).unwrap()) as f32, n.id)).collect();
+        let mut exact: Vec<_> = found
+            .iter()
+            .map(|n| (squared_distance(probe, &index.vector(n.id).unwrap().unwrap()) as f32, n.id))
+            .collect();
         exact.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         exact.into_iter().map(|(_, id)| id).take(k).collect()
     }

@@ -1,7 +1,8 @@
 //! Nearest neighbours by squared Euclidean distance, the one metric of the system: `Score = 1 - d²/2`. Knows vectors and ids.
 //!
-//! What is searched ([`Snapshot`]) is separate from where templates are kept ([`Vectors`]): an index may hold codes that find, and the
-//! templates that decide may lie elsewhere. [`ExactIndex`] is the oracle; [`FaissIndex`] serves, and keeps both in the same memory.
+//! What is changed is an [`Index`]. It gives one state of itself after another, a [`Snapshot`]: what is searched. Where the vectors of that
+//! state are kept is its [`Vectors`]: an index may hold codes that find, and the vectors that decide may lie elsewhere. [`ExactIndex`] is
+//! the oracle; [`FaissIndex`] serves, and is all three in the same memory. Who opens galleries chooses by [`Indexes`].
 //! Distances of an index are for finding: what is found is compared again, so scores do not depend on the index.
 
 #![deny(unsafe_code)]
@@ -12,10 +13,10 @@ mod faiss;
 mod segment;
 mod spec;
 
-use std::{cmp::Ordering, fmt, sync::Arc};
+use std::{borrow::Cow, cmp::Ordering, fmt, sync::Arc};
 
 pub use exact::ExactIndex;
-pub use faiss::FaissIndex;
+pub use faiss::{FaissIndex, FaissIndexes};
 pub use spec::{Spec, SpecError};
 
 /// One found row.
@@ -42,6 +43,18 @@ pub enum IndexError {
     Order { id: i64, last: i64 },
     #[error("Faiss failed: {0}")]
     Engine(String),
+    /// Nothing may be decided as if there were no such row.
+    #[error("the vector of row {id} cannot be read: {why}")]
+    Unreadable { id: i64, why: String },
+}
+
+/// Makes the index of each gallery. A seam: who opens galleries says which.
+pub trait Indexes: fmt::Debug + Send + Sync {
+    /// An empty index, for vectors of `dimension` values.
+    ///
+    /// # Errors
+    /// Where there is no room for one, or no device.
+    fn make(&self, dimension: usize) -> Result<Box<dyn Index>, IndexError>;
 }
 
 /// Vectors of one dimension by id, as their one writer has them.
@@ -63,7 +76,8 @@ pub struct Within<'a> {
     pub probe: &'a [f32],
     /// The greatest squared distance of what is asked for.
     pub squared_distance: f32,
-    /// So many rows at most, the nearest: who gets as many may ask for more.
+    /// So many rows at most, the nearest up to rounding: who gets as many may ask for more. An index of coarse codes compares what it
+    /// found with the vectors before it cuts.
     pub most: usize,
 }
 
@@ -82,11 +96,18 @@ pub trait Snapshot: Send + Sync {
 
     /// For investigations: the `k` nearest of each probe, or all if there are fewer, in [`Neighbour::order`].
     fn nearest(&self, probes: &[&[f32]], k: usize) -> Result<Vec<Vec<Neighbour>>, IndexError>;
+
+    /// Where the vectors of this very state are kept.
+    fn vectors(&self) -> &dyn Vectors;
 }
 
 /// Where vectors are kept, bit for bit as they were inserted.
 pub trait Vectors: Send + Sync {
-    fn vector(&self, id: i64) -> Option<&[f32]>;
+    /// Lent where it lies in memory, owned where it was opened on demand; `None` if there is no such row.
+    ///
+    /// # Errors
+    /// [`IndexError::Unreadable`].
+    fn vector(&self, id: i64) -> Result<Option<Cow<'_, [f32]>>, IndexError>;
 }
 
 impl fmt::Debug for Within<'_> {

@@ -178,7 +178,7 @@ async fn who_is_found_and_erased_before_the_record_is_in_no_case() {
             None => assert!(!comes_back, "the reference that took the erased one's place was not found"),
             Some(id) => {
                 let case = house.galleries.case(id).await.unwrap().unwrap();
-                let reference = house.gallery.references_of(&subject("b"))[0].id;
+                let reference = house.gallery.references_of(&subject("b")).unwrap()[0].id;
                 let people = case.candidates.as_slice();
                 assert!(comes_back && people.len() == 1 && people[0].reference == reference, "{case:?}");
             }
