@@ -277,11 +277,11 @@ impl Gallery {
         self.store.get().and_then(Weak::upgrade).ok_or(StoreError::Closed)
     }
 
-    /// What the feed tells of this gallery.
+    /// What the feed tells of this gallery, which has then come to the position.
     fn follow(&self, changes: Vec<Change>, position: u64) -> Result<(), FollowError> {
         let opened = |change| match change {
             Change::Erased(rows) => Ok(state::Change::Erased(rows)),
-            Change::Enrolled(StoredReference { seq, reference, enrolled_at }) => {
+            Change::Enrolled(StoredReference { seq, reference, enrolled_at, .. }) => {
                 let SealedReference { id, subject, sealed } = reference;
                 let template = self.open(id, &subject, &sealed).map_err(|_| FollowError::Unopened(id))?;
                 Ok(state::Change::Enrolled { seq, row: state::Row { id, subject, enrolled_at }, template })

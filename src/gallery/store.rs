@@ -1,7 +1,8 @@
 //! What galleries are stored in: whole operations, each one change or none, and an ordered feed of what they changed.
 //!
 //! The store is the truth. It knows sealed templates alone. Whoever keeps something in memory follows the feed from the start: every
-//! change of a gallery has a position in it, counted from 1, and the position of the last one is the gallery's epoch.
+//! change of a gallery has a position in it, counted from 1, and the position of the last one is the gallery's epoch. What a store holds
+//! when it is opened is told as enrolments of what is left.
 
 use std::{fmt, time::SystemTime};
 
@@ -104,19 +105,23 @@ pub enum Change {
 pub struct StoredReference {
     /// The row's number: only grows, over all galleries.
     pub seq: i64,
+    /// Of its enrolment among the gallery's changes; 0 where an older store did not keep it.
+    pub position: u64,
     pub reference: SealedReference,
     pub enrolled_at: SystemTime,
 }
 
 /// Keeps something in memory that a store's changes are told to: each after its commit, before its answer, in their order.
 pub trait Follower: Send + Sync {
-    /// A gallery is there, with nothing in it yet.
+    /// A gallery is there, at position 0, with nothing in it yet: what it holds is told next.
     ///
     /// # Errors
     /// As [`Self::changed`].
     fn created(&self, gallery: StoredGallery) -> Result<(), FollowError>;
 
-    /// What one commit changed in a gallery, in order, and the position of the last change.
+    /// What changed in a gallery, in order, and the position that the follower has come to: that of the last of these changes. Positions
+    /// never fall. When a store is opened, the last that is told of a gallery has the gallery's own position, which may be that
+    /// of an erasure: it is told by what is not there.
     ///
     /// # Errors
     /// Where memory cannot follow: then it no longer agrees with the store.

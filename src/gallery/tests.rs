@@ -9,7 +9,7 @@ use std::{
 use vultus_index::{IndexError, Indexes};
 
 use super::{
-    Galleries, Gallery, NewReference, SearchError, Selector, Settings, StoreError,
+    CreateError, EnrolError, Galleries, Gallery, NewReference, OpenError, SearchError, Selector, Settings, StoreError,
     doubles::{Faults, every_kind},
 };
 use crate::{
@@ -87,6 +87,47 @@ async fn a_gallery_answers_alike_over_every_kind_of_index() {
         check(&main(&galleries).await).await;
         galleries.close().await;
     }
+}
+
+#[tokio::test]
+async fn an_index_that_fails_fails_the_store_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let galleries = open(dir.path(), &(Arc::new(faults.clone()) as Arc<dyn Indexes>));
+    let gallery = main(&galleries).await;
+    enrol(&gallery, 1).await;
+    faults.inserting.store(true, SeqCst);
+    let new = |place| NewReference { id: None, subject: who(place), template: face(place) };
+    let failed = gallery.enrol(new(2)).await;
+    assert!(matches!(failed, Err(EnrolError::Store(StoreError::Failed(_)))), "{failed:?}");
+    assert!(galleries.has_failed());
+    // What memory has is what it had, at the position that it had.
+    assert!(!gallery.knows(&who(2)) && gallery.epoch() == 1);
+    faults.inserting.store(false, SeqCst);
+    assert!(gallery.enrol(new(3)).await.is_err() && !gallery.knows(&who(3)));
+    galleries.close().await;
+
+    let galleries = open(dir.path(), &every_kind()[0]);
+    let gallery = main(&galleries).await;
+    assert!(gallery.knows(&who(2)) && !gallery.knows(&who(3)));
+    assert_eq!((gallery.epoch(), galleries.has_failed()), (2, false));
+    galleries.close().await;
+
+    // Nor is a gallery lost for which no index could be made; without one nothing is served.
+    faults.making.store(true, SeqCst);
+    let dir = tempfile::tempdir().unwrap();
+    let indexes = Arc::new(faults.clone()) as Arc<dyn Indexes>;
+    let galleries = open(dir.path(), &indexes);
+    let failed = galleries.get_or_create(&GalleryName::new("main").unwrap(), MODEL, 4).await;
+    assert!(matches!(failed, Err(CreateError::Store(StoreError::Failed(_)))) && galleries.has_failed());
+    galleries.close().await;
+    let settings = Settings { indexes, ..Settings::default() };
+    let refused = Galleries::open(dir.path(), &RootKey::from_bytes([7; 32]), settings);
+    assert!(matches!(refused, Err(OpenError::Index(_))));
+    faults.making.store(false, SeqCst);
+    let galleries = open(dir.path(), &every_kind()[0]);
+    assert_eq!(main(&galleries).await.epoch(), 0);
+    galleries.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -74,7 +74,7 @@ impl Books {
         let seq = self.file.insert_reference(key, &new, enrolled_at, position)?;
         touched.references += 1;
         touched.position = position;
-        touched.changes.push(Change::Enrolled(StoredReference { seq, reference: new, enrolled_at }));
+        touched.changes.push(Change::Enrolled(StoredReference { seq, position, reference: new, enrolled_at }));
         Ok(Ok(Enrolled { id, epoch: position, repeated: false }))
     }
 

@@ -221,14 +221,16 @@ impl File {
         mut each: impl FnMut(i64, StoredReference) -> Result<(), E>,
         damaged: impl Fn(ReferenceId) -> E,
     ) -> Result<(), E> {
-        let mut select =
-            self.0.prepare("SELECT seq, id, gallery, subject, template, enrolled_at FROM reference ORDER BY seq")?;
+        let mut select = self
+            .0
+            .prepare("SELECT seq, id, gallery, subject, template, enrolled_at, position FROM reference ORDER BY seq")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let (id, subject): (_, String) = (ReferenceId::from_bytes(row.get(1)?), row.get(3)?);
             let subject = SubjectId::new(&subject).map_err(|_| damaged(id))?;
             let reference = SealedReference { id, subject, sealed: row.get(4)? };
-            each(row.get(2)?, StoredReference { seq: row.get(0)?, reference, enrolled_at: time(row.get(5)?) })?;
+            let (seq, position, enrolled_at) = (row.get(0)?, unsigned(row, 6)?, time(row.get(5)?));
+            each(row.get(2)?, StoredReference { seq, position, reference, enrolled_at })?;
         }
         Ok(())
     }

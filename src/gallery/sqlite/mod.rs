@@ -43,7 +43,7 @@ use self::{
 use super::{
     CaseError, Clock, Clocks, CreateError, EnrolError, Enrolled, EraseError, Erased, OpenError, Outcome, Selector,
     Settings, SpendError, StoreError, Tally,
-    store::{Change, Finish, FollowError, Follower, SealedReference, Store, StoredReference},
+    store::{Change, Finish, FollowError, Follower, SealedReference, Store, StoredGallery, StoredReference},
 };
 use crate::{
     domain::{Case, CaseId, CaseSummary, GalleryName, Judgement, ModelDigest},
@@ -146,23 +146,30 @@ fn load(file: &File, follower: &dyn Follower) -> Result<Known, OpenError> {
     };
     let mut known = Known::new();
     for gallery in file.galleries()? {
-        known.insert(gallery.key, Held { gallery: gallery.clone(), references: 0 });
-        follower.created(gallery).map_err(fault)?;
+        follower.created(StoredGallery { position: 0, ..gallery.clone() }).map_err(fault)?;
+        known.insert(gallery.key, Held { gallery, references: 0 });
     }
-    let mut pending: BTreeMap<i64, Vec<Change>> = known.keys().map(|key| (*key, vec![])).collect();
+    // Of each gallery: what is to be told, and the position of the last of it.
+    let mut pending: BTreeMap<i64, (Vec<Change>, u64)> = known.keys().map(|key| (*key, (vec![], 0))).collect();
     let each = |key: i64, stored: StoredReference| {
-        let (Some(held), Some(changes)) = (known.get_mut(&key), pending.get_mut(&key)) else {
+        let (Some(held), Some((changes, last))) = (known.get_mut(&key), pending.get_mut(&key)) else {
             return Err(OpenError::Reference { id: stored.reference.id });
         };
+        if !(*last..=held.gallery.position).contains(&stored.position) {
+            let what = format!("reference {} has a position that its gallery did not have then", stored.reference.id);
+            return Err(OpenError::Damaged { what });
+        }
+        *last = stored.position;
         held.references += 1;
         changes.push(Change::Enrolled(stored));
         if changes.len() >= LOAD_ROWS {
-            follower.changed(key, std::mem::take(changes), held.gallery.position).map_err(fault)?;
+            follower.changed(key, std::mem::take(changes), *last).map_err(fault)?;
         }
         Ok(())
     };
     file.references(each, |id| OpenError::Reference { id })?;
-    for (key, changes) in pending {
+    // All that is left is told: whatever else happened up to the gallery's position were erasures.
+    for (key, (changes, _)) in pending {
         if let Some(held) = known.get(&key) {
             follower.changed(key, changes, held.gallery.position).map_err(fault)?;
         }
@@ -289,3 +296,6 @@ fn unreadable(error: rusqlite::Error) -> StoreError {
 const fn damaged(id: CaseId) -> CaseError {
     CaseError::Damaged { id }
 }
+
+#[cfg(test)]
+mod tests;
