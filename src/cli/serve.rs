@@ -14,7 +14,7 @@ use crate::{
     gallery::Galleries,
     model::Card,
     pipeline::{Pipeline, RatePolicy},
-    rpc::{self, Core, Ended, Serving},
+    rpc::{self, Core, Ended, Identities, Serving, TakenAtItsWord},
     telemetry,
 };
 
@@ -35,13 +35,13 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
-    options.check()?;
+    let identities = options.identities()?;
     let config = options.load()?;
     let _log = telemetry::log_to_stderr(config.log_format);
     raise_file_limit(config.limits.connections);
     super::runtime()?.block_on(async {
         let signals = Signals::listen()?;
-        let (serving, galleries) = open(&config, shared).await?;
+        let (serving, galleries) = open(&config, shared, identities).await?;
         signals.serve(serving, &galleries, shared.json).await
     })
 }
@@ -64,15 +64,17 @@ fn raise_file_limit(connections: usize) {
 }
 
 impl Options {
+    /// Who decides who is at the other end of a connection: with `--insecure` each request's header does.
+    ///
     /// # Errors
     /// Where it was not said that there is no TLS.
-    pub fn check(&self) -> Result<(), Failure> {
+    pub fn identities(&self) -> Result<Arc<dyn Identities>, Failure> {
         if !self.insecure {
             return Err(
                 "there is no mutual TLS yet: expected --insecure, which serves plaintext on loopback alone".into()
             );
         }
-        Ok(())
+        Ok(Arc::new(TakenAtItsWord))
     }
 
     /// The configuration, with what the command line says over it.
@@ -135,9 +137,13 @@ const LAST_LINES: Duration = Duration::from_millis(50);
 const SECOND_SIGNAL: i32 = 130;
 
 /// Opens everything and binds the ports.
-pub async fn open(config: &Config, shared: &Shared) -> Result<(Serving, Arc<Galleries>), Failure> {
+pub async fn open(
+    config: &Config,
+    shared: &Shared,
+    identities: Arc<dyn Identities>,
+) -> Result<(Serving, Arc<Galleries>), Failure> {
     let (core, galleries) = core(pipeline(config, shared)?, config, shared)?;
-    let serving = rpc::bind(core, config.listen, config.metrics_listen, config.reflection).await?;
+    let serving = rpc::bind(core, identities, config.listen, config.metrics_listen, config.reflection).await?;
     Ok((serving, galleries))
 }
 

@@ -31,8 +31,9 @@ pub const ERROR_DOMAIN: &str = "vultus";
 pub enum Error {
     #[error("{field}: expected {expected}")]
     Field { field: &'static str, expected: &'static str },
-    #[error("expected the client's name in the metadata `vultus-client`")]
-    Unauthenticated,
+    /// Nothing says who calls. What was expected is the words of whoever looked for it.
+    #[error("expected {expected}")]
+    Unauthenticated { expected: &'static str },
     #[error(transparent)]
     Denied(#[from] Denied),
     #[error(transparent)]
@@ -160,7 +161,7 @@ impl Error {
         let text = self.to_string();
         match self {
             Self::Field { .. } => row(InvalidArgument, "FIELD_INVALID", text),
-            Self::Unauthenticated => row(Unauthenticated, "CLIENT_MISSING", text),
+            Self::Unauthenticated { .. } => row(Unauthenticated, "CLIENT_MISSING", text),
             // Which right, purpose or gallery was missing is the operator's to know.
             Self::Denied(_) => row(PermissionDenied, "NOT_PERMITTED", "the policy does not permit this call"),
             Self::NoRoom(none) if none.is_the_clients() => row(

@@ -21,6 +21,7 @@ mod respond;
 mod review;
 mod server;
 
+pub use connection::{Identities, TakenAtItsWord};
 pub use limits::Limits;
 pub use server::{Ended, ServeError, Serving, bind};
 

@@ -66,7 +66,7 @@ pub fn refuse(rpc: &'static str, error: Error) -> Status {
     Metrics::get().failures_total.with_label_values(&[rpc, error.reason()]).inc();
     // The door refuses thousands a second under overload, and strangers could fill the log: the counters tell it better.
     match &error {
-        Error::NoRoom(_) | Error::Unauthenticated | Error::Denied(Denied::UnknownClient) => {
+        Error::NoRoom(_) | Error::Unauthenticated { .. } | Error::Denied(Denied::UnknownClient) => {
             tracing::debug!(reason = error.reason(), detail = %error, "refused")
         }
         _ => tracing::info!(reason = error.reason(), detail = %error, "failed"),

@@ -8,7 +8,7 @@ use tonic::{codec::CompressionEncoding::Gzip, service::Routes};
 use super::{
     Core, Service,
     admission::Door,
-    connection::{Patience, TakenAtItsWord, Transport, accept},
+    connection::{Identities, Patience, Transport, accept},
     health, metrics,
     pb::{
         self, gallery_service_server::GalleryServiceServer, match_service_server::MatchServiceServer,
@@ -34,6 +34,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Serving {
     core: Arc<Core>,
+    identities: Arc<dyn Identities>,
     listener: TcpListener,
     metrics: TcpListener,
     reflection: bool,
@@ -48,12 +49,14 @@ pub enum Ended {
     BrokenOff,
 }
 
-/// Binds both ports; port 0 takes a free one. Plaintext, so loopback alone.
+/// Binds both ports; port 0 takes a free one. Plaintext, so loopback alone. `identities` decide who is at the other end of each
+/// connection.
 ///
 /// # Errors
 /// [`ServeError::NotLoopback`], or [`ServeError::Listen`] when the port is taken.
 pub async fn bind(
     core: Core,
+    identities: Arc<dyn Identities>,
     listen: SocketAddr,
     metrics_listen: SocketAddr,
     reflection: bool,
@@ -65,7 +68,7 @@ pub async fn bind(
         TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
     };
     let (listener, metrics) = (bound(listen).await?, bound(metrics_listen).await?);
-    Ok(Serving { core: Arc::new(core), listener, metrics, reflection })
+    Ok(Serving { core: Arc::new(core), identities, listener, metrics, reflection })
 }
 
 impl Serving {
@@ -112,8 +115,8 @@ impl Serving {
         });
         let watcher = tokio::spawn(health::watch(Arc::clone(&self.core), reporter, stopped.clone()));
         let connections = accept(self.listener, limits.connections, Patience::of(&limits));
-        let server = Transport::new(&limits, core.runtimes.clone(), Arc::new(TakenAtItsWord), stopped)
-            .serve(connections, Arc::new(door));
+        let server =
+            Transport::new(&limits, core.runtimes.clone(), self.identities, stopped).serve(connections, Arc::new(door));
         tokio::pin!(server);
         let ended = tokio::select! {
             () = &mut server => Ended::Drained,

@@ -18,7 +18,7 @@ use vultus::{
     gallery::Galleries,
     model::ModelSet,
     pipeline::{CanaryError, Pipeline, Settings},
-    rpc::{Core, bind},
+    rpc::{Core, TakenAtItsWord, bind},
     seal::RootKey,
 };
 use vultus_engine::{
@@ -111,7 +111,7 @@ async fn a_wrong_answer_turns_health_off() {
     let (route, limits) = (config.alternative_route.clone(), config.limits.clone());
     let core = Core::new(access, pipeline, Arc::new(Log), route, limits).unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
-    let serving = bind(core, any, any, false).await.unwrap();
+    let serving = bind(core, Arc::new(TakenAtItsWord), any, any, false).await.unwrap();
     let address = format!("http://{}", serving.address().unwrap());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(serving.until(async {

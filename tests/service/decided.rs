@@ -27,7 +27,7 @@ use vultus::{
     model::ModelSet,
     pipeline::{Extract, Extracting, Extraction, FaceInput, Pipeline, Settings, Timings},
     rpc::{
-        Core, bind,
+        Core, TakenAtItsWord, bind,
         pb::{
             self, erase_request::Selector, gallery_service_client::GalleryServiceClient,
             match_service_client::MatchServiceClient, review_service_client::ReviewServiceClient,
@@ -120,7 +120,7 @@ impl House {
         let (pipeline, sink) = (pipeline.extracting_with(Arc::new(Alike(face))), Arc::clone(&notes));
         let core = Core::new(access, pipeline, sink, config.alternative_route, config.limits).unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
-        let serving = bind(core, any, any, false).await.unwrap();
+        let serving = bind(core, Arc::new(TakenAtItsWord), any, any, false).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", serving.address().unwrap())).unwrap();
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move {

@@ -18,7 +18,7 @@ use vultus::{
 };
 
 pub fn run(options: &serve::Options, shared: &Shared) -> Result<Outcome, Failure> {
-    options.check()?;
+    let identities = options.identities()?;
     let config = options.load()?;
     let _log = telemetry::log_to_stderr(config.log_format);
     let home = Scratch::new_in(&std::env::temp_dir())?;
@@ -28,7 +28,7 @@ pub fn run(options: &serve::Options, shared: &Shared) -> Result<Outcome, Failure
         let pipeline = serve::pipeline(&config, &own)?;
         let made = Noise { model: pipeline.model(), dimension: pipeline.dimension(), drawn: AtomicU64::new(1) };
         let (core, galleries) = serve::core(pipeline.extracting_with(Arc::new(made)), &config, &own)?;
-        let serving = rpc::bind(core, config.listen, config.metrics_listen, config.reflection).await?;
+        let serving = rpc::bind(core, identities, config.listen, config.metrics_listen, config.reflection).await?;
         signals.serve(serving, &galleries, shared.json).await
     })
 }

@@ -8,6 +8,7 @@ mod table;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -19,7 +20,7 @@ use self::{
     story::{Story, Teller},
 };
 use super::{Failure, Outcome, Shared, input, licence::Research, scratch::Scratch, serve};
-use crate::{config::Config, model::fetch, seal::RootKey};
+use crate::{config::Config, model::fetch, rpc::TakenAtItsWord, seal::RootKey};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -69,7 +70,7 @@ async fn tell(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let own = Shared { data: home.path().into(), models: Some(shared.models_dir()), ..shared.clone() };
     shared.licensed_model_set(options.research)?; // nobody sees this server's configuration
     let config = Config { research_only_models: options.research.allowed, ..client::config(options.faces.is_some())? };
-    let (serving, galleries) = serve::open(&config, &own).await?;
+    let (serving, galleries) = serve::open(&config, &own, Arc::new(TakenAtItsWord)).await?;
     let (address, metrics) = (serving.address()?, serving.metrics_address()?);
     narrator.say(&format!("Serving gRPC on {address}, metrics on http://{metrics}/metrics"));
     let (stop, stopped) = oneshot::channel::<()>();

@@ -1,4 +1,4 @@
-//! What the door has seen of a connection, and what follows: how long it may live, and at which priority it is served.
+//! What has been seen of a connection, and what follows: how long it may live, and at which priority it is served.
 
 use std::{
     sync::{
@@ -20,12 +20,14 @@ const BULK: u32 = 32;
 /// So many calls of the open services within a second make it one, too. Who asks for health asks every few seconds.
 const OPEN_CALLS: u32 = 32;
 
-/// What the door has seen of a connection.
+/// What has been seen of a connection.
 #[derive(Debug, Clone)]
 pub struct Conduct(Arc<Seen>);
 
 #[derive(Debug)]
 struct Seen {
+    /// HTTP/2's greeting.
+    greeting: AtomicBool,
     /// A request that earns the connection its life.
     request: AtomicBool,
     /// Streams of the open services: each keeps the connection as long as it lasts.
@@ -40,6 +42,7 @@ struct Seen {
 impl Default for Conduct {
     fn default() -> Self {
         Self(Arc::new(Seen {
+            greeting: AtomicBool::new(false),
             request: AtomicBool::new(false),
             open_streams: AtomicU32::new(0),
             not_urgent: AtomicU32::new(0),
@@ -50,6 +53,15 @@ impl Default for Conduct {
 }
 
 impl Conduct {
+    /// All of HTTP/2's greeting.
+    pub fn note_greeting(&self) {
+        self.0.greeting.store(true, Ordering::Relaxed);
+    }
+
+    pub fn has_greeting(&self) -> bool {
+        self.0.greeting.load(Ordering::Relaxed)
+    }
+
     /// A request of a client that the policy knows. A stream of them is bulk at once.
     pub fn note_request(&self, lane: Lane, streams: bool) {
         self.0.request.store(true, Ordering::Relaxed);

@@ -20,13 +20,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::conduct::Conduct;
 use crate::rpc::Limits;
 
-/// What a client sends at least before its first request: HTTP/2's preface, and a SETTINGS frame without settings.
-const GREETING_BYTES: usize = 24 + 9;
-
 /// How long a new connection may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For the greeting.
+    /// To show who it is, and for HTTP/2's greeting after that.
     pub handshake: Duration,
     /// For the first request.
     pub first_request: Duration,
@@ -45,7 +42,8 @@ impl Patience {
     }
 }
 
-/// A connection that holds its place until it ends.
+/// A connection as it was accepted. It holds its place until it ends, and ends in time, whatever is spoken over it.
+#[derive(Debug)]
 pub struct Connection {
     /// `None` only after it could not be handed to another runtime.
     stream: Option<TcpStream>,
@@ -53,8 +51,7 @@ pub struct Connection {
     watched_by: runtime::Id,
     /// When the wait for the greeting ends, or then for the first request, or then the connection's life.
     patience: Pin<Box<Sleep>>,
-    /// Bytes of the greeting that are still to come.
-    greeting: usize,
+    greeting_by: Instant,
     first_request_by: Instant,
     end: Instant,
     conduct: Conduct,
@@ -64,12 +61,12 @@ pub struct Connection {
 impl Connection {
     fn new(stream: TcpStream, patience: Patience, place: OwnedSemaphorePermit) -> Self {
         let now = Instant::now();
-        let first = patience.handshake.min(patience.first_request).min(patience.whole);
+        let greeting_by = now + patience.handshake.min(patience.first_request).min(patience.whole);
         Self {
             stream: Some(stream),
             watched_by: Handle::current().id(),
-            patience: Box::pin(tokio::time::sleep_until(now + first)),
-            greeting: GREETING_BYTES,
+            patience: Box::pin(tokio::time::sleep_until(greeting_by)),
+            greeting_by,
             first_request_by: now + patience.first_request,
             end: now + patience.whole,
             conduct: Conduct::default(),
@@ -79,6 +76,11 @@ impl Connection {
 
     pub fn conduct(&self) -> Conduct {
         self.conduct.clone()
+    }
+
+    /// When HTTP/2's greeting must have come.
+    pub fn greeting_by(&self) -> Instant {
+        self.greeting_by
     }
 
     /// The stream, watched by the runtime that serves it now: another's threads would wake for each of its frames.
@@ -105,8 +107,8 @@ impl Connection {
     fn check_patience(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let until = match () {
             () if self.conduct.has_request() => self.end,
-            () if self.greeting == 0 => self.first_request_by.min(self.end),
-            () => self.patience.deadline(),
+            () if self.conduct.has_greeting() => self.first_request_by.min(self.end),
+            () => self.greeting_by,
         };
         if self.patience.deadline() != until {
             self.patience.as_mut().reset(until);
@@ -157,9 +159,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
         let read = self.stream()?.poll_read(context, buffer);
-        self.greeting = self.greeting.saturating_sub(buffer.filled().len() - before);
         self.unless_too_late(read, context)
     }
 }
@@ -211,17 +211,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn half_a_greeting_does_not_keep_a_connection() {
+    async fn bytes_that_are_no_greeting_do_not_keep_a_connection() {
         let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: LONG, whole: LONG }).await;
-        client.write_all(&[0; GREETING_BYTES - 1]).await.unwrap();
+        client.write_all(&[0; 100]).await.unwrap();
         let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
     async fn nor_does_a_greeting_without_a_request() {
-        let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: 2 * SHORT, whole: LONG }).await;
-        client.write_all(&[0; GREETING_BYTES]).await.unwrap();
+        let (_client, mut served) = pair(Patience { handshake: SHORT, first_request: 2 * SHORT, whole: LONG }).await;
+        served.conduct().note_greeting();
         let started = Instant::now();
         let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -231,8 +231,8 @@ mod tests {
     #[tokio::test]
     async fn after_a_request_silence_is_no_fault() {
         let (mut client, mut served) = pair(Patience { handshake: SHORT, first_request: SHORT, whole: LONG }).await;
-        client.write_all(&[7; GREETING_BYTES + 1]).await.unwrap();
-        served.read_exact(&mut [0; GREETING_BYTES]).await.unwrap();
+        client.write_all(&[7]).await.unwrap();
+        served.conduct().note_greeting();
         served.conduct().note_request(Lane::Verification, false);
         assert_eq!(served.read_u8().await.unwrap(), 7);
         assert!(tokio::time::timeout(3 * SHORT, served.read_u8()).await.is_err());
@@ -262,7 +262,7 @@ mod tests {
     async fn no_connection_lives_for_ever() {
         let (mut client, mut served) = pair(Patience { handshake: LONG, first_request: LONG, whole: SHORT }).await;
         served.conduct().note_request(Lane::Verification, false);
-        client.write_all(&[7; GREETING_BYTES]).await.unwrap();
+        client.write_all(&[7; 100]).await.unwrap();
         let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

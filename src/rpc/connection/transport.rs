@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     sync::{mpsc, watch},
     task::yield_now,
-    time::Sleep,
+    time::{Sleep, timeout_at},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
@@ -30,6 +30,7 @@ use tonic::{
 
 use super::{
     conduct::Conduct,
+    greeting::Greeted,
     identity::{Identities, Identity},
     incoming::Connection,
     runtimes::{Priority, Runtimes},
@@ -99,28 +100,29 @@ impl Transport {
         all_gone.recv().await;
     }
 
-    /// Serves the connection as soon as it is known who is at its other end.
+    /// Serves the connection as soon as it is known who is at its other end. Deciding that and the greeting have one time together.
     async fn begin(
         self: Arc<Self>,
-        mut connection: Connection,
+        connection: Connection,
         answers: Arc<dyn Answers>,
         alive: mpsc::Sender<Infallible>,
     ) {
         let age = Box::pin(tokio::time::sleep(self.connection_age));
         let mut stopping = self.stopping.clone();
+        let (conduct, greeting_by) = (connection.conduct(), connection.greeting_by());
         let decided = tokio::select! {
             biased;
-            decided = self.identities.of(&mut connection) => decided,
+            decided = timeout_at(greeting_by, self.identities.of(connection)) => decided,
             _ = stopping.wait_for(|stop| *stop) => return,
         };
-        let identity = match decided {
-            Ok(identity) => identity,
+        let (identity, stream) = match decided.unwrap_or_else(|late| Err(late.into())) {
+            Ok(decided) => decided,
             Err(error) => return tracing::debug!(%error, "a connection failed"),
         };
-        let conduct = connection.conduct();
+        let stream = TokioIo::new(Greeted::new(stream, conduct.clone()));
         let answering = Answering { answers, conduct: conduct.clone(), identity };
         let served = Served {
-            http2: Box::pin(self.http2.serve_connection(TokioIo::new(connection), answering)),
+            http2: Box::pin(self.http2.serve_connection(stream, answering)),
             wanted_at: conduct.priority(),
             age,
             stopping,
@@ -144,7 +146,7 @@ fn serve_at(priority: Priority, mut served: Served, runtimes: Runtimes) {
 
 /// A connection that is served.
 struct Served {
-    http2: Pin<Box<http2::Connection<TokioIo<Connection>, Answering, TokioExecutor>>>,
+    http2: Pin<Box<http2::Connection<TokioIo<Greeted>, Answering, TokioExecutor>>>,
     after_others: AfterOthers,
     wanted_at: watch::Receiver<Priority>,
     /// Done at the age at which it is told to go.
@@ -247,19 +249,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Answering {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use tokio::net::{TcpListener, TcpStream};
-    use tonic::codegen::http::HeaderMap;
-
-    use super::{
-        super::{
-            identity::{Deciding, TakenAtItsWord, client},
-            incoming::{Patience, accept},
-        },
-        *,
-    };
-    use crate::{domain::ClientId, rpc::error::Error};
+    use super::*;
 
     const ANSWERS: usize = 16;
 
@@ -300,64 +290,6 @@ mod tests {
         let (at_once, after_others) = both.await.unwrap();
         assert!(at_once.len() > ANSWERS / 2, "{at_once:?}");
         assert_eq!(after_others, [ANSWERS]);
-    }
-
-    /// A connection that has shown whose it is, as a certificate does; or has not.
-    #[derive(Debug, Clone)]
-    struct Shown(Option<ClientId>);
-
-    impl Identities for Shown {
-        fn of<'a>(&'a self, _: &'a mut Connection) -> Deciding<'a> {
-            Box::pin(async move {
-                yield_now().await;
-                self.0.as_ref().ok_or(io::ErrorKind::PermissionDenied)?;
-                Ok(Arc::new(self.clone()) as Arc<dyn Identity>)
-            })
-        }
-    }
-
-    impl Identity for Shown {
-        fn client(&self, _: &HeaderMap) -> Result<ClientId, Error> {
-            self.0.clone().ok_or(Error::Unauthenticated)
-        }
-    }
-
-    /// Answers a request with the name of its client.
-    struct Names;
-
-    impl Answers for Names {
-        fn answer(&self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, Infallible> {
-            let name = client(&request).map_or_else(|error| error.to_string(), |client| client.to_string());
-            let answer = http::Response::builder().header("is", name).body(Body::empty()).unwrap();
-            Box::pin(async move { Ok(answer) })
-        }
-    }
-
-    /// Whose the requests of one connection are, which say that they are of `names`.
-    async fn whose(identities: impl Identities + 'static, names: &[&str]) -> Result<Vec<String>, h2::Error> {
-        let (limits, (_stop, stopped)) = (Limits::default(), watch::channel(false));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let transport = Transport::new(&limits, Runtimes::start().unwrap(), Arc::new(identities), stopped);
-        tokio::spawn(transport.serve(accept(listener, 8, Patience::of(&limits)), Arc::new(Names)));
-        let (mut requests, connection) = h2::client::handshake(stream).await?;
-        tokio::spawn(connection);
-        let mut whose = Vec::new();
-        for name in names {
-            let request = http::Request::get("http://here/").header("vultus-client", *name).body(()).unwrap();
-            requests = requests.ready().await?;
-            let (answer, _) = requests.send_request(request, true)?;
-            whose.push(answer.await?.headers()["is"].to_str().unwrap().to_owned());
-        }
-        Ok(whose)
-    }
-
-    #[tokio::test]
-    async fn a_connections_identity_answers_for_its_requests() {
-        let shown = Shown(Some(ClientId::new("kiosk").unwrap()));
-        assert_eq!(whose(shown, &["shop", "kiosk"]).await.unwrap(), ["kiosk", "kiosk"], "no header is asked");
-        assert_eq!(whose(TakenAtItsWord, &["shop", "kiosk"]).await.unwrap(), ["shop", "kiosk"]);
-        assert!(whose(Shown(None), &["shop"]).await.is_err(), "who has shown nothing is answered nothing");
     }
 
     #[tokio::test]
