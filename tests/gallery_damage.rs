@@ -52,6 +52,7 @@ async fn a_tampered_reference_stops_the_start_and_is_named() {
         "UPDATE reference SET gallery = (SELECT key FROM gallery WHERE name = 'other') WHERE subject = 'a'",
         "PRAGMA foreign_keys = OFF; UPDATE reference SET gallery = 77 WHERE subject = 'a'",
         "UPDATE gallery SET model = zeroblob(32) WHERE name = 'main'",
+        "UPDATE reference SET position = 3 WHERE subject = 'a'",
     ];
     for edit in edits {
         let dir = tempfile::tempdir().unwrap();

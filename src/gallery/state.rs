@@ -1,11 +1,13 @@
 //! What a gallery keeps in memory to answer from: one state of it, published whole, never changed.
 //!
-//! Readers take no lock. A search may run on a thread that the system lets run when a core is idle; were it to hold a lock, the writer
-//! would wait for it, and verifications for the writer. The maps are persistent: the writer, alone, makes the next state from parts of
-//! the last one and publishes it with one pointer, beside a snapshot of the index, which brings the vectors that go with it. So whoever
-//! holds a state sees a gallery as it was after one commit, and nothing of another.
+//! Readers take no lock. A search may run on a thread that the system lets run when a core is idle; were it to hold a
+//! lock, the writer would wait for it, and verifications for the writer. The maps are persistent: the writer, alone,
+//! makes the next state from parts of the last one and publishes it with one pointer, beside a snapshot of the index,
+//! which brings the vectors that go with it. So whoever holds a state sees a gallery as it was after one commit, and
+//! nothing of another.
 //!
-//! Which index it is, and where that keeps vectors, is its own affair. What cannot be read is an error, never a row that is not there.
+//! Which index it is, and where that keeps vectors, is its own affair. What cannot be read is an error, never a row
+//! that is not there.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

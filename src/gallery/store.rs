@@ -1,8 +1,8 @@
 //! What galleries are stored in: whole operations, each one change or none, and an ordered feed of what they changed.
 //!
-//! The store is the truth. It knows sealed templates alone. Whoever keeps something in memory follows the feed from the start: every
-//! change of a gallery has a position in it, counted from 1, and the position of the last one is the gallery's epoch. What a store holds
-//! when it is opened is told as enrolments of what is left.
+//! The store is the truth. It knows sealed templates alone. Whoever keeps something in memory follows the feed from the
+//! start: every change of a gallery has a position in it, counted from 1, and the position of the last one is the
+//! gallery's epoch. What a store holds when it is opened is told as enrolments of what is left.
 
 use std::{fmt, time::SystemTime};
 
@@ -119,9 +119,9 @@ pub trait Follower: Send + Sync {
     /// As [`Self::changed`].
     fn created(&self, gallery: StoredGallery) -> Result<(), FollowError>;
 
-    /// What changed in a gallery, in order, and the position that the follower has come to: that of the last of these changes. Positions
-    /// never fall. When a store is opened, the last that is told of a gallery has the gallery's own position, which may be that
-    /// of an erasure: it is told by what is not there.
+    /// What changed in a gallery, in order, and the position that the follower has come to: that of the last of these
+    /// changes. Positions never fall. When a store is opened, the last that is told of a gallery has the gallery's own
+    /// position, which may be that of an erasure: it is told by what is not there.
     ///
     /// # Errors
     /// Where memory cannot follow: then it no longer agrees with the store.

@@ -1,9 +1,10 @@
 //! Nearest neighbours by squared Euclidean distance, the one metric of the system: `Score = 1 - d²/2`. Knows vectors and ids.
 //!
-//! What is changed is an [`Index`]. It gives one state of itself after another, a [`Snapshot`]: what is searched. Where the vectors of that
-//! state are kept is its [`Vectors`]: an index may hold codes that find, and the vectors that decide may lie elsewhere. [`ExactIndex`] is
-//! the oracle; [`FaissIndex`] serves, and is all three in the same memory. Who opens galleries chooses by [`Indexes`].
-//! Distances of an index are for finding: what is found is compared again, so scores do not depend on the index.
+//! What is changed is an [`Index`]. It gives one state of itself after another, a [`Snapshot`]: what is searched. Where
+//! the vectors of that state are kept is its [`Vectors`]: an index may hold codes that find, and the vectors that
+//! decide may lie elsewhere. [`ExactIndex`] is the oracle; [`FaissIndex`] serves, and is all three in the same memory.
+//! Who opens galleries chooses by [`Indexes`]. Distances of an index are for finding: what is found is compared again,
+//! so scores do not depend on the index.
 
 #![deny(unsafe_code)]
 
@@ -76,8 +77,8 @@ pub struct Within<'a> {
     pub probe: &'a [f32],
     /// The greatest squared distance of what is asked for.
     pub squared_distance: f32,
-    /// So many rows at most, the nearest up to rounding: who gets as many may ask for more. An index of coarse codes compares what it
-    /// found with the vectors before it cuts.
+    /// So many rows at most, the nearest up to rounding: who gets as many may ask for more. An index of coarse codes
+    /// compares what it found with the vectors before it cuts.
     pub most: usize,
 }
 

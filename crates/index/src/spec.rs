@@ -15,7 +15,8 @@ const PROBED_LISTS: u32 = 64;
 /// Rows that an index learns its structure from, at most.
 const TRAINING_ROWS: usize = 100_000;
 
-/// `exact`, `flat`, or a factory string of Faiss such as `IVF1024,SQ8`. Galleries use `flat` unless told otherwise; the others are for `bench search`.
+/// `exact`, `flat`, or a factory string of Faiss such as `IVF1024,SQ8`. Galleries use `flat` unless told otherwise; the
+/// others are for `bench search`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spec {
     Exact,

@@ -155,9 +155,9 @@ fn load(file: &File, follower: &dyn Follower) -> Result<Known, OpenError> {
         let (Some(held), Some((changes, last))) = (known.get_mut(&key), pending.get_mut(&key)) else {
             return Err(OpenError::Reference { id: stored.reference.id });
         };
+        // Its gallery did not have such a position then: nothing that this program wrote.
         if !(*last..=held.gallery.position).contains(&stored.position) {
-            let what = format!("reference {} has a position that its gallery did not have then", stored.reference.id);
-            return Err(OpenError::Damaged { what });
+            return Err(OpenError::Reference { id: stored.reference.id });
         }
         *last = stored.position;
         held.references += 1;

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use vultus_index::Indexes;
+
 use super::*;
 use crate::gallery::doubles::{Faults, every_kind};
 
