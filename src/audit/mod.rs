@@ -1,5 +1,6 @@
-//! What was decided, for whom, why, and on which state of the gallery: one event for each decision, told to a [`Sink`] before the caller
-//! learns of it. An event holds no image, no template and no score.
+//! What was decided, for whom, why, and on which state of the gallery: one event for each decision, told to a [`Sink`]
+//! before the caller learns of it; one that changed something also if the caller never does. An event holds no image,
+//! no template and no score.
 
 mod log;
 
@@ -90,7 +91,8 @@ pub type Recording<'a> = Pin<Box<dyn Future<Output = Result<(), NotRecorded>> + 
 
 /// Where decisions are recorded. A seam: today's is the [`Log`].
 pub trait Sink: fmt::Debug + Send + Sync {
-    /// The answer leaves once this is done, and not where it fails. A caller's deadline may pass meanwhile, and the future is dropped: what
-    /// has begun to become durable then goes on elsewhere.
+    /// The answer leaves once this is done, and not where it fails. Where something was changed, it is awaited to its
+    /// end, also if the caller has left. The future of a decision that changed nothing is dropped when its caller's
+    /// deadline passes: what has begun to become durable then goes on elsewhere.
     fn record(&self, event: DecisionEvent) -> Recording<'_>;
 }

@@ -24,11 +24,13 @@
 //!
 //! Presumed of the disk: a synced write stays, and a page is written in sectors that are old or new.
 //!
-//! Async callers: reads of a subject's references copy from memory and take no lock; searches run on tokio's blocking threads, reads of
-//! cases on threads of their own. A future that is dropped after its change was queued does not take the change back: send an enrolment again
-//! under the same id, a receipt as it is.
+//! Async callers: reads of a subject's references copy from memory and take no lock; searches run on tokio's blocking
+//! threads, reads of cases on threads of their own. A future that is dropped after its change was queued does not take
+//! the change back ([`carried`] takes along what follows from it): send an enrolment again under the same id, a receipt
+//! as it is.
 
 mod bench;
+mod carried;
 mod clock;
 #[cfg(test)]
 mod doubles;
@@ -52,6 +54,7 @@ use vultus_index::IndexError;
 use zeroize::Zeroizing;
 
 pub use bench::{EnrolReport, ErasureReport, bench_enrol, bench_erasures};
+pub use carried::{Lease, carried};
 pub use clock::{Clock, Clocks, MachineClocks, ServiceTime};
 pub use error::{CaseError, CreateError, EnrolError, EraseError, OpenError, SearchError, SpendError, StoreError};
 pub use galleries::Galleries;

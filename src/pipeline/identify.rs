@@ -1,8 +1,6 @@
 //! Identification, 1:N: is the face that was just verified already enrolled under another identity?
 
-use std::{sync::Arc, time::Instant};
-
-use tokio::sync::Semaphore;
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use super::{
     Bearer, Pipeline, RatePolicy, ReceiptError, ThresholdError, Timings,
@@ -11,16 +9,13 @@ use super::{
 };
 use crate::{
     domain::{Calibration, CandidateList, Case, CaseId, Fpir, ModelDigest, ModelMismatch, TransactionId, Turn},
-    gallery::{CaseError, Finding, Found, Gallery, Outcome, SearchError, SpendError, StoreError},
+    gallery::{CaseError, Finding, Found, Gallery, Lease, Outcome, SearchError, SpendError, StoreError, carried},
     seal::{SealError, random},
     telemetry::Metrics,
 };
 
 /// Searches for one receipt at most, where people who are found are erased or enrolled anew before it is recorded.
 const SEARCHES: usize = 8;
-
-/// Findings that may be recorded at a time, whoever waits for them: a store that hangs is not piled upon.
-const RECORDINGS: usize = 64;
 
 /// What a search is asked.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +41,11 @@ pub struct Identified {
     pub repeated: bool,
     pub timings: Timings,
 }
+
+/// Records the decision, an outcome and whether it was recorded before, ahead of the caller's answer. Called once for
+/// each.
+pub type Tell<N> = Arc<dyn Fn(Outcome, bool) -> Telling<N> + Send + Sync>;
+pub type Telling<N> = Pin<Box<dyn Future<Output = Result<(), N>> + Send>>;
 
 /// Why an identification has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +78,15 @@ impl From<SpendError> for IdentifyError {
 
 impl Pipeline {
     /// See [`Identification::of`].
-    pub async fn identify(
+    pub async fn identify<N: Send + 'static>(
         &self,
         gallery: &Arc<Gallery>,
         search: Search<'_>,
         turn: &Turn,
-    ) -> Result<Identified, IdentifyError> {
-        self.identification.of(gallery, search, turn).await
+        lease: &Lease,
+        tell: &Tell<N>,
+    ) -> Result<Result<Identified, N>, IdentifyError> {
+        self.identification.of(gallery, search, turn, lease, tell).await
     }
 }
 
@@ -95,8 +97,6 @@ pub(super) struct Identification {
     calibration: Arc<Calibration>,
     rates: RatePolicy,
     model: ModelDigest,
-    /// Places for findings that are being recorded.
-    recordings: Arc<Semaphore>,
 }
 
 impl Identification {
@@ -106,18 +106,27 @@ impl Identification {
         rates: RatePolicy,
         model: ModelDigest,
     ) -> Self {
-        Self { receipts, calibration, rates, model, recordings: Arc::new(Semaphore::new(RECORDINGS)) }
+        Self { receipts, calibration, rates, model }
     }
 
-    /// Searches the gallery for other subjects whose references reach the threshold, then spends the receipt and records what was found, in
-    /// one change. A receipt that is sent again gets what was recorded, and searches nothing. What was found is recorded also if the
-    /// caller has left meanwhile. What is recorded was true when it was: who is found and then erased, or enrolled anew, is searched for
-    /// again.
-    async fn of(&self, gallery: &Arc<Gallery>, search: Search<'_>, turn: &Turn) -> Result<Identified, IdentifyError> {
+    /// Searches the gallery for other subjects whose references reach the threshold, then spends the receipt and
+    /// records what was found, in one change. A receipt that is sent again gets what was recorded, and searches
+    /// nothing. What was found is recorded and told also if the caller has left meanwhile, and `lease` kept until then.
+    /// What is recorded was true when it was: who is found and then erased, or enrolled anew, is searched for again.
+    /// Inside: whether it could be told.
+    async fn of<N: Send + 'static>(
+        &self,
+        gallery: &Arc<Gallery>,
+        search: Search<'_>,
+        turn: &Turn,
+        lease: &Lease,
+        tell: &Tell<N>,
+    ) -> Result<Result<Identified, N>, IdentifyError> {
         let receipt = self.receipts.open(search.receipt, search.bearer)?;
         // What was recorded stands: also when the receipt has expired since, its subject was erased, or the model changed.
         if let Some(outcome) = gallery.outcome(receipt.nonce).await? {
-            return Ok(Identified::new(outcome, true, Timings::default()));
+            let told = tell(outcome, true).await;
+            return Ok(told.map(|()| Identified::new(outcome, true, Timings::default())));
         }
         receipt.may_be_spent(self.model, Now::by(gallery.clock()))?;
         if gallery.model() != self.model {
@@ -126,52 +135,54 @@ impl Identification {
         let rates = rates_1_to_n(&self.calibration, &self.rates, search.max_fpir)?;
         let started = Instant::now();
         let mut searches = SEARCHES;
-        let (outcome, repeated) = loop {
+        let recorded = loop {
             // Who was erased since the verification is not searched for.
             if !gallery.knows(&receipt.subject) {
                 return Err(ReceiptError::SubjectErased.into());
             }
             let found = gallery.search(&receipt.probe, &receipt.subject, search.max_candidates, &rates, turn).await?;
             searches -= 1;
-            match self.record(gallery, &receipt, found, &search).await {
+            match record(gallery, &receipt, found, &search, lease, tell).await {
                 Err(SpendError::Moved) if searches > 0 => {}
                 recorded => break recorded?,
             }
         };
-        let took = started.elapsed();
-        Metrics::get().stage("search", took);
+        Ok(recorded.map(|(outcome, repeated, at)| {
+            let took = at.saturating_duration_since(started);
+            Metrics::get().stage("search", took);
+            Identified::new(outcome, repeated, Timings { compare: took, ..Timings::default() })
+        }))
+    }
+}
+
+/// Spends the receipt, records what was found and tells it: a caller that leaves takes none of this with it. The
+/// outcome, whether it was recorded before, and when it was there.
+async fn record<N: Send + 'static>(
+    gallery: &Arc<Gallery>,
+    receipt: &Receipt,
+    found: Found,
+    search: &Search<'_>,
+    lease: &Lease,
+    tell: &Tell<N>,
+) -> Result<Result<(Outcome, bool, Instant), N>, SpendError> {
+    let (epoch, fnir) = (found.epoch, found.point.fnmr);
+    let case = match found.candidates.is_empty() {
+        true => None,
+        false => Some(case_of(gallery, receipt, found.candidates, search)?),
+    };
+    let finding = Finding { case, epoch, fnir };
+    let (gallery, nonce, expires) = (Arc::clone(gallery), receipt.nonce, receipt.expires);
+    let tell = Arc::clone(tell);
+    let change = async move {
+        let (outcome, repeated) = gallery.finish_identification(nonce, expires, finding).await?;
+        let at = Instant::now();
         if !repeated {
             let word = if outcome.case.is_some() { "review" } else { "no_duplicate" };
             Metrics::get().identifications_total.with_label_values(&[word]).inc();
         }
-        Ok(Identified::new(outcome, repeated, Timings { compare: took, ..Timings::default() }))
-    }
-
-    /// Spends the receipt and records what was found.
-    async fn record(
-        &self,
-        gallery: &Arc<Gallery>,
-        receipt: &Receipt,
-        found: Found,
-        search: &Search<'_>,
-    ) -> Result<(Outcome, bool), SpendError> {
-        let (epoch, fnir) = (found.epoch, found.point.fnmr);
-        let case = match found.candidates.is_empty() {
-            true => None,
-            false => Some(case_of(gallery, receipt, found.candidates, search)?),
-        };
-        let finding = Finding { case, epoch, fnir };
-        // A task of its own: a caller whose deadline passes here does not take the finding with it. Who leaves while no task may begin
-        // has not spent the receipt, and finds the same again.
-        let place = Arc::clone(&self.recordings).acquire_owned().await.map_err(|_| StoreError::Closed)?;
-        let (gallery, nonce, expires) = (Arc::clone(gallery), receipt.nonce, receipt.expires);
-        let recorded = tokio::spawn(async move {
-            let recorded = gallery.finish_identification(nonce, expires, finding).await;
-            drop(place);
-            recorded
-        });
-        recorded.await.map_err(|_| StoreError::Closed)?
-    }
+        Ok(tell(outcome, repeated).await.map(|()| (outcome, repeated, at)))
+    };
+    carried(lease.clone(), change).await?
 }
 
 impl Identified {

@@ -34,7 +34,7 @@ pub use decide::{RatePolicy, ThresholdError};
 pub use decode::{DecodeError, DecodeLimits};
 pub use enrol::ExtractReferenceError;
 pub use extract::{Extract, ExtractError, Extracting, Extraction, FaceInput, ImageInput, Timings};
-pub use identify::{Identified, IdentifyError, Search};
+pub use identify::{Identified, IdentifyError, Search, Tell, Telling};
 pub use photo::PhotoFace;
 pub use receipt::{Bearer, MAX_RECEIPT_BYTES, Now, RECEIPT_LIFETIME, ReceiptError, Receipts};
 pub use verify::{Claim, Claimant, Verified, VerifyError};

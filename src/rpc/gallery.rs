@@ -10,7 +10,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     Service,
-    admission::{HeldItem, StreamPlace},
+    admission::StreamPlace,
     error::Error,
     observe::{Call, observe, refuse},
     pb, receive, respond,
@@ -19,7 +19,7 @@ use crate::{
     access::{Pass, Right},
     audit::{Decided, DecisionEvent},
     domain::{GalleryName, ReferenceId, RequestContext, SubjectId, Turn},
-    gallery::Selector,
+    gallery::{Lease, Selector, carried},
     pipeline::Timings,
     telemetry::Metrics,
 };
@@ -31,8 +31,8 @@ impl pb::gallery_service_server::GalleryService for Service {
     type EnrolStreamStream = StatusStream;
 
     async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolResponse>, Status> {
-        let turn = receive::turn(request.extensions());
-        self.answer("Enrol", turn, |turn| self.enrol_face(turn, request.into_inner())).await
+        let (turn, lease) = (receive::turn(request.extensions()), receive::lease(request.extensions()));
+        self.answer("Enrol", turn, |turn| async { self.enrol_face(turn, lease?, request.into_inner()).await }).await
     }
 
     async fn enrol_stream(
@@ -49,8 +49,9 @@ impl pb::gallery_service_server::GalleryService for Service {
     }
 
     async fn erase(&self, request: Request<pb::EraseRequest>) -> Result<Response<pb::EraseResponse>, Status> {
-        let turn = receive::turn(request.extensions());
-        self.answer("Erase", turn, |turn| self.erase_references(turn, request.into_inner())).await
+        let (turn, lease) = (receive::turn(request.extensions()), receive::lease(request.extensions()));
+        self.answer("Erase", turn, |turn| async { self.erase_references(turn, lease?, request.into_inner()).await })
+            .await
     }
 
     async fn describe_gallery(
@@ -63,7 +64,12 @@ impl pb::gallery_service_server::GalleryService for Service {
 }
 
 impl Service {
-    async fn enrol_face(&self, turn: Turn, request: pb::EnrolRequest) -> Result<pb::EnrolResponse, Error> {
+    async fn enrol_face(
+        &self,
+        turn: Turn,
+        lease: Lease,
+        request: pb::EnrolRequest,
+    ) -> Result<pb::EnrolResponse, Error> {
         let started = Instant::now();
         let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Enrol])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
@@ -97,17 +103,23 @@ impl Service {
         let (template, mut timings) = pipeline.extract_reference(image, &turn).await?;
         // Only a face that became a template makes a gallery.
         let gallery = pass.gallery_for_enrolment(&name, pipeline.model(), template.dimension()).await??;
-        let committing = Instant::now();
-        let enrolled = pipeline.enrol(&gallery, subject.clone(), id, template).await?;
-        timings.compare = committing.elapsed();
+        let (service, transaction_id) = (self.clone(), context.transaction_id.to_string());
         let told = chip.as_ref().map(respond::told);
-        let decided = Decided::Enrolled { reference: enrolled.id, repeated: enrolled.repeated, chip: told };
-        self.changed(&pass, &context, name, enrolled.epoch, Some(subject), decided).await?;
+        let committing = Instant::now();
+        let change = async move {
+            let enrolled = service.0.pipeline.enrol(&gallery, subject.clone(), id, template).await?;
+            let took = committing.elapsed();
+            let decided = Decided::Enrolled { reference: enrolled.id, repeated: enrolled.repeated, chip: told };
+            service.changed(&pass, &context, name, enrolled.epoch, Some(subject), decided).await?;
+            Ok::<_, Error>((enrolled, took))
+        };
+        let (enrolled, took) = carried(lease, change).await??;
+        timings.compare = took;
         Ok(pb::EnrolResponse {
             reference_id: enrolled.id.to_string(),
             gallery_epoch: enrolled.epoch,
             model_digest: pipeline.model().to_string(),
-            transaction_id: context.transaction_id.to_string(),
+            transaction_id,
             timings: Some(respond::timings(timings, started.elapsed())),
             already_enrolled: enrolled.repeated,
             chip,
@@ -161,14 +173,14 @@ impl Service {
             let turn = Turn { arrived: Instant::now(), deadline, ..turn.clone() };
             // Before another item is unpacked.
             let held = place.as_ref().map(|place| place.hold(request.encoded_len())).transpose();
+            // Until the work is done: others may work while this client has yet to read its answer.
+            let lease = held.map(|held| Lease::new(Arc::new((held, worked_on))));
             let (service, statuses, unread) = (self.clone(), statuses.clone(), Arc::clone(&unread));
             tokio::spawn(async move {
                 let status = tokio::select! {
-                    status = service.enrol_item(turn, held, request) => status,
+                    status = service.enrol_item(turn, lease, request) => status,
                     () = statuses.closed() => return, // nobody waits for it
                 };
-                // Others may work while this client has yet to read its answer.
-                drop(worked_on);
                 let patience = service.0.limits.max_deadline;
                 if let Err(SendTimeoutError::Timeout(_)) = statuses.send_timeout(Ok(status), patience).await {
                     unread.notify_one();
@@ -192,19 +204,19 @@ impl Service {
         error.map_or(status, |error| refuse("EnrolStream", error))
     }
 
-    /// `held`: the item's bytes, until it is answered, or that there is no room for them.
+    /// `lease`: the item's bytes and its place in the window, or that there is no room for it.
     async fn enrol_item(
         &self,
         turn: Turn,
-        held: Result<Option<HeldItem>, Error>,
+        lease: Result<Lease, Error>,
         request: pb::EnrolStreamRequest,
     ) -> pb::EnrolStreamResponse {
         use pb::enrol_stream_response::Result as Outcome;
         let (deadline, call) = (turn.deadline, Call::begun("EnrolStream"));
         let work = async {
-            let _held = held?;
+            let lease = lease?;
             let enrolment = request.enrolment.ok_or(Error::field("enrolment", "an EnrolRequest"))?;
-            self.enrol_face(turn, enrolment).await
+            self.enrol_face(turn, lease, enrolment).await
         };
         let outcome = observe("EnrolStream", deadline, work).await;
         call.answered(outcome.as_ref().map_or_else(Status::code, |_| Code::Ok));
@@ -219,7 +231,12 @@ impl Service {
         pb::EnrolStreamResponse { item: request.item, result: Some(outcome) }
     }
 
-    async fn erase_references(&self, turn: Turn, request: pb::EraseRequest) -> Result<pb::EraseResponse, Error> {
+    async fn erase_references(
+        &self,
+        turn: Turn,
+        lease: Lease,
+        request: pb::EraseRequest,
+    ) -> Result<pb::EraseResponse, Error> {
         let (pass, context) = self.enter(receive::client_of(&turn)?, request.context, &[Right::Erase])?;
         let name = receive::id("gallery", GalleryName::new(&request.gallery))?;
         let selector = match request.selector {
@@ -235,19 +252,26 @@ impl Service {
             Selector::Subject(subject) => (Some(subject.clone()), None),
             Selector::Reference(id) => (None, Some(*id)),
         };
-        let (references, epoch) = match pass.gallery(&name)? {
-            None => (0, 0),
-            Some(gallery) => {
-                let erased = gallery.erase(selector).await?;
-                (erased.references, erased.epoch)
-            }
+        let gallery = pass.gallery(&name)?;
+        let (service, transaction_id) = (self.clone(), context.transaction_id.to_string());
+        let change = async move {
+            let (references, epoch) = match gallery {
+                None => (0, 0),
+                Some(gallery) => {
+                    let erased = gallery.erase(selector).await?;
+                    (erased.references, erased.epoch)
+                }
+            };
+            Metrics::get().erased_references_total.inc_by(references as u64);
+            let decided = Decided::Erased { reference, references };
+            service.changed(&pass, &context, name, epoch, subject, decided).await?;
+            Ok::<_, Error>((references, epoch))
         };
-        Metrics::get().erased_references_total.inc_by(references as u64);
-        self.changed(&pass, &context, name, epoch, subject, Decided::Erased { reference, references }).await?;
+        let (references, epoch) = carried(lease, change).await??;
         Ok(pb::EraseResponse {
             erased_references: u32::try_from(references).unwrap_or(u32::MAX),
             gallery_epoch: epoch,
-            transaction_id: context.transaction_id.to_string(),
+            transaction_id,
         })
     }
 

@@ -1,6 +1,6 @@
 //! MatchService: Verify, Identify, Assess.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use tonic::{Request, Response, Status, async_trait};
 
@@ -8,8 +8,9 @@ use super::{Service, error::Error, pb, receive, respond};
 use crate::{
     access::Right,
     audit::{Decided, DecisionEvent},
-    domain::{Decision, GalleryName, SubjectId, Turn},
-    pipeline::{Bearer, Claim, Claimant, Search, Timings, Verified},
+    domain::{ClientId, Decision, GalleryName, RequestContext, SubjectId, Turn},
+    gallery::Lease,
+    pipeline::{Bearer, Claim, Claimant, Search, Tell, Timings, Verified},
 };
 
 #[async_trait]
@@ -20,8 +21,9 @@ impl pb::match_service_server::MatchService for Service {
     }
 
     async fn identify(&self, request: Request<pb::IdentifyRequest>) -> Result<Response<pb::IdentifyResponse>, Status> {
-        let turn = receive::turn(request.extensions());
-        self.answer("Identify", turn, |turn| self.identify_receipt(turn, request.into_inner())).await
+        let (turn, lease) = (receive::turn(request.extensions()), receive::lease(request.extensions()));
+        let identify = |turn| async { self.identify_receipt(turn, lease?, request.into_inner()).await };
+        self.answer("Identify", turn, identify).await
     }
 
     async fn assess(&self, request: Request<pb::AssessRequest>) -> Result<Response<pb::AssessResponse>, Status> {
@@ -91,7 +93,12 @@ impl Service {
         }
     }
 
-    async fn identify_receipt(&self, turn: Turn, request: pb::IdentifyRequest) -> Result<pb::IdentifyResponse, Error> {
+    async fn identify_receipt(
+        &self,
+        turn: Turn,
+        lease: Lease,
+        request: pb::IdentifyRequest,
+    ) -> Result<pb::IdentifyResponse, Error> {
         let started = Instant::now();
         let client = receive::client_of(&turn)?;
         let (pass, context) = self.enter(client, request.context, &[Right::Identify])?;
@@ -104,14 +111,8 @@ impl Service {
         let bearer = Bearer { client, gallery: &name, purpose: context.purpose, model };
         let transaction = &context.transaction_id;
         let search = Search { receipt, bearer, transaction, max_candidates, max_fpir };
-        let identified = self.0.pipeline.identify(&gallery, search, &turn).await?;
-        let decided = Decided::Identified { case: identified.case, repeated: identified.repeated };
-        let event = DecisionEvent {
-            position: Some(identified.epoch),
-            gallery: Some(name),
-            ..DecisionEvent::new(client, &context, decided)
-        };
-        self.0.decided(event).await?;
+        let tell = self.tell_identified(client, &context, &name);
+        let identified = self.0.pipeline.identify(&gallery, search, &turn, &lease, &tell).await??;
         let review = identified.case.is_some();
         let outcome = if review { pb::IdentifyOutcome::Review } else { pb::IdentifyOutcome::NoDuplicate };
         Ok(pb::IdentifyResponse {
@@ -124,6 +125,18 @@ impl Service {
             timings: Some(respond::timings(identified.timings, started.elapsed())),
             expected_fnir: identified.expected_fnir,
             repeated: identified.repeated,
+        })
+    }
+
+    /// Tells of an outcome in the caller's name, also once it has left.
+    fn tell_identified(&self, client: &ClientId, context: &RequestContext, name: &GalleryName) -> Tell<Error> {
+        let (core, client, context, name) = (Arc::clone(&self.0), client.clone(), context.clone(), name.clone());
+        Arc::new(move |outcome, repeated| {
+            let decided = Decided::Identified { case: outcome.case, repeated };
+            let (gallery, position) = (Some(name.clone()), Some(outcome.epoch));
+            let event = DecisionEvent { gallery, position, ..DecisionEvent::new(&client, &context, decided) };
+            let core = Arc::clone(&core);
+            Box::pin(async move { core.decided(event).await })
         })
     }
 

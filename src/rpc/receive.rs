@@ -10,12 +10,18 @@ use crate::{
         CaseId, ClientId, ConsentReference, FiveLandmarks, Fmr, Fpir, IdError, Purpose, RequestContext, ReviewerId,
         Site, TransactionId, Turn, Verdict,
     },
+    gallery::Lease,
     pipeline::{FaceInput, ImageInput},
 };
 
 /// Whose turn a request is: the door has put it there.
 pub fn turn(extensions: &Extensions) -> Result<Turn, Error> {
     extensions.get::<Turn>().cloned().ok_or(Error::Internal("a request that did not come through the door"))
+}
+
+/// What a request holds of the server, for what it changes to keep: the door has put it there.
+pub fn lease(extensions: &Extensions) -> Result<Lease, Error> {
+    extensions.get::<Lease>().cloned().ok_or(Error::Internal("a request that did not come through the door"))
 }
 
 /// The client of a turn that is no turn of the house's.

@@ -7,6 +7,7 @@ use crate::{
     access::{Pass, Right},
     audit::{Decided, DecisionEvent},
     domain::{CaseId, GalleryName, Judgement, RequestContext, ReviewerId, Turn},
+    gallery::{Lease, carried},
     telemetry::Metrics,
 };
 
@@ -29,8 +30,9 @@ impl pb::review_service_server::ReviewService for Service {
         &self,
         request: Request<pb::RecordVerdictRequest>,
     ) -> Result<Response<pb::RecordVerdictResponse>, Status> {
-        let turn = receive::turn(request.extensions());
-        self.answer("RecordVerdict", turn, |turn| self.judge_case(turn, request.into_inner())).await
+        let (turn, lease) = (receive::turn(request.extensions()), receive::lease(request.extensions()));
+        let judge = |turn| async { self.judge_case(turn, lease?, request.into_inner()).await };
+        self.answer("RecordVerdict", turn, judge).await
     }
 }
 
@@ -90,6 +92,7 @@ impl Service {
     async fn judge_case(
         &self,
         turn: Turn,
+        lease: Lease,
         request: pb::RecordVerdictRequest,
     ) -> Result<pb::RecordVerdictResponse, Error> {
         let client = receive::client_of(&turn)?;
@@ -101,15 +104,19 @@ impl Service {
         let gallery = pass.gallery(&case.gallery)?.ok_or(NO_CASE)?;
         let at = gallery.clock().wall();
         let judged = Judgement { verdict, client: client.clone(), reviewer: reviewer.clone(), at };
-        if !gallery.judge(id, judged).await? {
-            return Err(NO_CASE); // its retention ended in between
-        }
-        self.told(&pass, &context, case.gallery, Decided::CaseJudged { case: id, verdict, reviewer }).await?;
+        let (service, transaction_id) = (self.clone(), context.transaction_id.to_string());
+        let change = async move {
+            if !gallery.judge(id, judged).await? {
+                return Err(NO_CASE); // its retention ended in between
+            }
+            service.told(&pass, &context, case.gallery, Decided::CaseJudged { case: id, verdict, reviewer }).await
+        };
+        carried(lease, change).await??;
         Ok(pb::RecordVerdictResponse {
             case_id: id.to_string(),
             verdict: respond::verdict(verdict).into(),
             judged_at: Some(respond::timestamp(at)),
-            transaction_id: context.transaction_id.to_string(),
+            transaction_id,
         })
     }
 

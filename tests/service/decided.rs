@@ -1,162 +1,20 @@
 //! A decision is recorded once, and before its caller learns of it.
 
-use std::{
-    num::NonZeroUsize,
-    path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use tokio::{
-    sync::{RwLock, oneshot},
-    task::JoinHandle,
-};
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint},
-};
+use tonic::Code;
 use vultus::{
-    access::Access,
-    audit::{Decided, DecisionEvent, NotRecorded, Recording, Sink},
-    config::Config,
-    domain::{Reason, Template, Turn, Verdict},
-    gallery::Galleries,
-    model::ModelSet,
-    pipeline::{Extract, Extracting, Extraction, FaceInput, Pipeline, Settings, Timings},
-    rpc::{
-        Core, TakenAtItsWord, bind,
-        pb::{
-            self, erase_request::Selector, gallery_service_client::GalleryServiceClient,
-            match_service_client::MatchServiceClient, review_service_client::ReviewServiceClient,
-        },
-    },
-    seal::RootKey,
+    audit::{Decided, DecisionEvent},
+    domain::{Reason, Verdict},
+    rpc::pb::{self, erase_request::Selector},
 };
-use vultus_engine::device::DeviceChoice;
 
 use crate::{
+    house::{GALLERY, House, face},
     requests::{
-        assess, case, describe, enrol, erase, identify, list_cases, of, raw, record_verdict, refusal, verify,
-        verify_inline,
+        assess, case, describe, enrol, erase, identify, list_cases, of, record_verdict, refusal, verify, verify_inline,
     },
-    server::{CONFIG, models},
 };
-
-const GALLERY: &str = "subscribers";
-
-/// Keeps what it is told, unless it fails; takes its time while the gate is closed.
-#[derive(Debug, Default)]
-struct Notes {
-    told: Mutex<Vec<DecisionEvent>>,
-    fails: AtomicBool,
-    gate: RwLock<()>,
-}
-
-impl Sink for Notes {
-    fn record(&self, event: DecisionEvent) -> Recording<'_> {
-        Box::pin(async move {
-            let _open = self.gate.read().await;
-            if self.fails.load(Ordering::SeqCst) {
-                return Err(NotRecorded("the disk of the audit is full".into()));
-            }
-            self.told.lock().unwrap().push(event);
-            Ok(())
-        })
-    }
-}
-
-impl Notes {
-    /// The one event since the last look.
-    fn one(&self) -> DecisionEvent {
-        let mut told = std::mem::take(&mut *self.told.lock().unwrap());
-        assert_eq!(told.len(), 1, "{told:?}");
-        told.remove(0)
-    }
-
-    fn fail(&self, fails: bool) {
-        self.fails.store(fails, Ordering::SeqCst);
-    }
-}
-
-/// Whose faces are all alike.
-#[derive(Debug)]
-struct Alike(Template);
-
-impl Extract for Alike {
-    fn extract<'a>(&'a self, _: FaceInput, _: &'a Turn) -> Extracting<'a> {
-        Box::pin(async { Ok(Extraction { outcome: Ok(self.0.clone()), timings: Timings::default() }) })
-    }
-}
-
-/// A server in this process.
-struct House {
-    notes: Arc<Notes>,
-    galleries: Arc<Galleries>,
-    channel: Channel,
-    stop: oneshot::Sender<()>,
-    server: JoinHandle<()>,
-}
-
-impl House {
-    async fn open(dir: &Path) -> Self {
-        let (config, root) = (Config::parse(CONFIG).unwrap(), RootKey::from_bytes([7; 32]));
-        let set = ModelSet::open(&models(), "default").unwrap();
-        let settings = Settings {
-            decode: config.decode,
-            batch: config.batch,
-            rates: config.rates,
-            decoders: NonZeroUsize::MIN,
-            pixel_bytes: config.pixel_bytes,
-        };
-        let executor = set.executor(DeviceChoice::Cpu, NonZeroUsize::MIN).unwrap();
-        let pipeline = Pipeline::start(&set, vec![executor], settings, &root).unwrap();
-        let face = Template::new(pipeline.model(), vec![0.0; pipeline.dimension()]).unwrap();
-        let galleries = Arc::new(Galleries::open(dir, &root, config.galleries.clone()).unwrap());
-        let access = Access::new(config.clients.clone(), Arc::clone(&galleries));
-        let notes = Arc::new(Notes::default());
-        let (pipeline, sink) = (pipeline.extracting_with(Arc::new(Alike(face))), Arc::clone(&notes));
-        let core = Core::new(access, pipeline, sink, config.alternative_route, config.limits).unwrap();
-        let any = "127.0.0.1:0".parse().unwrap();
-        let serving = bind(core, Arc::new(TakenAtItsWord), any, any, false).await.unwrap();
-        let endpoint = Endpoint::from_shared(format!("http://{}", serving.address().unwrap())).unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(async move {
-            let stopped = async { stopped.await.unwrap() };
-            serving.until(stopped).await.unwrap();
-        });
-        Self { notes, galleries, channel: endpoint.connect().await.unwrap(), stop, server }
-    }
-
-    fn gallery(&self) -> GalleryServiceClient<Channel> {
-        GalleryServiceClient::new(self.channel.clone())
-    }
-
-    fn matching(&self) -> MatchServiceClient<Channel> {
-        MatchServiceClient::new(self.channel.clone())
-    }
-
-    fn review(&self) -> ReviewServiceClient<Channel> {
-        ReviewServiceClient::new(self.channel.clone())
-    }
-
-    async fn enrol(&self, subject: &str) -> pb::EnrolResponse {
-        self.gallery().enrol(of("shop", enrol(GALLERY, subject, face()))).await.unwrap().into_inner()
-    }
-
-    async fn close(self) {
-        drop(self.channel);
-        self.stop.send(()).unwrap();
-        self.server.await.unwrap();
-        self.galleries.close().await;
-    }
-}
-
-fn face() -> Option<pb::FaceImage> {
-    raw(64, 64, vec![128; 64 * 64 * 3])
-}
 
 /// Of the test's client and call, in the gallery; whom it is about, and at which epoch.
 fn about(event: &DecisionEvent, client: &str) -> (Option<String>, Option<u64>) {

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Mutex, mpsc},
+    sync::{Mutex, MutexGuard, mpsc},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -31,7 +31,39 @@ impl Clocks for Hands {
     }
 }
 
+/// Whoever is told of outcomes: keeps them, takes its time while the gate is closed, and fails as the test wishes.
+#[derive(Debug, Default)]
+struct Notes {
+    told: Mutex<Vec<(Outcome, bool)>>,
+    fails: Mutex<bool>,
+    gate: tokio::sync::RwLock<()>,
+}
+
+impl Notes {
+    fn tell(self: &Arc<Self>) -> Tell<&'static str> {
+        let notes = Arc::clone(self);
+        Arc::new(move |outcome, repeated| {
+            let notes = Arc::clone(&notes);
+            Box::pin(async move {
+                let _open = notes.gate.read().await;
+                if *notes.fails.lock().unwrap() {
+                    return Err("as the test wishes");
+                }
+                notes.told().push((outcome, repeated));
+                Ok(())
+            })
+        })
+    }
+
+    fn told(&self) -> MutexGuard<'_, Vec<(Outcome, bool)>> {
+        self.told.lock().unwrap()
+    }
+}
+
 struct House {
+    notes: Arc<Notes>,
+    /// What every call holds.
+    held: Arc<()>,
     galleries: Galleries,
     gallery: Arc<Gallery>,
     line: Identification,
@@ -68,7 +100,8 @@ impl House {
         let name = GalleryName::new("main").unwrap();
         let gallery = galleries.get_or_create(&name, MODEL, 4).await.unwrap();
         let (client, transaction) = (ClientId::new("shop").unwrap(), TransactionId::new("t-1").unwrap());
-        let house = Self { galleries, gallery, line: line(MODEL), hands, client, name, transaction };
+        let (notes, held, line) = (Arc::default(), Arc::default(), line(MODEL));
+        let house = Self { notes, held, galleries, gallery, line, hands, client, name, transaction };
         house.enrol("a", 0).await;
         house.enrol("b", 0).await;
         Arc::new(house)
@@ -98,11 +131,22 @@ impl House {
         let (bearer, transaction) = (self.bearer(), &self.transaction);
         let search = Search { receipt, bearer, transaction, max_candidates: 9, max_fpir: None };
         let turn = Turn::own(Lane::Identification, Instant::now() + Duration::from_secs(600));
-        line.of(&self.gallery, search, &turn).await
+        let lease = Lease::new(Arc::clone(&self.held));
+        let identified = line.of(&self.gallery, search, &turn, &lease, &self.notes.tell()).await?;
+        Ok(identified.expect("it was told"))
     }
 
     async fn identify(&self, receipt: &[u8]) -> Result<Identified, IdentifyError> {
         self.identify_by(&self.line, receipt).await
+    }
+
+    /// Waits until no call and nothing that one began is under way; fails where that takes long.
+    async fn idle(&self) {
+        let begun = Instant::now();
+        while Arc::strong_count(&self.held) > 1 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "a lease is not given back");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Keeps the writer until what is returned is dropped.
@@ -133,19 +177,54 @@ async fn a_caller_that_leaves_between_search_and_record_loses_nothing() {
     let left = tokio::time::timeout(A_WHILE, house.identify(&receipt)).await;
     assert!(left.is_err(), "the record was to wait: {left:?}");
     assert_eq!(house.gallery.outcome(nonce).await.unwrap(), None);
+    assert_eq!((Arc::strong_count(&house.held), house.notes.told().len()), (2, 0), "what it held is kept meanwhile");
     drop(free);
-    let begun = Instant::now();
-    let outcome = loop {
-        if let Some(outcome) = house.gallery.outcome(nonce).await.unwrap() {
-            break outcome;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "what was found is lost");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    house.idle().await;
+    let outcome = house.gallery.outcome(nonce).await.unwrap().expect("what was found is lost");
+    assert_eq!(*house.notes.told(), [(outcome, false)]);
     let again = house.identify(&receipt).await.unwrap();
     assert_eq!((again.case, again.repeated), (outcome.case, true));
     assert!(outcome.case.is_some());
+    assert_eq!(*house.notes.told(), [(outcome, false), (outcome, true)]);
     house.galleries.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_does_one_that_leaves_while_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::open(dir.path(), 64).await;
+    let (receipt, nonce) = house.receipt();
+    let closed = house.notes.gate.write().await;
+    assert!(tokio::time::timeout(A_WHILE, house.identify(&receipt)).await.is_err());
+    let outcome = house.gallery.outcome(nonce).await.unwrap().expect("it is recorded, and not told yet");
+    assert_eq!((Arc::strong_count(&house.held), house.notes.told().len()), (2, 0));
+    drop(closed);
+    house.idle().await;
+    assert_eq!(*house.notes.told(), [(outcome, false)]);
+    house.galleries.close().await;
+}
+
+#[tokio::test]
+async fn what_is_not_told_is_not_answered_and_what_failed_is_not_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::open(dir.path(), 64).await;
+    let (receipt, nonce) = house.receipt();
+    *house.notes.fails.lock().unwrap() = true;
+    let (bearer, transaction) = (house.bearer(), &house.transaction);
+    let search = Search { receipt: &receipt, bearer, transaction, max_candidates: 9, max_fpir: None };
+    let turn = Turn::own(Lane::Identification, Instant::now() + Duration::from_secs(600));
+    let (lease, tell) = (Lease::new(Arc::clone(&house.held)), house.notes.tell());
+    // The first time it is recorded, the second time it was.
+    for _ in 0..2 {
+        let untold = house.line.of(&house.gallery, search, &turn, &lease, &tell).await.unwrap();
+        assert_eq!(untold.unwrap_err(), "as the test wishes");
+        assert!(house.gallery.outcome(nonce).await.unwrap().is_some());
+    }
+    *house.notes.fails.lock().unwrap() = false;
+    let (unspent, _) = house.receipt();
+    house.galleries.close().await;
+    assert!(house.identify(&unspent).await.is_err());
+    assert!(house.notes.told().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,19 +289,5 @@ async fn what_was_recorded_is_answered_when_nothing_could_be_searched_any_more()
     same(house.identify(&spent).await.unwrap());
     let refused = house.identify(&unspent).await;
     assert!(matches!(refused, Err(IdentifyError::Receipt(ReceiptError::Expired))), "{refused:?}");
-    house.galleries.close().await;
-}
-
-#[tokio::test]
-async fn a_store_that_hangs_is_not_piled_upon() {
-    let dir = tempfile::tempdir().unwrap();
-    let house = House::open(dir.path(), 64).await;
-    let (receipt, nonce) = house.receipt();
-    let places = Arc::clone(&house.line.recordings).acquire_many_owned(RECORDINGS as u32).await.unwrap();
-    assert!(tokio::time::timeout(A_WHILE, house.identify(&receipt)).await.is_err());
-    assert_eq!(house.gallery.outcome(nonce).await.unwrap(), None, "nothing was spent");
-    drop(places);
-    assert!(house.identify(&receipt).await.unwrap().case.is_some());
-    assert_eq!(house.line.recordings.available_permits(), RECORDINGS, "a place was lost");
     house.galleries.close().await;
 }

@@ -1,8 +1,9 @@
 //! The door: who calls, and whether there is room, before a byte of the message is read.
 //!
-//! Whoever is let in holds a [`Place`] until the answer is there, and every byte of the message is counted against it as it arrives.
-//! What is no verification goes on at a lower priority ([`Priority`]). Health and reflection ask for no client, and get next to
-//! nothing: small messages (set where they are assembled), little time, few streams.
+//! Whoever is let in holds a [`Place`] until the answer is there and nothing is being changed any more, and every byte
+//! of the message is counted against it as it arrives. What is no verification goes on at a lower priority
+//! ([`Priority`]). Health and reflection ask for no client, and get next to nothing: small messages (set where they are
+//! assembled), little time, few streams.
 
 use std::{
     convert::Infallible,
@@ -27,6 +28,7 @@ use super::{
 use crate::{
     access::{Denied, Right},
     domain::{ClientId, Lane, Turn},
+    gallery::Lease,
     rpc::{
         Core,
         connection::{self, Answers, Conduct, Priority},
@@ -122,6 +124,8 @@ impl Door {
             return refuse(rpc, error);
         }
         request.extensions_mut().insert(turn.clone());
+        // Kept beyond the answer by what has begun to change something for a caller that left.
+        request.extensions_mut().insert(Lease::new(Arc::clone(&place)));
         if streams {
             // A stream outlives its first answer, and its items are counted as they are worked on.
             request.extensions_mut().insert(StreamPlace(Arc::clone(&place)));

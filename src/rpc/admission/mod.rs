@@ -8,4 +8,4 @@ mod pace;
 mod place;
 
 pub use door::Door;
-pub use place::{HeldItem, Places, StreamPlace};
+pub use place::{Places, StreamPlace};

@@ -79,7 +79,7 @@ fn no_room(none: NoRoom, lane: Lane) -> Error {
     Error::NoRoom(none)
 }
 
-/// Held from the door to the answer.
+/// Held from the door to the answer, and by what is changed beyond it.
 #[derive(Debug)]
 pub struct Place {
     places: Places,
