@@ -43,7 +43,12 @@ fn reference(number: u64) -> NewReference {
     let mut id = [0xab; 16];
     id[..8].copy_from_slice(&number.to_be_bytes());
     let id = Some(ReferenceId::from_bytes(id));
-    NewReference { id, subject: subject(&format!("s{number}")), template: template(number) }
+    NewReference {
+        id,
+        subject: subject(&format!("s{number}")),
+        template: template(number),
+        extraction: Default::default(),
+    }
 }
 
 /// Of the receipt under which reference `number` was found.

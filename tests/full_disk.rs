@@ -32,7 +32,12 @@ async fn child() {
     leave(400 << 10);
     let mut enrolled = 601;
     let refusal = loop {
-        let new = NewReference { id: None, subject: subject("stays"), template: template(enrolled) };
+        let new = NewReference {
+            id: None,
+            subject: subject("stays"),
+            template: template(enrolled),
+            extraction: Default::default(),
+        };
         match main.enrol(new).await {
             Ok(_) => enrolled += 1,
             Err(e) => break e,
@@ -46,7 +51,8 @@ async fn child() {
     let main = galleries.get(&name("main")).unwrap();
     assert_eq!(main.describe().references, enrolled as usize);
     // Both share a commit: the enrolment may fail for want of room, the erasure may not.
-    let new = NewReference { id: None, subject: subject("stays"), template: template(0) };
+    let new =
+        NewReference { id: None, subject: subject("stays"), template: template(0), extraction: Default::default() };
     let (_, erased) = tokio::join!(main.enrol(new), main.erase(Selector::Subject(subject("who-leaves"))));
     assert_eq!(erased.expect("erases on a full disk").references, 1);
     assert!(!galleries.has_failed());

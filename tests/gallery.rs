@@ -44,7 +44,13 @@ async fn a_restart_serves_the_same_answers() {
     let references = main.references_of(&subject("s3")).unwrap();
     galleries.close().await;
     assert!(matches!(
-        main.enrol(NewReference { id: None, subject: subject("x"), template: template(1) }).await,
+        main.enrol(NewReference {
+            id: None,
+            subject: subject("x"),
+            template: template(1),
+            extraction: Default::default()
+        })
+        .await,
         Err(EnrolError::Store(StoreError::Closed))
     ));
 
@@ -94,7 +100,12 @@ async fn enrolling_again_changes_nothing_and_an_id_has_one_owner() {
     let galleries = open(dir.path());
     let main = gallery(&galleries).await;
     let id = Some(ReferenceId::from_random_bytes(vultus::seal::random().unwrap()));
-    let new = |who, seed| NewReference { id, subject: subject(who), template: template(seed) };
+    let new = |who, seed| NewReference {
+        id,
+        subject: subject(who),
+        template: template(seed),
+        extraction: Default::default(),
+    };
     // Both may share a commit.
     let (first, second) = tokio::join!(main.enrol(new("a", 1)), main.enrol(new("a", 1)));
     assert!(!first.unwrap().repeated && second.unwrap().repeated);
@@ -236,7 +247,7 @@ async fn a_gallery_has_one_model() {
     assert!(matches!(galleries.get_or_create(&name("n"), digest(1), 0).await, Err(CreateError::Dimension { .. })));
     let enrol = |model: ModelDigest, values| {
         let template = Template::new(model, values).unwrap();
-        main.enrol(NewReference { id: None, subject: subject("s"), template })
+        main.enrol(NewReference { id: None, subject: subject("s"), template, extraction: Default::default() })
     };
     assert!(matches!(enrol(digest(2), vec![0.0; 16]).await, Err(EnrolError::Model { .. })));
     assert!(matches!(enrol(digest(1), vec![0.0; 15]).await, Err(EnrolError::Dimension { expected: 16, found: 15 })));
@@ -270,7 +281,14 @@ async fn limits_are_kept_and_named() {
     let main = gallery(&galleries).await;
     let second = galleries.get_or_create(&name("second"), digest(1), 16).await;
     assert!(matches!(second, Err(CreateError::TooMany { limit: 1 })));
-    let new = |who: &str, seed| main.enrol(NewReference { id: None, subject: subject(who), template: template(seed) });
+    let new = |who: &str, seed| {
+        main.enrol(NewReference {
+            id: None,
+            subject: subject(who),
+            template: template(seed),
+            extraction: Default::default(),
+        })
+    };
     let race = tokio::join!(new("a", 0), new("a", 1), new("a", 2), new("a", 3));
     assert!(race.0.is_ok() && race.1.is_ok() && race.2.is_ok());
     assert!(matches!(race.3, Err(EnrolError::TooManyForSubject { limit: 3 })));
@@ -291,7 +309,12 @@ async fn a_full_store_acknowledges_nothing_and_recovers() {
     let main = gallery(&galleries).await;
     let mut acknowledged = 0;
     let refusal = loop {
-        let new = NewReference { id: None, subject: subject("s"), template: template(acknowledged) };
+        let new = NewReference {
+            id: None,
+            subject: subject("s"),
+            template: template(acknowledged),
+            extraction: Default::default(),
+        };
         match main.enrol(new).await {
             Ok(_) => acknowledged += 1,
             Err(e) => break e,

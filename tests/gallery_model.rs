@@ -6,10 +6,10 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{digest, name, root, search, subject, template};
+use common::{digest, enrol, gallery, name, open, root, search, subject, template};
 use proptest::prelude::*;
 use vultus::{
-    domain::{ReferenceId, compare},
+    domain::{ExtractionVersion, ReferenceId, Template, compare},
     gallery::{EnrolError, Galleries, NewReference, Selector, Settings},
 };
 
@@ -87,7 +87,12 @@ async fn run(steps: Vec<Step>) {
         let open = |gallery: usize| galleries.get(&name(GALLERIES[gallery])).unwrap();
         match step {
             Step::Enrol { gallery, subject, id, seed } => {
-                let new = NewReference { id: Some(named(id)), subject: who(subject), template: template(seed) };
+                let new = NewReference {
+                    id: Some(named(id)),
+                    subject: who(subject),
+                    template: template(seed),
+                    extraction: Default::default(),
+                };
                 let answer = open(gallery).enrol(new).await;
                 let own = model.iter().filter(|(at, owner)| (at.0, owner.0) == (gallery, subject)).count();
                 match model.get(&(gallery, id)) {
@@ -153,4 +158,47 @@ proptest! {
     fn a_gallery_does_what_the_model_does(steps in prop::collection::vec(step(), 1..80)) {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(steps));
     }
+}
+
+#[tokio::test]
+async fn a_model_that_is_called_otherwise_keeps_its_galleries() {
+    let dir = tempfile::tempdir().unwrap();
+    let galleries = open(dir.path());
+    let main = gallery(&galleries).await;
+    enrol(&main, "a", template(1)).await;
+    galleries.close().await;
+    // Other digests name the same model: the first that was given stays in the seals.
+    let (second, third) = (digest(2), digest(3));
+    let found_by = ExtractionVersion::new(*b"detector");
+    let again = |model, number| Template::new(model, template(number).values().to_vec()).unwrap();
+    for (renamed_model, model, references) in [
+        (Some((digest(1), second)), second, 1),
+        (Some((digest(1), second)), second, 2),
+        (Some((digest(1), third)), third, 3),
+        (None, digest(1), 4),
+    ] {
+        let settings = Settings { renamed_model, ..Settings::default() };
+        let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
+        let main = galleries.get(&name("main")).unwrap();
+        let described = main.describe();
+        assert_eq!((described.model, described.references), (model, references));
+        let known =
+            described.extractions.iter().find(|(version, _)| *version == found_by).map_or(0, |(_, count)| *count);
+        assert_eq!((described.extractions[0], known), ((ExtractionVersion::UNKNOWN, 1), references - 1));
+        let claim = main.references_of(&subject("a")).unwrap();
+        assert_eq!(
+            (claim.len(), claim[0].template.model(), claim[0].template.values()),
+            (references, model, template(1).values())
+        );
+        let new =
+            |model| NewReference { id: None, subject: subject("a"), template: again(model, 1), extraction: found_by };
+        assert!(matches!(main.enrol(new(digest(9))).await, Err(EnrolError::Model { .. })));
+        main.enrol(new(model)).await.unwrap();
+        galleries.close().await;
+    }
+    // Of another model nothing is renamed.
+    let settings = Settings { renamed_model: Some((second, third)), ..Settings::default() };
+    let galleries = Galleries::open(dir.path(), &root(), settings).unwrap();
+    assert_eq!(galleries.get(&name("main")).unwrap().model(), digest(1));
+    galleries.close().await;
 }

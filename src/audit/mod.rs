@@ -21,10 +21,10 @@ pub struct DecisionEvent {
     pub context: RequestContext,
     /// `None` where no gallery was asked.
     pub gallery: Option<GalleryName>,
-    /// The gallery's epoch that was decided on, or that the change made; `None` where no gallery was asked; 0 where it
-    /// is not there.
+    /// The gallery's epoch that was decided on, or that the change made; `None` where no gallery was asked, and for what is done with
+    /// cases, which are no part of a gallery's changes; 0 where the gallery is not there.
     pub position: Option<u64>,
-    /// Whom the caller named. The log shows nobody.
+    /// Whom the caller named, or whose receipt it was. The log shows nobody.
     pub subject: Option<SubjectId>,
     pub decided: Decided,
 }

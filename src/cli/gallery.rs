@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Failure, Outcome, Shared};
 use crate::{
     config::Config,
-    domain::{GalleryName, ReferenceId, SubjectId},
+    domain::{ExtractionVersion, GalleryName, ReferenceId, SubjectId},
     gallery::{Description, Galleries, Gallery, Selector},
 };
 
@@ -34,7 +34,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
         return Err(format!("{} holds no galleries", shared.data.display()).into()); // looking makes none
     }
     super::runtime()?.block_on(async {
-        let galleries = shared.galleries(&shared.root_key()?, &Config::load(None)?)?;
+        let galleries = shared.galleries(&shared.root_key()?, &Config::load(None)?, None)?;
         let outcome = match options {
             Options::Describe { name } => describe(&galleries, name.as_deref(), shared.json),
             Options::Erase { name, subject, reference } => match selector(subject.as_deref(), reference.as_deref()) {
@@ -69,7 +69,7 @@ fn describe(galleries: &Galleries, name: Option<&str>, as_json: bool) -> Result<
         let of = |d: &Description| {
             json!({
                 "name": d.name.as_str(), "subjects": d.subjects, "references": d.references, "indexed": d.indexed,
-                "dimension": d.dimension, "epoch": d.epoch, "model": d.model.to_string(),
+                "dimension": d.dimension, "epoch": d.epoch, "model": d.model.to_string(), "extractions": extractions(d),
             })
         };
         println!("{}", json!({ "galleries": described.iter().map(of).collect::<Vec<_>>() }));
@@ -78,8 +78,17 @@ fn describe(galleries: &Galleries, name: Option<&str>, as_json: bool) -> Result<
     println!("{:<20} {:>9} {:>10} {:>9}  model", "gallery", "subjects", "references", "epoch");
     for d in described {
         println!("{:<20} {:>9} {:>10} {:>9}  {}", d.name.as_str(), d.subjects, d.references, d.epoch, d.model);
+        for (version, references) in &d.extractions {
+            println!("{:<20} {references:>20} {:>9}  extraction {version}", "", "");
+        }
     }
     Ok(Outcome::Good)
+}
+
+/// How the faces of references were found, and of how many each.
+fn extractions(described: &Description) -> Vec<serde_json::Value> {
+    let of = |(version, references): &(ExtractionVersion, usize)| json!({ "version": version.to_string(), "references": references });
+    described.extractions.iter().map(of).collect()
 }
 
 async fn erase(galleries: &Galleries, name: &str, selector: Selector, as_json: bool) -> Result<Outcome, Failure> {

@@ -12,7 +12,8 @@ use vultus_engine::{device::DeviceChoice, precision::Precision};
 use super::{Failure, Shared};
 use crate::{
     config::Config,
-    gallery::Galleries,
+    domain::ModelDigest,
+    gallery::{self, Galleries},
     model::{Golden, ModelSet},
     pipeline::{Pipeline, Settings},
     seal::RootKey,
@@ -89,9 +90,15 @@ impl Shared {
         Ok(choice)
     }
 
-    pub fn galleries(&self, root: &RootKey, config: &Config) -> Result<Arc<Galleries>, Failure> {
+    /// `renamed_model`: the digest that a model's templates had before, and the one that they have now.
+    pub fn galleries(
+        &self,
+        root: &RootKey,
+        config: &Config,
+        renamed_model: Option<(ModelDigest, ModelDigest)>,
+    ) -> Result<Arc<Galleries>, Failure> {
         let dir = self.galleries_dir();
-        let opened = Galleries::open(&dir, root, config.galleries.clone());
+        let opened = Galleries::open(&dir, root, gallery::Settings { renamed_model, ..config.galleries.clone() });
         Ok(Arc::new(opened.map_err(|e| format!("opening the galleries in {}: {e}", dir.display()))?))
     }
 

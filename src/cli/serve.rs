@@ -167,7 +167,7 @@ pub fn pipeline(config: &Config, shared: &Shared) -> Result<Pipeline, Failure> {
 /// When the galleries do not open.
 pub fn core(pipeline: Pipeline, config: &Config, shared: &Shared) -> Result<(Core, Arc<Galleries>), Failure> {
     let root = shared.root_key()?;
-    let galleries = shared.galleries(&root, config)?;
+    let galleries = shared.galleries(&root, config, Some(pipeline.renamed_model()))?;
     for gallery in galleries.list() {
         let same_model = gallery.model() == pipeline.model();
         let references = gallery.describe().references;

@@ -40,5 +40,7 @@ pub use ids::{
 };
 pub use in_turn::{InTurn, Waits};
 pub use quality::{Assessment, Measure, MeasureName, QualityThresholds};
-pub use template::{ModelDigest, ModelMismatch, Reference, Score, Template, TemplateError, Threshold, compare};
+pub use template::{
+    ExtractionVersion, ModelDigest, ModelMismatch, Reference, Score, Template, TemplateError, Threshold, compare,
+};
 pub use turn::{Lane, Turn};

@@ -34,6 +34,36 @@ impl fmt::Debug for ModelDigest {
     }
 }
 
+/// What found the face of a reference and placed its landmarks: it moves the crop a little, and makes no two templates
+/// incomparable. 16 hexadecimal digits, the first of a digest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ExtractionVersion([u8; 8]);
+
+impl ExtractionVersion {
+    /// Of references from before it was recorded.
+    pub const UNKNOWN: Self = Self([0; 8]);
+
+    pub const fn new(digits: [u8; 8]) -> Self {
+        Self(digits)
+    }
+
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ExtractionVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::UNKNOWN { f.write_str("unknown") } else { f.write_str(&hex::encode(self.0)) }
+    }
+}
+
+impl fmt::Debug for ExtractionVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExtractionVersion({self})")
+    }
+}
+
 /// Why values are not a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {

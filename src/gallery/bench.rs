@@ -54,7 +54,12 @@ pub async fn bench_enrol(
 fn made_up(gallery: &Gallery, number: usize) -> Option<NewReference> {
     let value = |i: usize| ((number.wrapping_mul(31) + i).wrapping_mul(2_654_435_761) % 65_521) as f32 / 65_521.0 - 0.5;
     let template = Template::new(gallery.model(), (0..gallery.dimension()).map(value).collect()).ok()?;
-    Some(NewReference { id: None, subject: SubjectId::new(&format!("bench-{number}")).ok()?, template })
+    Some(NewReference {
+        id: None,
+        subject: SubjectId::new(&format!("bench-{number}")).ok()?,
+        template,
+        extraction: Default::default(),
+    })
 }
 
 /// What [`bench_erasures`] measured: how long the gallery's part of a verification takes, microseconds.

@@ -70,7 +70,8 @@ use self::{
 };
 use crate::{
     domain::{
-        Case, CaseId, CaseSummary, GalleryName, Judgement, ModelDigest, Reference, ReferenceId, SubjectId, Template,
+        Case, CaseId, CaseSummary, ExtractionVersion, GalleryName, Judgement, ModelDigest, Reference, ReferenceId,
+        SubjectId, Template,
     },
     seal::{NotAuthentic, RootKey, SealError, Sealer, random},
 };
@@ -81,6 +82,8 @@ pub struct Gallery {
     uid: [u8; 16],
     name: GalleryName,
     model: ModelDigest,
+    /// What the model was called when the gallery was made: templates are sealed for it.
+    sealed_for: ModelDigest,
     dimension: usize,
     created_at: SystemTime,
     sealer: Sealer,
@@ -110,6 +113,8 @@ pub struct NewReference {
     pub id: Option<ReferenceId>,
     pub subject: SubjectId,
     pub template: Template,
+    /// How its face was found.
+    pub extraction: ExtractionVersion,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +155,8 @@ pub struct Description {
     /// Counts the changes.
     pub epoch: u64,
     pub created_at: SystemTime,
+    /// How the faces of references were found, and of how many each.
+    pub extractions: Vec<(ExtractionVersion, usize)>,
 }
 
 impl Gallery {
@@ -191,6 +198,7 @@ impl Gallery {
             indexed: state.index.len(),
             epoch: state.epoch,
             created_at: self.created_at,
+            extractions: state.extractions(),
         }
     }
 
@@ -208,7 +216,8 @@ impl Gallery {
             None => ReferenceId::from_random_bytes(random()?),
         };
         let sealed = self.seal(id, &new.subject, &new.template)?;
-        self.store()?.enrol(self.key, SealedReference { id, subject: new.subject, sealed }).await
+        let NewReference { subject, extraction, .. } = new;
+        self.store()?.enrol(self.key, SealedReference { id, subject, sealed, extraction }).await
     }
 
     /// Erases from the store, the index and all candidate lists; done when it returns. What is not there counts 0.
@@ -238,7 +247,13 @@ impl Gallery {
 
     /// Whether the subject has this reference. Reads memory only.
     pub fn holds(&self, subject: &SubjectId, id: ReferenceId) -> bool {
-        self.state.published().holds(subject, id)
+        self.held_at(subject, id).is_some()
+    }
+
+    /// The state in which the subject has this reference, where it does. Reads memory only.
+    pub fn held_at(&self, subject: &SubjectId, id: ReferenceId) -> Option<u64> {
+        let state = self.state.published();
+        state.holds(subject, id).then_some(state.epoch)
     }
 
     /// What was recorded for a receipt; `None` if it is not spent. Reads beside the writer.
@@ -285,9 +300,9 @@ impl Gallery {
         let opened = |change| match change {
             Change::Erased(rows) => Ok(state::Change::Erased(rows)),
             Change::Enrolled(StoredReference { seq, reference, enrolled_at, .. }) => {
-                let SealedReference { id, subject, sealed } = reference;
+                let SealedReference { id, subject, sealed, extraction } = reference;
                 let template = self.open(id, &subject, &sealed).map_err(|_| FollowError::Unopened(id))?;
-                Ok(state::Change::Enrolled { seq, row: state::Row { id, subject, enrolled_at }, template })
+                Ok(state::Change::Enrolled { seq, row: state::Row { id, subject, enrolled_at, extraction }, template })
             }
         };
         let changes = changes.into_iter().map(opened).collect::<Result<_, FollowError>>()?;
@@ -301,12 +316,16 @@ impl Gallery {
         settings: &Settings,
         clock: Arc<Clock>,
     ) -> Result<Self, IndexError> {
-        let StoredGallery { key, uid, name, model, dimension, position, created_at } = stored;
+        let StoredGallery { key, uid, name, model: sealed_for, dimension, position, created_at } = stored;
+        // Of the same model under its name of today. Templates stay sealed for the one that they were made under.
+        let model =
+            settings.renamed_model.filter(|(before, _)| *before == sealed_for).map_or(sealed_for, |(_, now)| now);
         Ok(Self {
             key,
             uid,
             name,
             model,
+            sealed_for,
             dimension,
             created_at,
             sealer: root.sealer(&format!("vultus gallery v1 {}", hex::encode(uid))),
@@ -336,7 +355,7 @@ impl Gallery {
 
     /// What a sealed template is bound to: fields of fixed length, and one of variable length at the end.
     fn context(&self, id: ReferenceId, subject: &SubjectId) -> Vec<u8> {
-        [self.uid.as_slice(), id.as_bytes(), self.model.as_bytes(), subject.as_str().as_bytes()].concat()
+        [self.uid.as_slice(), id.as_bytes(), self.sealed_for.as_bytes(), subject.as_str().as_bytes()].concat()
     }
 }
 

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use vultus_index::{FaissIndexes, Indexes};
 
+use crate::domain::ModelDigest;
+
 /// Every limit has a default that suits one machine.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -31,6 +33,8 @@ pub struct Settings {
     pub searches_at_once: usize,
     /// What makes the index of each gallery.
     pub indexes: Arc<dyn Indexes>,
+    /// A model that was called by another digest before, and its digest now: galleries of the first are of the second.
+    pub renamed_model: Option<(ModelDigest, ModelDigest)>,
 }
 
 impl Default for Settings {
@@ -48,6 +52,7 @@ impl Default for Settings {
             purge_interval: Duration::from_secs(60),
             searches_at_once: 2,
             indexes: Arc::new(FaissIndexes),
+            renamed_model: None,
         }
     }
 }

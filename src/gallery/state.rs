@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use imbl::{HashMap, OrdMap};
 use vultus_index::{Index, IndexError, Snapshot};
 
-use crate::domain::{ModelDigest, Reference, ReferenceId, SubjectId, Template};
+use crate::domain::{ExtractionVersion, ModelDigest, Reference, ReferenceId, SubjectId, Template};
 
 pub(super) struct State {
     published: ArcSwap<Published>,
@@ -33,6 +33,8 @@ pub(super) struct Published {
     rows: OrdMap<i64, Arc<Row>>,
     /// The rows of each subject, in the order of enrolment.
     subjects: HashMap<SubjectId, Arc<[i64]>>,
+    /// References by how their faces were found.
+    extractions: OrdMap<ExtractionVersion, usize>,
     pub epoch: u64,
 }
 
@@ -41,6 +43,7 @@ pub(super) struct Row {
     pub id: ReferenceId,
     pub subject: SubjectId,
     pub enrolled_at: SystemTime,
+    pub extraction: ExtractionVersion,
 }
 
 /// What a commit made true in the store.
@@ -52,8 +55,8 @@ pub(super) enum Change {
 impl State {
     /// Of an index with nothing in it.
     pub(super) fn new(index: Box<dyn Index>, epoch: u64) -> Self {
-        let (rows, subjects) = (OrdMap::new(), HashMap::new());
-        let empty = Published { index: index.snapshot(), rows, subjects, epoch };
+        let (rows, subjects, extractions) = (OrdMap::new(), HashMap::new(), OrdMap::new());
+        let empty = Published { index: index.snapshot(), rows, subjects, extractions, epoch };
         Self { published: ArcSwap::from_pointee(empty), index: Mutex::new(index) }
     }
 
@@ -62,12 +65,14 @@ impl State {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let last = self.published();
         let (mut rows, mut subjects, mut fresh) = (last.rows.clone(), last.subjects.clone(), Vec::new());
+        let mut extractions = last.extractions.clone();
         for change in changes {
             match change {
                 Change::Enrolled { seq, row, template } => {
                     let before = subjects.get(&row.subject).map_or(&[][..], |own| own);
                     let own = before.iter().copied().chain([seq]).collect();
                     subjects.insert(row.subject.clone(), own);
+                    *extractions.entry(row.extraction).or_default() += 1;
                     rows.insert(seq, Arc::new(row));
                     fresh.push((seq, template));
                 }
@@ -76,6 +81,9 @@ impl State {
                     index.remove(&doomed)?;
                     for seq in doomed {
                         let Some(row) = rows.remove(&seq) else { continue };
+                        if let Some(count) = extractions.get_mut(&row.extraction) {
+                            *count -= 1;
+                        }
                         let Some(own) = subjects.get(&row.subject) else { continue };
                         let left: Arc<[i64]> = own.iter().copied().filter(|other| *other != seq).collect();
                         if left.is_empty() {
@@ -88,7 +96,7 @@ impl State {
             }
         }
         insert(&mut **index, &mut fresh)?;
-        self.published.store(Arc::new(Published { index: index.snapshot(), rows, subjects, epoch }));
+        self.published.store(Arc::new(Published { index: index.snapshot(), rows, subjects, extractions, epoch }));
         Ok(())
     }
 
@@ -143,6 +151,12 @@ impl Published {
 
     pub(super) fn subjects(&self) -> usize {
         self.subjects.len()
+    }
+
+    /// How the faces of references were found, and of how many each.
+    pub(super) fn extractions(&self) -> Vec<(ExtractionVersion, usize)> {
+        let counts = self.extractions.iter().map(|(version, count)| (*version, *count));
+        counts.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Rows that have a name: as many as the index has.

@@ -13,7 +13,9 @@ use super::{
     CaseError, Clock, CreateError, EnrolError, Enrolled, EraseError, Erased, Finding, Outcome, Selector, ServiceTime,
     SpendError, StoreError, Tally,
 };
-use crate::domain::{Case, CaseId, CaseSummary, GalleryName, Judgement, ModelDigest, ReferenceId, SubjectId};
+use crate::domain::{
+    Case, CaseId, CaseSummary, ExtractionVersion, GalleryName, Judgement, ModelDigest, ReferenceId, SubjectId,
+};
 
 /// Holds galleries durably. What an operation answers is committed, synced, and followed by whoever follows the feed.
 #[async_trait]
@@ -71,6 +73,7 @@ pub struct StoredGallery {
     /// Random: no template of a namesake opens in it.
     pub uid: [u8; 16],
     pub name: GalleryName,
+    /// What it was called when the gallery was made.
     pub model: ModelDigest,
     /// Values in a template.
     pub dimension: usize,
@@ -84,6 +87,7 @@ pub struct SealedReference {
     pub id: ReferenceId,
     pub subject: SubjectId,
     pub sealed: Vec<u8>,
+    pub extraction: ExtractionVersion,
 }
 
 /// The end of a search.

@@ -48,7 +48,10 @@ fn face(place: usize) -> Template {
 }
 
 async fn enrol(gallery: &Gallery, place: usize) {
-    gallery.enrol(NewReference { id: None, subject: who(place), template: face(place) }).await.unwrap();
+    gallery
+        .enrol(NewReference { id: None, subject: who(place), template: face(place), extraction: Default::default() })
+        .await
+        .unwrap();
 }
 
 /// The places of whoever is found for the face of a place, but for its own.
@@ -97,7 +100,8 @@ async fn an_index_that_fails_fails_the_store_and_loses_nothing() {
     let gallery = main(&galleries).await;
     enrol(&gallery, 1).await;
     faults.inserting.store(true, SeqCst);
-    let new = |place| NewReference { id: None, subject: who(place), template: face(place) };
+    let new =
+        |place| NewReference { id: None, subject: who(place), template: face(place), extraction: Default::default() };
     let failed = gallery.enrol(new(2)).await;
     assert!(matches!(failed, Err(EnrolError::Store(StoreError::Failed(_)))), "{failed:?}");
     assert!(galleries.has_failed());

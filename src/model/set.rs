@@ -8,6 +8,7 @@ use vultus_engine::{
     cpu::CpuExecutor,
     device::{DeviceChoice, DeviceError},
     executor::{Executor, LoadError, NetworkId, Planned},
+    int8,
     plan::Plan,
     precision::Precision,
 };
@@ -67,7 +68,6 @@ pub struct ModelSet {
     landmark: Bundle,
     face: Bundle,
     card: Card,
-    template_digest: ModelDigest,
 }
 
 impl ModelSet {
@@ -121,8 +121,7 @@ impl ModelSet {
             calibration: promise.calibration(contract.precision)?,
             quality: promise.quality_thresholds()?,
         };
-        let template_digest = template_digest(&landmark, &face, &card);
-        Ok(Self { detector, landmark, face, card, template_digest })
+        Ok(Self { detector, landmark, face, card })
     }
 
     /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared
@@ -143,7 +142,6 @@ impl ModelSet {
             self.card.calibration = face.calibration(precision)?;
         }
         self.card.precision = precision;
-        self.template_digest = template_digest(&self.landmark, &self.face, &self.card);
         Ok(self)
     }
 
@@ -165,10 +163,43 @@ impl ModelSet {
         &self.card
     }
 
-    /// Covers all that makes templates comparable: face bundle, landmark bundle, alignment, precision class. The
-    /// detector is not in it: which faces are found does not change what is extracted from one.
+    /// Covers all that makes templates comparable: face bundle, alignment, precision class, metric. What finds the face and places its
+    /// landmarks moves the crop a little and is not in it: [`Self::located_by`].
     pub fn template_digest(&self) -> ModelDigest {
-        self.template_digest
+        self.digest(b"vultus template v2", None)
+    }
+
+    /// The digest that these templates had when the landmark network was part of it, and the one that they have now.
+    pub fn renamed(&self) -> (ModelDigest, ModelDigest) {
+        (self.digest(b"vultus template v1", Some(&self.landmark)), self.template_digest())
+    }
+
+    /// A digest of what finds a face and places its landmarks: both networks, which run in f32.
+    pub fn located_by(&self) -> [u8; 32] {
+        digest_of(&[b"vultus located v1", self.detector.digest(), self.landmark.digest(), b"f32"]).finalize().into()
+    }
+
+    fn digest(&self, of: &[u8], landmark: Option<&Bundle>) -> ModelDigest {
+        let Card { alignment, precision, metric, .. } = &self.card;
+        let (alignment, precision_name) = (alignment.as_str().as_bytes(), precision.as_str().as_bytes());
+        let mut hash = match landmark {
+            None => digest_of(&[of, self.face.digest(), alignment, precision_name]),
+            Some(landmark) => digest_of(&[of, self.face.digest(), landmark.digest(), alignment, precision_name]),
+        };
+        // Another arithmetic gives other bits, and other ranges round other values.
+        if *precision == Precision::Int8 {
+            hash.update(int8::VERSION);
+            for range in self.face.contract().ranges() {
+                hash.update((range.value as u64).to_le_bytes());
+                hash.update(range.low.to_le_bytes());
+                hash.update(range.high.to_le_bytes());
+            }
+        }
+        // Named only where it is not the first there was, so that templates of before stay comparable.
+        if *metric == Metric::Cosine {
+            hash.update(b"cosine");
+        }
+        ModelDigest::new(hash.finalize().into())
     }
 
     /// Loads the networks onto a device, the face network in the card's precision. `threads` are those of the CPU.
@@ -230,30 +261,12 @@ fn failed((NetworkId(place), source): (NetworkId, LoadError)) -> OpenError {
     OpenError::Network { role, source }
 }
 
-fn template_digest(landmark: &Bundle, face: &Bundle, card: &Card) -> ModelDigest {
+/// Over all parts, each with its length.
+fn digest_of(parts: &[&[u8]]) -> Sha256 {
     let mut hash = Sha256::new();
-    let parts: [&[u8]; 5] = [
-        b"vultus template v1",
-        face.digest(),
-        landmark.digest(),
-        card.alignment.as_str().as_bytes(),
-        card.precision.as_str().as_bytes(),
-    ];
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    // Other ranges round other values.
-    if card.precision == Precision::Int8 {
-        for range in face.contract().ranges() {
-            hash.update((range.value as u64).to_le_bytes());
-            hash.update(range.low.to_le_bytes());
-            hash.update(range.high.to_le_bytes());
-        }
-    }
-    // Named only where it is not the first there was, so that templates of before stay comparable.
-    if card.metric == Metric::Cosine {
-        hash.update(b"cosine");
-    }
-    ModelDigest::new(hash.finalize().into())
+    hash
 }

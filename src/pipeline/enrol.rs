@@ -39,7 +39,7 @@ impl Pipeline {
         template: Template,
     ) -> Result<Enrolled, EnrolError> {
         let started = Instant::now();
-        let enrolled = gallery.enrol(NewReference { id, subject, template }).await?;
+        let enrolled = gallery.enrol(NewReference { id, subject, template, extraction: self.extraction }).await?;
         Metrics::get().stage("commit", started.elapsed());
         if !enrolled.repeated {
             Metrics::get().enrolments_total.inc();

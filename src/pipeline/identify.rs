@@ -8,7 +8,9 @@ use super::{
     receipt::{Now, Receipt, Receipts},
 };
 use crate::{
-    domain::{Calibration, CandidateList, Case, CaseId, Fpir, ModelDigest, ModelMismatch, TransactionId, Turn},
+    domain::{
+        Calibration, CandidateList, Case, CaseId, Fpir, ModelDigest, ModelMismatch, SubjectId, TransactionId, Turn,
+    },
     gallery::{CaseError, Finding, Found, Gallery, Lease, Outcome, SearchError, SpendError, StoreError, carried},
     seal::{SealError, random},
     telemetry::Metrics,
@@ -42,9 +44,9 @@ pub struct Identified {
     pub timings: Timings,
 }
 
-/// Records the decision, an outcome and whether it was recorded before, ahead of the caller's answer. Called once for
-/// each.
-pub type Tell<N> = Arc<dyn Fn(Outcome, bool) -> Telling<N> + Send + Sync>;
+/// Records the decision, of whose search it was, an outcome and whether it was recorded before, ahead of the caller's
+/// answer. Called once for each.
+pub type Tell<N> = Arc<dyn Fn(SubjectId, Outcome, bool) -> Telling<N> + Send + Sync>;
 pub type Telling<N> = Pin<Box<dyn Future<Output = Result<(), N>> + Send>>;
 
 /// Why an identification has no answer.
@@ -125,7 +127,7 @@ impl Identification {
         let receipt = self.receipts.open(search.receipt, search.bearer)?;
         // What was recorded stands: also when the receipt has expired since, its subject was erased, or the model changed.
         if let Some(outcome) = gallery.outcome(receipt.nonce).await? {
-            let told = tell(outcome, true).await;
+            let told = tell(receipt.subject, outcome, true).await;
             return Ok(told.map(|()| Identified::new(outcome, true, Timings::default())));
         }
         receipt.may_be_spent(self.model, Now::by(gallery.clock()))?;
@@ -172,7 +174,7 @@ async fn record<N: Send + 'static>(
     };
     let finding = Finding { case, epoch, fnir };
     let (gallery, nonce, expires) = (Arc::clone(gallery), receipt.nonce, receipt.expires);
-    let tell = Arc::clone(tell);
+    let (tell, subject) = (Arc::clone(tell), receipt.subject.clone());
     let change = async move {
         let (outcome, repeated) = gallery.finish_identification(nonce, expires, finding).await?;
         let at = Instant::now();
@@ -180,7 +182,7 @@ async fn record<N: Send + 'static>(
             let word = if outcome.case.is_some() { "review" } else { "no_duplicate" };
             Metrics::get().identifications_total.with_label_values(&[word]).inc();
         }
-        Ok(tell(outcome, repeated).await.map(|()| (outcome, repeated, at)))
+        Ok(tell(subject, outcome, repeated).await.map(|()| (outcome, repeated, at)))
     };
     carried(lease.clone(), change).await?
 }

@@ -39,10 +39,11 @@ pub use photo::PhotoFace;
 pub use receipt::{Bearer, MAX_RECEIPT_BYTES, Now, RECEIPT_LIFETIME, ReceiptError, Receipts};
 pub use verify::{Claim, Claimant, Verified, VerifyError};
 
+use sha2::{Digest, Sha256};
 use vultus_engine::executor::Executor;
 
 use crate::{
-    domain::{Calibration, ModelDigest},
+    domain::{Calibration, ExtractionVersion, ModelDigest},
     model::{Card, Golden, ModelSet},
     seal::RootKey,
 };
@@ -68,6 +69,8 @@ pub struct Pipeline {
     card: Card,
     calibration: Arc<Calibration>,
     model: ModelDigest,
+    renamed_model: (ModelDigest, ModelDigest),
+    extraction: ExtractionVersion,
     device: Arc<Device>,
     decode: DecodeLimits,
     rates: RatePolicy,
@@ -115,6 +118,8 @@ impl Pipeline {
             identification: Identification::new(receipts.clone(), Arc::clone(&calibration), settings.rates, model),
             calibration,
             model,
+            renamed_model: models.renamed(),
+            extraction: extraction_version(models),
             device: Arc::new(Device::start(executors, settings.batch)?),
             decode: settings.decode,
             rates: settings.rates,
@@ -136,6 +141,16 @@ impl Pipeline {
         self.model
     }
 
+    /// The digest that stood on these templates before, and [`Self::model`].
+    pub fn renamed_model(&self) -> (ModelDigest, ModelDigest) {
+        self.renamed_model
+    }
+
+    /// What stands beside each reference: how its face was found.
+    pub fn extraction_version(&self) -> ExtractionVersion {
+        self.extraction
+    }
+
     /// Values of a template.
     pub fn dimension(&self) -> usize {
         self.card.dimension
@@ -154,4 +169,10 @@ impl Pipeline {
     pub fn is_running(&self) -> bool {
         self.device.is_running()
     }
+}
+
+/// Of both networks that find a face, and of what is made of their answers.
+fn extraction_version(models: &ModelSet) -> ExtractionVersion {
+    let all = Sha256::new().chain_update(models.located_by()).chain_update(locate::VERSION).finalize();
+    ExtractionVersion::new(std::array::from_fn(|at| all[at]))
 }

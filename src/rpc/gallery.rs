@@ -84,9 +84,8 @@ impl Service {
         let known = pass.gallery(&name)?;
         if let (Some(gallery), Some(id)) = (&known, id)
             && gallery.model() == pipeline.model()
-            && gallery.holds(&subject, id)
+            && let Some(epoch) = gallery.held_at(&subject, id)
         {
-            let epoch = gallery.epoch();
             let decided = Decided::Enrolled { reference: id, repeated: true, chip: None };
             self.changed(&pass, &context, name, epoch, Some(subject), decided).await?;
             return Ok(pb::EnrolResponse {
@@ -309,6 +308,7 @@ impl Service {
             gallery_epoch: description.epoch,
             created_at: Some(respond::timestamp(description.created_at)),
             transaction_id: context.transaction_id.to_string(),
+            extractions: description.extractions.into_iter().map(respond::extraction).collect(),
         })
     }
 }

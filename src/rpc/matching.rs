@@ -131,10 +131,11 @@ impl Service {
     /// Tells of an outcome in the caller's name, also once it has left.
     fn tell_identified(&self, client: &ClientId, context: &RequestContext, name: &GalleryName) -> Tell<Error> {
         let (core, client, context, name) = (Arc::clone(&self.0), client.clone(), context.clone(), name.clone());
-        Arc::new(move |outcome, repeated| {
+        Arc::new(move |subject, outcome, repeated| {
             let decided = Decided::Identified { case: outcome.case, repeated };
             let (gallery, position) = (Some(name.clone()), Some(outcome.epoch));
-            let event = DecisionEvent { gallery, position, ..DecisionEvent::new(&client, &context, decided) };
+            let subject = Some(subject);
+            let event = DecisionEvent { gallery, position, subject, ..DecisionEvent::new(&client, &context, decided) };
             let core = Arc::clone(&core);
             Box::pin(async move { core.decided(event).await })
         })

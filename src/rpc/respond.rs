@@ -8,7 +8,8 @@ use vultus_engine::image::Point;
 use super::pb;
 use crate::{
     domain::{
-        Candidate, CaseSummary, Decision, FiveLandmarks, Judgement, Measure, MeasureName, Purpose, Reason, Verdict,
+        Candidate, CaseSummary, Decision, ExtractionVersion, FiveLandmarks, Judgement, Measure, MeasureName, Purpose,
+        Reason, Verdict,
     },
     pipeline::Timings,
 };
@@ -76,6 +77,10 @@ pub fn measure(measure: &Measure) -> pb::QualityMeasure {
         accepted: measure.accepted(),
         advice: if measure.accepted() { String::new() } else { measure.advice.into() },
     }
+}
+
+pub fn extraction((version, references): (ExtractionVersion, usize)) -> pb::ExtractionCount {
+    pb::ExtractionCount { version: version.to_string(), references: references as u64 }
 }
 
 pub fn landmarks(five: &FiveLandmarks) -> pb::FiveLandmarks {

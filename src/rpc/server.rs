@@ -122,8 +122,13 @@ impl Serving {
             () = &mut server => Ended::Drained,
             () = stop => {
                 core.stopping.send_replace(true);
+                // Connections may be gone while changes that were begun over them are still carried to their end, and to their record.
+                let drained = async {
+                    server.await;
+                    unchanged(&self.core).await;
+                };
                 tokio::select! {
-                    () = &mut server => Ended::Drained,
+                    () = drained => Ended::Drained,
                     () = idle(&self.core) => Ended::Drained,
                     () = tokio::time::sleep(limits.drain_grace) => Ended::BrokenOff,
                 }
@@ -138,6 +143,13 @@ impl Serving {
 
 /// Done when no request has been answered for a second, and no stream has answers that its client has yet to read: a client that
 /// ignores GOAWAY keeps its connection, but is owed nothing.
+/// Done once no request holds a place: what it has begun to change holds it to the end.
+async fn unchanged(core: &Core) {
+    while core.places.taken() > 0 || core.stream_items.available_permits() < core.limits.enrol_stream_window {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn idle(core: &Core) {
     let mut quiet = 0;
     while quiet < 10 {

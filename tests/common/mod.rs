@@ -53,7 +53,11 @@ pub fn turn() -> Turn {
 }
 
 pub async fn enrol(gallery: &Gallery, who: &str, template: Template) -> ReferenceId {
-    gallery.enrol(NewReference { id: None, subject: subject(who), template }).await.unwrap().id
+    gallery
+        .enrol(NewReference { id: None, subject: subject(who), template, extraction: Default::default() })
+        .await
+        .unwrap()
+        .id
 }
 
 pub async fn gallery(galleries: &Galleries) -> Arc<Gallery> {

@@ -17,7 +17,7 @@ const CALLS: usize = 120;
 /// Images in a batch, by the configuration below.
 const BATCH: f64 = 2.0;
 /// What cancellations need to arrive.
-const ARRIVAL: Duration = Duration::from_millis(50);
+const ARRIVAL: Duration = Duration::from_millis(150);
 
 fn in_small_batches(dir: &tempfile::TempDir) -> Server {
     Server::start_with(dir.path(), &format!("{CONFIG}\n[limits]\nbatch_images = {BATCH}"))

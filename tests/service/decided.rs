@@ -61,7 +61,7 @@ async fn every_decision_is_told_once() {
 
     let identified = matching.identify(of("shop", identify(GALLERY, verified.receipt))).await.unwrap().into_inner();
     let event = notes.one();
-    assert_eq!(about(&event, "shop"), (None, Some(identified.gallery_epoch)));
+    assert_eq!(about(&event, "shop"), (Some("alice".into()), Some(identified.gallery_epoch)));
     let Decided::Identified { case: Some(id), repeated: false } = event.decided else { panic!("{event:?}") };
     assert_eq!(id.to_string(), identified.case_id);
 

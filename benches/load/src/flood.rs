@@ -63,7 +63,7 @@ impl Issuer {
         let (set, root) = (own.model_set()?, own.root_key()?);
         let (model, dimension) = (set.template_digest(), set.card().dimension);
         let name = GalleryName::new(GALLERY)?;
-        let galleries = own.galleries(&root, &Config::load(None)?)?;
+        let galleries = own.galleries(&root, &Config::load(None)?, None)?;
         let gallery = galleries.get_or_create(&name, model, dimension).await?;
         bench_enrol(&gallery, references.max(1), ENROLLERS).await?;
         galleries.close().await;

@@ -124,9 +124,12 @@ impl FaissIndex {
         let own = shares.next().unwrap_or_default();
         thread::scope(|scope| {
             let others: Vec<_> = shares.map(|segments| scope.spawn(|| share(segments))).collect();
-            let mut found = share(own)?;
+            let found = share(own);
+            // All are joined, whatever the first of them says.
+            let others: Vec<_> = others.into_iter().map(|other| other.join()).collect();
+            let mut found = found?;
             for other in others {
-                let more = other.join().map_err(|_| IndexError::Engine("a search thread died".into()))??;
+                let more = other.map_err(|_| IndexError::Engine("a search thread died".into()))??;
                 for (found, more) in found.iter_mut().zip(more) {
                     found.extend(more);
                     keep_best(found, k);

@@ -137,8 +137,9 @@ fn nothing_to_enrol(folder: &Path, plan: &Plan) -> String {
 async fn enrol(name: &GalleryName, plan: Plan, research: Research, shared: &Shared) -> Result<Outcome, Failure> {
     let config = input::config(input::MANY_FILES)?;
     let root = shared.root_key()?;
-    let galleries = shared.galleries(&root, &config)?; // before the model: another process may hold them
-    let pipeline = Arc::new(shared.started(&shared.licensed_model_set(research)?, &root, &config)?);
+    let models = shared.licensed_model_set(research)?;
+    let galleries = shared.galleries(&root, &config, Some(models.renamed()))?; // before the networks: another process may hold them
+    let pipeline = Arc::new(shared.started(&models, &root, &config)?);
     let gallery = galleries.get_or_create(name, pipeline.model(), pipeline.dimension()).await?;
 
     let mut report = Report {

@@ -90,6 +90,8 @@ struct Report {
     of: String,
     /// What `face.calibration.precision` says.
     precision: &'static str,
+    /// How faces were found: it stands beside references, and is not part of `model`.
+    extraction: String,
 }
 
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
@@ -99,9 +101,9 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let of = (hex::encode(models.bundle(Role::Embed).digest()), models.card().precision.as_str());
     let pipeline = shared.started(&models, &RootKey::random()?, &input::config(input::MANY_FILES)?)?;
     let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };
-    let model = pipeline.model().to_string();
+    let (model, extraction) = (pipeline.model().to_string(), pipeline.extraction_version().to_string());
     let samples = super::runtime()?.block_on(extract_all(Arc::new(pipeline), options, &pairs))?;
-    let report = judge(&pairs, &samples, options, models.card(), model, of)?;
+    let report = judge(&pairs, &samples, options, models.card(), (model, extraction), of)?;
     if shared.json {
         println!("{}", serde_json::to_string(&report)?)
     } else {
@@ -160,7 +162,7 @@ fn judge(
     samples: &[Result<Sample, String>],
     options: &Options,
     card: &Card,
-    model: String,
+    (model, extraction): (String, String),
     (of, precision): (String, &'static str),
 ) -> Result<Report, Failure> {
     let template = |number: usize| samples.get(number).and_then(|s| s.as_ref().ok()).map(|s| &s.template);
@@ -214,6 +216,7 @@ fn judge(
         model,
         of,
         precision,
+        extraction,
     })
 }
 
@@ -230,6 +233,7 @@ fn print(report: &Report, claims: bool) {
     }
     println!("of the model   {} (a card's face.calibration.of)", report.of);
     println!("in precision   {} (its face.calibration.precision)", report.precision);
+    println!("faces found by {} (the extraction's version, beside references)", report.extraction);
     print_accepted(&report.accepted);
     if claims && report.claims.is_empty() {
         println!("\nclaims need four people of two images or more");

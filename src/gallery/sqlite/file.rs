@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use crate::{
-    domain::{GalleryName, ModelDigest, ReferenceId, SubjectId, Template},
+    domain::{ExtractionVersion, GalleryName, ModelDigest, ReferenceId, SubjectId, Template},
     gallery::{
         OpenError, ServiceTime, Settings, StoreError,
         clock::{Kept, micros, time},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
-pub(super) const SCHEMA_VERSION: i64 = 5;
+pub(super) const SCHEMA_VERSION: i64 = 6;
 /// How long to wait for whoever has the file locked, or keeps the write-ahead log, at a time.
 const BUSY: Duration = Duration::from_millis(50);
 /// "VULT": a file without it is somebody else's.
@@ -221,14 +221,15 @@ impl File {
         mut each: impl FnMut(i64, StoredReference) -> Result<(), E>,
         damaged: impl Fn(ReferenceId) -> E,
     ) -> Result<(), E> {
-        let mut select = self
-            .0
-            .prepare("SELECT seq, id, gallery, subject, template, enrolled_at, position FROM reference ORDER BY seq")?;
+        let mut select = self.0.prepare(
+            "SELECT seq, id, gallery, subject, template, enrolled_at, position, extraction FROM reference ORDER BY seq",
+        )?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let (id, subject): (_, String) = (ReferenceId::from_bytes(row.get(1)?), row.get(3)?);
             let subject = SubjectId::new(&subject).map_err(|_| damaged(id))?;
-            let reference = SealedReference { id, subject, sealed: row.get(4)? };
+            let extraction = ExtractionVersion::new(row.get(7)?);
+            let reference = SealedReference { id, subject, sealed: row.get(4)?, extraction };
             let (seq, position, enrolled_at) = (row.get(0)?, unsigned(row, 6)?, time(row.get(5)?));
             each(row.get(2)?, StoredReference { seq, position, reference, enrolled_at })?;
         }
@@ -254,10 +255,11 @@ impl File {
         position: u64,
     ) -> Result<i64, rusqlite::Error> {
         let mut insert = self.0.prepare_cached(
-            "INSERT INTO reference (id, gallery, subject, template, enrolled_at, position) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO reference (id, gallery, subject, template, enrolled_at, position, extraction) VALUES (?, ?, ?, ?, ?, ?, ?)",
         )?;
         let (id, subject) = (new.id.as_bytes(), new.subject.as_str());
-        insert.insert(params![id, gallery, subject, new.sealed, micros(enrolled_at), signed(position)?])
+        let (at, extraction) = (micros(enrolled_at), new.extraction.as_bytes());
+        insert.insert(params![id, gallery, subject, new.sealed, at, signed(position)?, extraction])
     }
 
     /// Returns the `seq`s that are gone. Candidates go with their references, and the claims of whoever has none left.

@@ -28,8 +28,8 @@ const STEP_ASIDE: &str = "
 const MOVE_OVER: &str = "
     INSERT INTO seal SELECT * FROM old_seal;
     INSERT INTO gallery SELECT * FROM old_gallery;
-    INSERT INTO reference (seq, id, gallery, subject, template, enrolled_at)
-        SELECT seq, id, gallery, subject, template, enrolled_at FROM old_reference ORDER BY seq;
+    INSERT INTO reference (seq, id, gallery, subject, template, enrolled_at, extraction)
+        SELECT seq, id, gallery, subject, template, enrolled_at, zeroblob(8) FROM old_reference ORDER BY seq;
     DELETE FROM sqlite_sequence WHERE name = 'reference';
     INSERT INTO sqlite_sequence (name, seq) SELECT 'reference', seq FROM sqlite_sequence WHERE name = 'old_reference';
     INSERT INTO review_case (key, id, gallery, claimed, opened_at, opened_service, opened_by, opened_for, model)
@@ -63,6 +63,10 @@ const FROM_VERSION_3: &str = "
 /// goes on.
 const FROM_VERSION_4: &str = "ALTER TABLE reference ADD COLUMN position INTEGER NOT NULL DEFAULT 0;";
 
+/// From version 5, which did not say how the face of a reference was found.
+const FROM_VERSION_5: &str = "
+    ALTER TABLE reference ADD COLUMN extraction BLOB NOT NULL DEFAULT x'0000000000000000';";
+
 impl File {
     /// From an older schema, whole or not at all.
     pub(super) fn migrate(&self, version: i64) -> Result<(), rusqlite::Error> {
@@ -73,8 +77,9 @@ impl File {
         self.0.execute_batch("PRAGMA foreign_keys = OFF")?;
         let steps = match version {
             ..3 => [STEP_ASIDE, SCHEMA, MOVE_OVER].concat(),
-            3 => [FROM_VERSION_3, FROM_VERSION_4].concat(),
-            _ => FROM_VERSION_4.into(),
+            3 => [FROM_VERSION_3, FROM_VERSION_4, FROM_VERSION_5].concat(),
+            4 => [FROM_VERSION_4, FROM_VERSION_5].concat(),
+            _ => FROM_VERSION_5.into(),
         };
         let migrated =
             self.0.execute_batch(&format!("BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"));

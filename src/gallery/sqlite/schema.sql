@@ -1,4 +1,4 @@
--- Version 5. Times are microseconds: of the wall since 1970 in UTC, or of service (columns named so; what that is: clock.rs).
+-- Version 6. Times are microseconds: of the wall since 1970 in UTC, or of service (columns named so; what that is: clock.rs).
 -- Ids are 16 bytes.
 
 -- One row: tells a wrong root key from a damaged reference.
@@ -12,7 +12,7 @@ CREATE TABLE gallery (
     key        INTEGER PRIMARY KEY,
     uid        BLOB    NOT NULL UNIQUE,  -- random: no template of a namesake opens here
     name       TEXT    NOT NULL UNIQUE,
-    model      BLOB    NOT NULL,         -- digest of the one model bundle, 32 bytes
+    model      BLOB    NOT NULL,         -- digest of the one model whose templates are in it, 32 bytes
     dimension  INTEGER NOT NULL,         -- values in a template
     epoch      INTEGER NOT NULL,         -- position of the last change
     created_at INTEGER NOT NULL
@@ -26,6 +26,7 @@ CREATE TABLE reference (
     template    BLOB    NOT NULL,                   -- sealed
     enrolled_at INTEGER NOT NULL,
     position    INTEGER NOT NULL DEFAULT 0,         -- of its enrolment in the gallery's changes
+    extraction  BLOB    NOT NULL,                   -- how its face was found, 8 bytes; zeros: not known
     UNIQUE (id, gallery)                            -- so that no gallery tells what another holds
 ) STRICT;
 CREATE INDEX reference_of_subject ON reference (gallery, subject);

@@ -129,7 +129,7 @@ async fn enrol(store: &Sqlite, gallery: i64, number: u16) -> Result<Enrolled, En
     let mut id = [0; 16];
     id[..2].copy_from_slice(&number.to_be_bytes());
     let (id, subject) = (ReferenceId::from_bytes(id), who(number));
-    store.enrol(gallery, SealedReference { id, subject, sealed: vec![0; 32] }).await
+    store.enrol(gallery, SealedReference { id, subject, sealed: vec![0; 32], extraction: Default::default() }).await
 }
 
 fn who(number: u16) -> SubjectId {

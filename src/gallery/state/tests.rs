@@ -35,6 +35,7 @@ fn enrolled(seq: i64, subject: &str) -> Change {
     let row = Row {
         id: ReferenceId::from_bytes([seq as u8; 16]),
         subject: who(subject),
+        extraction: Default::default(),
         enrolled_at: SystemTime::UNIX_EPOCH,
     };
     let template = Template::new(MODEL, vec![seq as f32; 4]).unwrap();

@@ -42,7 +42,7 @@ struct Notes {
 impl Notes {
     fn tell(self: &Arc<Self>) -> Tell<&'static str> {
         let notes = Arc::clone(self);
-        Arc::new(move |outcome, repeated| {
+        Arc::new(move |_, outcome, repeated| {
             let notes = Arc::clone(&notes);
             Box::pin(async move {
                 let _open = notes.gate.read().await;
@@ -108,7 +108,15 @@ impl House {
     }
 
     async fn enrol(&self, who: &str, number: u8) {
-        self.gallery.enrol(NewReference { id: None, subject: subject(who), template: face(number) }).await.unwrap();
+        self.gallery
+            .enrol(NewReference {
+                id: None,
+                subject: subject(who),
+                template: face(number),
+                extraction: Default::default(),
+            })
+            .await
+            .unwrap();
     }
 
     async fn erase(&self, who: &str) {

@@ -2,8 +2,11 @@
 
 use vultus_engine::image::{Pixels, Rect, Similarity};
 
-use super::{SHARPNESS_INTER_EYE, occlusion};
+use super::SHARPNESS_INTER_EYE;
 use crate::domain::UprightFace;
+
+/// How far the parts of fixed size reach from between the eyes, in inter-eye distances: face occlusion prevention's.
+pub(super) const REACH: f32 = 64.5 / 36.0;
 
 /// The square around a face that holds every part which is looked at, however it leans; at most [`SHARPNESS_INTER_EYE`] between the eyes.
 /// Scaled as areas are: sampling a large image would take single pixels of it.
@@ -20,7 +23,7 @@ impl<'a> Near<'a> {
     /// `None` where it lies outside of the image.
     pub(super) fn of(pixels: &Pixels, face: &'a UprightFace) -> Option<Self> {
         // Half the square's side is that of the greatest part, times the root of two, and more.
-        let reach = face.inter_eye * (face.mouth().y.clamp(0.4, 3.0) + 0.4).max(occlusion::REACH) * 1.5;
+        let reach = face.inter_eye * (face.mouth().y.clamp(0.4, 3.0) + 0.4).max(REACH) * 1.5;
         let rect = Rect { x: face.eyes.x - reach, y: face.eyes.y - reach, width: 2.0 * reach, height: 2.0 * reach };
         let region = rect.clipped(pixels.width(), pixels.height())?;
         let scale = (SHARPNESS_INTER_EYE / face.inter_eye).min(1.0);

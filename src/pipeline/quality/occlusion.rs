@@ -9,7 +9,7 @@ use vultus_engine::image::Pixels;
 use super::{
     cover_weights::{BIAS, CELLS, DIRECTIONS, WEIGHT_UNIT, WEIGHTS},
     luminance,
-    near::Near,
+    near::{Near, REACH},
 };
 use crate::domain::UprightFace;
 
@@ -21,8 +21,7 @@ const INTER_EYE: f32 = 36.0;
 /// for the differences, and how far its middle lies below the eyes.
 const HALF: f32 = ((CELLS * CELL) as f32 / 2.0 + 0.5) / INTER_EYE;
 const MIDDLE: f32 = 16.0 / INTER_EYE;
-/// How far the square reaches from between the eyes.
-pub(super) const REACH: f32 = MIDDLE + HALF;
+const _: () = assert!(MIDDLE + HALF < REACH + 1e-4, "what is near is scaled so far alone");
 /// Of edges that noise makes.
 const NOISE: f32 = 20.0;
 

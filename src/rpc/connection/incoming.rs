@@ -55,8 +55,13 @@ pub struct Connection {
     first_request_by: Instant,
     end: Instant,
     conduct: Conduct,
+    /// Reads and writes since the clock was asked.
+    unasked: u32,
     _place: OwnedSemaphorePermit,
 }
+
+/// Reads and writes that are done before the clock is asked.
+const UNASKED: u32 = 64;
 
 impl Connection {
     fn new(stream: TcpStream, patience: Patience, place: OwnedSemaphorePermit) -> Self {
@@ -70,6 +75,7 @@ impl Connection {
             first_request_by: now + patience.first_request,
             end: now + patience.whole,
             conduct: Conduct::default(),
+            unasked: 0,
             _place: place,
         }
     }
@@ -99,17 +105,28 @@ impl Connection {
     fn unless_too_late<T>(&mut self, done: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if done.is_pending() {
             self.check_patience(context)?;
+        } else {
+            // Who always has more to say is never waited for: the clock is asked now and then.
+            self.unasked = (self.unasked + 1) % UNASKED;
+            if self.unasked == 0 && Instant::now() >= self.until() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
         done
     }
 
-    /// An error once the present wait is over. Asked only when there is nothing to read, or no room to write: requests pay nothing.
-    fn check_patience(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let until = match () {
+    /// The end of the present wait.
+    fn until(&self) -> Instant {
+        match () {
             () if self.conduct.has_request() => self.end,
             () if self.conduct.has_greeting() => self.first_request_by.min(self.end),
             () => self.greeting_by,
-        };
+        }
+    }
+
+    /// An error once the present wait is over. Asked only when there is nothing to read, or no room to write: requests pay nothing.
+    fn check_patience(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let until = self.until();
         if self.patience.deadline() != until {
             self.patience.as_mut().reset(until);
         }
@@ -265,6 +282,24 @@ mod tests {
         client.write_all(&[7; 100]).await.unwrap();
         let error = served.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn nor_for_ever_where_there_is_always_more_to_read() {
+        let (mut client, mut served) = pair(Patience { handshake: LONG, first_request: SHORT, whole: LONG }).await;
+        served.conduct().note_greeting();
+        tokio::spawn(async move { while client.write_all(&[7; 64 << 10]).await.is_ok() {} });
+        let endless = async {
+            let mut read = [0; 16];
+            loop {
+                // As a reader that is never pending: budgets of tasks are not this connection's business.
+                if let Err(error) = tokio::task::unconstrained(served.read_exact(&mut read)).await {
+                    return error.kind();
+                }
+            }
+        };
+        let ended = tokio::time::timeout(LONG, endless).await;
+        assert_eq!(ended.unwrap(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
