@@ -5,16 +5,18 @@
                            [--rounds 3] [--seconds 5] [--threads N] [--parity-only] [--as-trained]
 
 Networks that are named and not given as files are made with random weights and the statistics that training leaves; files get these
-with --as-trained. A file's inputs may be of any size, and get the pixels that ArcFace networks take. int8 takes activation ranges
-from other images than those compared. Prints JSON lines: for each network the cosines to ONNX Runtime's f32 (Vultus through its
-CPU executor and its reference), then for each batch the medians of rounds in which the engines take turns. Beside each of
-Vultus stands its share of the machine's ceiling, what the same threads do in that precision on registers alone, measured
-after each run. Operations are those of the network as it is written: Winograd's algorithm does with fewer, so that a share
-may be above 1. Needs target/release/vultus; a virtual environment with onnx, onnxruntime and openvino is made in
+with --as-trained. A file's inputs may be of any size, and get the pixels that ArcFace networks take. int8 takes
+activation ranges from other images than those compared, and so does OpenVINO's, which NNCF quantises after training.
+Prints JSON lines: for each network the cosines to ONNX Runtime's f32 (Vultus through its CPU executor and its
+reference), then for each batch the medians of rounds in which the engines take turns. Beside each of Vultus stands
+its share of the machine's ceiling, what the same threads do in that precision on registers alone, measured after each
+run. Operations are those of the network as it is written: Winograd's algorithm does with fewer, so that a share may
+be above 1. Needs target/release/vultus; a virtual environment with onnx, onnxruntime, openvino and nncf is made in
 target/peers where this Python has none.
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -30,7 +32,7 @@ VULTUS = ROOT / "target/release/vultus"
 HOME = ROOT / "target/peers"
 # Images that set the ranges of int8.
 SEEN = 20
-NEEDED = {"numpy": "2.4.6", "onnx": "1.23.2", "onnxruntime": "1.32.0", "openvino": "2026.4.1"}
+NEEDED = {"numpy": "2.4.6", "onnx": "1.23.2", "onnxruntime": "1.32.0", "openvino": "2026.4.1", "nncf": "3.4.0"}
 
 
 def with_peers():
@@ -84,6 +86,15 @@ class Peers:
     def onnxruntime(self, x):
         return self.ort.run(None, {self.name: x})[0]
 
+    @functools.cached_property
+    def quantised(self):
+        """OpenVINO's int8: quantised after training by NNCF, on the images that set Vultus's ranges."""
+        import nncf
+        import openvino as ov
+
+        _, fed = images(SEEN, self.side, seed=2)
+        return nncf.quantize(ov.Core().read_model(str(self.path)), nncf.Dataset([x[None] for x in fed]), subset_size=SEEN)
+
     def openvino(self, precision: str, batch: int):
         import openvino as ov
 
@@ -91,9 +102,11 @@ class Peers:
             "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": str(self.threads),
-            "INFERENCE_PRECISION_HINT": precision,
+            # What is not quantised stays f32, so that int8 is int8 on every processor.
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
         }
-        request = ov.Core().compile_model(str(self.path), "CPU", hints).create_infer_request()
+        model = self.quantised if precision == "int8" else str(self.path)
+        request = ov.Core().compile_model(model, "CPU", hints).create_infer_request()
         return lambda x: request.infer({0: x})[0]
 
 
@@ -127,8 +140,10 @@ def parity(network: str, peers: Peers, folder: Path):
             say(network=network, engine=engine, images=n, one_minus_cosine_to_onnxruntime_f32=one_minus_cosine(got, expected))
         except RuntimeError as refused:
             say(network=network, engine=engine, refused=str(refused))
-    got = peers.openvino("bf16", n)(fed)
-    say(network=network, engine="openvino bf16", images=n, one_minus_cosine_to_onnxruntime_f32=one_minus_cosine(got, expected))
+    for precision in ("bf16", "int8"):
+        got = peers.openvino(precision, n)(fed)
+        cosine = one_minus_cosine(got, expected)
+        say(network=network, engine=f"openvino {precision}", images=n, one_minus_cosine_to_onnxruntime_f32=cosine)
 
 
 def timed(run, batch: int, seconds: float) -> float:
@@ -145,7 +160,7 @@ def speed(network: str, peers: Peers, batch: int, rounds: int, seconds: float):
     _, x = images(batch, peers.side)
     bench = ("bench", "embed", "--model", peers.path, "--batch", batch, "--seconds", seconds, "--threads", peers.threads)
     engines = {"onnxruntime f32": lambda: {"faces_per_s": timed(lambda: peers.onnxruntime(x), batch, seconds)}}
-    for precision in ("f32", "bf16"):
+    for precision in ("f32", "bf16", "int8"):
         run = peers.openvino(precision, batch)
         engines[f"openvino {precision}"] = lambda run=run: {"faces_per_s": timed(lambda: run(x), batch, seconds)}
     for precision in ("f32", "bf16", "int8"):
