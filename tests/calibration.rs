@@ -78,7 +78,7 @@ fn the_cards_tables_are_what_their_source_gives() {
     let models = as_calibrated(&models, scratch.path());
     let pairs = scratch.path().join("pairs.csv");
     fs::write(&pairs, csv).unwrap();
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         let run = Command::new(env!("CARGO_BIN_EXE_vultus"))
             .args(["evaluate", "--json", "--quality", "--precision", precision.as_str(), "--pairs"])
             .args([pairs.as_os_str(), "--models".as_ref(), models.as_os_str()])
@@ -99,13 +99,7 @@ fn the_cards_tables_are_what_their_source_gives() {
 /// The models, with the limits of quality that the calibration was measured at: faces that are refused since are harder than others, so
 /// that the thresholds are on the safe side.
 fn as_calibrated(models: &Path, scratch: &Path) -> PathBuf {
-    let copy = scratch.join("models");
-    for bundle in ["default", "face-landmark-68", "tiny-face-detector"] {
-        fs::create_dir_all(copy.join(bundle)).unwrap();
-        for file in fs::read_dir(models.join(bundle)).unwrap().map(|file| file.unwrap().path()) {
-            fs::copy(&file, copy.join(bundle).join(file.file_name().unwrap())).unwrap();
-        }
-    }
+    let copy = copy_of(models, scratch);
     let card = copy.join("default/model.toml");
     let text = fs::read_to_string(&card).unwrap();
     let before = |line: &str| match line.split(" = ").next() {
@@ -116,6 +110,17 @@ fn as_calibrated(models: &Path, scratch: &Path) -> PathBuf {
         _ => line.to_owned(),
     };
     fs::write(&card, text.lines().map(before).collect::<Vec<_>>().join("\n")).unwrap();
+    copy
+}
+
+fn copy_of(models: &Path, scratch: &Path) -> PathBuf {
+    let copy = scratch.join("models");
+    for bundle in ["default", "face-landmark-68", "tiny-face-detector"] {
+        fs::create_dir_all(copy.join(bundle)).unwrap();
+        for file in fs::read_dir(models.join(bundle)).unwrap().map(|file| file.unwrap().path()) {
+            fs::copy(&file, copy.join(bundle).join(file.file_name().unwrap())).unwrap();
+        }
+    }
     copy
 }
 
@@ -148,6 +153,11 @@ fn a_precision_that_nobody_has_calibrated_decides_nothing() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models");
     assert!(models.exists(), "run `make model`");
     let dir = tempfile::tempdir().unwrap();
+    let models = copy_of(&models, dir.path());
+    let card = models.join("default/model.toml");
+    let mut contract = Contract::parse(&fs::read_to_string(&card).unwrap()).unwrap();
+    contract.face.as_mut().unwrap().calibration.retain(|table| table.precision != Some(Precision::Int8));
+    fs::write(&card, contract.to_toml().unwrap()).unwrap();
     let run = Command::new(env!("CARGO_BIN_EXE_vultus"))
         .args(["serve", "--insecure", "--listen", "127.0.0.1:0", "--precision", "int8", "--models"])
         .args([models.as_os_str(), "--data".as_ref(), dir.path().as_os_str()])

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Serialize;
 use vultus_engine::{
-    cpu::ceiling,
+    cpu::{ceiling, instructions},
     device::DeviceChoice,
     executor::{ExecuteError, Executor, Sight},
     image::Pixels,
@@ -47,6 +47,8 @@ pub struct BenchEmbed {
     pub faces_per_s: f64,
     pub batch: usize,
     pub precision: &'static str,
+    /// The instruction set that was taken.
+    pub isa: &'static str,
     pub threads: usize,
     pub model: String,
     pub device: String,
@@ -54,7 +56,7 @@ pub struct BenchEmbed {
     pub gflop_per_s: f64,
     /// What the threads can do in this precision at most (its instructions on registers alone, measured right after),
     /// and the share of it. Winograd's algorithm needs fewer products than are written, so that the share can be above
-    /// 1; in int8 some layers are computed in bf16, which is half as fast.
+    /// 1.
     pub ceiling_gflop_per_s: f64,
     pub share_of_ceiling: f64,
     /// Of a file alone.
@@ -137,6 +139,7 @@ impl BenchEmbed {
             faces_per_s,
             batch: batch.get(),
             precision: precision.as_str(),
+            isa: instructions(),
             threads: threads.get(),
             model,
             device: device.to_string(),

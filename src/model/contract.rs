@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use vultus_engine::{
     graph::MAX_NODES,
     input::{Input, MAX_INPUT_SIDE},
+    int8,
     plan::ActivationRange,
     precision::Precision,
 };
@@ -172,9 +173,12 @@ impl PrecisionClass {
     }
 
     fn digest_with(&self, digest: &str) -> String {
+        // An integer network of another specification was not measured.
+        let arithmetic = if self.precision == Precision::Int8 { int8::VERSION } else { "" };
         let all = ("vultus class v1", digest, self.precision, self.agreement, self.images, &self.ranges);
         // Plain data: serialising it cannot fail.
-        let hash = Sha256::digest(serde_json::to_vec(&all).unwrap_or_default());
+        let all = Sha256::new().chain_update(serde_json::to_vec(&all).unwrap_or_default());
+        let hash = all.chain_update(arithmetic).finalize();
         hex::encode(&hash[..8])
     }
 

@@ -145,10 +145,15 @@ impl Place {
     }
 
     pub fn vultus(&self, arguments: &[&str]) -> (i32, String, String) {
+        self.vultus_with(&[], arguments)
+    }
+
+    /// With variables of the environment.
+    pub fn vultus_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vultus"));
         command.args(arguments).current_dir(self.dir.path());
         command.env("VULTUS_DATA", self.dir.path()).env_remove("VULTUS_MODELS").env_remove("VULTUS_LOG");
-        let ran = command.output().unwrap();
+        let ran = command.envs(variables.iter().copied()).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (ran.status.code().unwrap(), text(ran.stdout), text(ran.stderr))
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use vultus::model::{Contract, contract::PrecisionClass};
-use vultus_engine::{plan::ActivationRange, precision::Precision};
+use vultus_engine::{cpu::CpuNetwork, plan::ActivationRange, precision::Precision};
 
 use crate::place::{Place, card, fetched, network};
 
@@ -29,7 +29,7 @@ fn a_precision_serves_when_it_was_measured_to_agree() {
     for (class, fault) in [
         (int8.clone(), "int8: what the card says of it was not measured on these weights"),
         (int8.clone().measured_on(&"0".repeat(64)), "int8: what the card says of it was not measured on these weights"),
-        (int8.measured_on(digest), "int8: the network does not run in int8: no convolution"),
+        (int8.measured_on(digest), "int8: the network does not run in int8: int8 needs activation ranges"),
     ] {
         place.write_card(&Contract { precisions: vec![class], ..card(&network()) });
         assert_eq!(place.import().0, 0);
@@ -158,4 +158,61 @@ fn int8_serves_with_what_was_measured_on_faces() {
     assert!(code == 3 && out.contains("DOES NOT SERVE"), "{out}{err}");
     let (code, out, _) = check();
     assert!(code == 3 && out.contains("no measured agreement"), "{out}");
+}
+
+/// In int8 every instruction set that the environment lets it take gives the same bits, in every batch, and says its name.
+#[test]
+fn int8_gives_the_same_bits_on_every_instruction_set() {
+    let place = Place::new();
+    let pixels = |count: usize| (0..count * 3 * 112 * 112).map(|i| (i * i / 7 % 251) as u8).collect::<Vec<u8>>();
+    fs::write(place.at("raw"), pixels(5)).unwrap();
+    fs::write(place.at("seen"), pixels(2)).unwrap();
+    let run = |isa: &str, batch: &str| {
+        let arguments = [
+            "model",
+            "run",
+            "--model",
+            "means.onnx",
+            "--precision",
+            "int8",
+            "--ranges-from",
+            "seen",
+            "--images",
+            "raw",
+        ];
+        let arguments = [&arguments[..], &["--outputs", "out", "--batch", batch, "--json"]].concat();
+        place.vultus_with(&[("VULTUS_ISA", isa)], &arguments)
+    };
+    let levels: Vec<&str> = CpuNetwork::levels().into_iter().map(|level| level.name()).collect();
+    let mut outputs = Vec::new();
+    for isa in ["portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16"] {
+        for batch in ["1", "3", "5"] {
+            let (code, out, err) = run(isa, batch);
+            assert_eq!(code, 0, "{err}");
+            let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+            let ran = said["isa"].as_str().unwrap();
+            // Its own where the machine has it, else the best below.
+            assert!(if levels.contains(&isa) { ran == isa } else { levels.contains(&ran) }, "{isa}: {ran}");
+            outputs.push(fs::read(place.at("out")).unwrap());
+        }
+    }
+    assert_eq!(outputs[0].len(), 5 * 64 * 4);
+    assert!(outputs.iter().all(|other| *other == outputs[0]), "the bits depend on the instruction set or the batch");
+    let (code, _, err) = run("sse2", "1");
+    assert!(code == 1 && err.contains("VULTUS_ISA is sse2, expected one of"), "{err}");
+    let bench = [
+        "bench",
+        "embed",
+        "--model",
+        "means.onnx",
+        "--precision",
+        "int8",
+        "--batch",
+        "1",
+        "--seconds",
+        "0.01",
+        "--json",
+    ];
+    let (code, out, _) = place.vultus_with(&[("VULTUS_ISA", "portable")], &bench);
+    assert!(code == 0 && out.contains("\"isa\":\"portable\""), "{out}");
 }

@@ -59,7 +59,7 @@ async fn another_precision_refuses_the_known_and_the_unknown_alike() {
     let mut gallery = server.gallery().await;
     gallery.enrol(of("shop", enrol(GALLERY, "alice", PEOPLE[0].reference.clone()))).await.unwrap();
     assert!(server.terminate().success());
-    let server = Server::start_as("vultus", &["--precision", "bf16", "serve"], dir.path(), CONFIG);
+    let server = Server::start_as("vultus", &["--precision", "int8", "serve"], dir.path(), CONFIG);
     for subject in ["alice", "no-such-subject"] {
         let answer =
             server.matching().await.verify(of("shop", verify(GALLERY, subject, PEOPLE[0].probe.clone()))).await;

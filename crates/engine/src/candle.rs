@@ -100,8 +100,8 @@ pub fn reference(
     Ok(outputs)
 }
 
-/// 1 x 3 x height x width.
-fn normalise(input: &Input, image: &Pixels) -> Result<Tensor> {
+/// What the network takes for an image: 1 x 3 x height x width.
+pub fn normalise(input: &Input, image: &Pixels) -> Result<Tensor> {
     let shape = (1, image.height() as usize, image.width() as usize, 3);
     let (pixels, _) = image.rgb8().as_chunks::<3>();
     let values: Vec<f32> = pixels.iter().flat_map(|&rgb| input.normalise(rgb)).collect();
@@ -110,6 +110,14 @@ fn normalise(input: &Input, image: &Pixels) -> Result<Tensor> {
 
 /// The graph's output for `x` (1 x channels x height x width), flattened. The graph was checked with these weights.
 pub fn interpret(graph: &Graph, weights: &Weights, x: Tensor) -> Result<Vec<f32>> {
+    match values(graph, weights, x)?.get(graph.output) {
+        Some(output) => output.flatten_all()?.to_vec1(),
+        None => candle_core::bail!("the output is missing: the graph was not checked"),
+    }
+}
+
+/// All values of the graph, the input first.
+pub fn values(graph: &Graph, weights: &Weights, x: Tensor) -> Result<Vec<Tensor>> {
     let mut values = vec![x];
     for node in &graph.nodes {
         let operand = |i: usize| match node.inputs.get(i).and_then(|&id| values.get(id)) {
@@ -119,10 +127,7 @@ pub fn interpret(graph: &Graph, weights: &Weights, x: Tensor) -> Result<Vec<f32>
         let result = apply(&node.op, weights, operand(0)?, || operand(1))?;
         values.push(result);
     }
-    match values.get(graph.output) {
-        Some(output) => output.flatten_all()?.to_vec1(),
-        None => candle_core::bail!("the output is missing: the graph was not checked"),
-    }
+    Ok(values)
 }
 
 fn apply<'a>(op: &Op, weights: &Weights, x: &'a Tensor, y: impl Fn() -> Result<&'a Tensor>) -> Result<Tensor> {

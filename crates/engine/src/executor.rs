@@ -61,6 +61,8 @@ pub enum LoadError {
     Graph(#[from] GraphError),
     #[error("does not run in int8: {0}")]
     Ranges(#[from] RangeError),
+    #[error("does not run in int8: {0}")]
+    Lower(String),
     #[error("needs {0}, which this executor does not do")]
     Unsupported(&'static str),
     #[error("needs {needs} MiB of memory for {what}, expected at most {most}")]

@@ -3,6 +3,7 @@
 //!
 //! [`onnx`] reads a network from a file, [`tfjs`] reads tensors that [`architectures`] wires to one. A network is a [`graph`] of typed
 //! operations with [`weights`]; [`plan`] fuses what can be fused, and an [`executor`] runs the plan on [`view`]s of [`image`]s: [`cpu`].
+//! [`int8`] is what a plan becomes where its results must have the same bits everywhere.
 //! [`candle`] runs the graph itself, node by node: the oracle, which [`parity`] holds the others against.
 
 #![deny(unsafe_code)]
@@ -10,6 +11,7 @@
 pub mod parity;
 pub mod candle;
 pub mod cpu;
+pub mod int8;
 pub mod executor;
 pub mod view;
 pub mod plan;
@@ -18,6 +20,8 @@ pub mod architectures;
 pub mod tfjs;
 pub mod shapes;
 pub mod graph;
+#[cfg(test)]
+mod generated_tests;
 pub mod weights;
 pub mod input;
 pub mod precision;

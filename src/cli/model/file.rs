@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::json;
-use vultus_engine::{image::Pixels, precision::Precision};
+use vultus_engine::{cpu::instructions, image::Pixels, precision::Precision};
 
 use super::super::{Failure, Outcome, Shared, open::cores};
 use crate::model::{
@@ -73,8 +73,9 @@ pub fn run(options: &RunOptions, shared: &Shared) -> Result<Outcome, Failure> {
         }
     }
     out.flush()?;
+    let isa = if options.reference { "reference" } else { instructions() };
     if shared.json {
-        println!("{}", json!({ "images": images.len(), "dimension": dimension }));
+        println!("{}", json!({ "images": images.len(), "dimension": dimension, "isa": isa }));
     } else {
         println!("{}: {} images, {dimension} values each", options.outputs.display(), images.len());
     }

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::json;
 use vultus_engine::{
     cpu::{held, methods},
-    plan::{Arena, Plan, StepLine},
+    input::Input,
+    plan::{ActivationRange, Arena, Plan, StepLine},
     precision::Precision,
 };
 
@@ -38,12 +39,18 @@ struct Total {
 }
 
 pub fn run(shared: &Shared, output: Option<&str>) -> Result<Outcome, Failure> {
-    let (head, plan) = match shared.onnx_file_for(output)? {
+    let (head, mut plan, input) = match shared.onnx_file_for(output)? {
         Some(file) => of_file(file, output)?,
         None => of_bundle(shared)?,
     };
     let precision = shared.precision.unwrap_or(Precision::F32);
-    let (methods, held) = (methods(&plan, precision), held(&plan, precision));
+    if precision == Precision::Int8 {
+        // What it holds does not depend on where the ranges end.
+        let range = |value| ActivationRange { value, low: -1.0, high: 1.0 };
+        let ranges: Vec<_> = plan.code_values().into_iter().map(range).collect();
+        plan = plan.with_ranges(&ranges)?;
+    }
+    let (methods, held) = (methods(&plan, precision), held(&plan, &input, precision)?);
     let lines: Vec<Line> = (plan.lines().into_iter().zip(methods))
         .map(|(step, method)| Line { step, method: method.unwrap_or_default() })
         .collect();
@@ -81,14 +88,14 @@ pub fn run(shared: &Shared, output: Option<&str>) -> Result<Outcome, Failure> {
     Ok(Outcome::Good)
 }
 
-fn of_file(file: &Path, output: Option<&str>) -> Result<(String, Plan), Failure> {
+fn of_file(file: &Path, output: Option<&str>) -> Result<(String, Plan, Input), Failure> {
     let opened = Bare::open(file, output).map_err(|e| format!("{}: {e}", file.display()));
-    let Bare { graph, weights, sha256, .. } = opened?;
+    let Bare { graph, weights, sha256, input } = opened?;
     let plan = Plan::of(&graph, weights)?;
-    Ok((format!("{}, SHA-256 {}, takes {}", file.display(), hex::encode(sha256), graph.input), plan))
+    Ok((format!("{}, SHA-256 {}, takes {}", file.display(), hex::encode(sha256), graph.input), plan, input))
 }
 
-fn of_bundle(shared: &Shared) -> Result<(String, Plan), Failure> {
+fn of_bundle(shared: &Shared) -> Result<(String, Plan, Input), Failure> {
     let (dir, name) = shared.model_place();
     if !is_name(name) {
         let expected =
@@ -99,7 +106,7 @@ fn of_bundle(shared: &Shared) -> Result<(String, Plan), Failure> {
     let (contract, input) = (bundle.contract(), bundle.graph().input);
     let head =
         format!("{} {}, digest {}, takes {input}", contract.name, contract.version, hex::encode(bundle.digest()));
-    Ok((head, Plan::new(bundle.graph(), bundle.weights())?))
+    Ok((head, Plan::new(bundle.graph(), bundle.weights())?, contract.input.clone()))
 }
 
 fn table(lines: &[Line]) {

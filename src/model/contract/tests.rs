@@ -62,7 +62,11 @@ fn a_calibration_is_of_one_precision() {
     face.calibrated_for(&digest).unwrap();
     let table = |precision| face.calibration(precision).unwrap();
     assert_ne!(table(Precision::F32), table(Precision::Bf16));
-    assert_eq!(table(Precision::Int8), Calibration::unmeasured(), "what was measured in others says nothing");
+    assert_ne!(table(Precision::F32), table(Precision::Int8));
+    let mut without = face.clone();
+    without.calibration.retain(|table| table.precision != Some(Precision::Int8));
+    let of_none = without.calibration(Precision::Int8).unwrap();
+    assert_eq!(of_none, Calibration::unmeasured(), "what was measured in others says nothing");
 
     let mut nameless = face.clone();
     nameless.calibration[0].precision = None;

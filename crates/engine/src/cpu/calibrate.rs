@@ -12,15 +12,15 @@ use crate::{
     precision::Precision,
 };
 
-/// The ranges of all values that int8 rounds to bytes, over `images` of the network's size; others are left out.
+/// The ranges of all values that the integer network codes, over `images` of the network's size; others are left out.
 pub fn ranges(
     plan: Plan,
     input: &Input,
     images: &[&Pixels],
     threads: NonZeroUsize,
 ) -> Result<Vec<ActivationRange>, LoadError> {
-    let values = plan.byte_values();
-    let prepared = Prepared::new(plan, input, Precision::F32, Level::best())?;
+    let values = plan.code_values();
+    let prepared = Prepared::new(plan, input, Precision::F32, Level::of_machine())?; // whatever the environment names: one machine, one program
     let images: Vec<&Pixels> = (images.iter().copied())
         .filter(|image| (image.width(), image.height()) == (prepared.size.width, prepared.size.height))
         .collect();

@@ -5,14 +5,14 @@
 
 use super::{
     epilogue::{Epilogue, Finish},
-    factors::{Whole, convert, pack},
+    factors::{convert, pack},
     kernels::{Chunk, Factors, Level, PANEL, TILE, Tile},
     layout::{LANES, Line, area, blocks, floats, floats_mut},
     prologue::Prologue,
 };
 use crate::{
     graph::{Edges, Shape, Window},
-    plan::{ActivationRange, Convolution},
+    plan::Convolution,
 };
 use std::ops::Range;
 
@@ -35,8 +35,6 @@ pub struct Dense {
     factors: Factors,
     /// Done while rounding.
     prologue: Option<Prologue>,
-    /// Of int8 alone.
-    whole: Option<Whole>,
     /// Panel, chunk, step, line out.
     weights: Vec<Line>,
     epilogue: Epilogue,
@@ -48,7 +46,7 @@ pub struct Scratch {
     pub chunks: Vec<Chunk>,
     pub gathered: Vec<Line>,
     pub sums: Vec<Line>,
-    /// The input as bf16 or bytes.
+    /// The input as bf16.
     rounded: Vec<Line>,
 }
 
@@ -64,19 +62,11 @@ pub struct Part<'a> {
 }
 
 impl Dense {
-    /// bf16 where pairs of channels are not cut; int8 with the input's range, where it is not interleaved. A prologue where
-    /// neither is the case was folded.
-    pub fn new(
-        c: &Convolution,
-        shape: Shape,
-        out: Shape,
-        interleaved: bool,
-        factors: Factors,
-        range: Option<&ActivationRange>,
-    ) -> Self {
-        let (weights, whole) = pack(c, shape, interleaved, factors, range);
+    /// bf16 where pairs of channels are not cut. A prologue where that is not the case was folded.
+    pub fn new(c: &Convolution, shape: Shape, out: Shape, interleaved: bool, factors: Factors) -> Self {
+        let weights = pack(c, shape, interleaved, factors);
         let (window, padding, prologue) = (c.window, c.padding, c.prologue.as_ref().map(Prologue::new));
-        Self { shape, out, window, padding, interleaved, factors, prologue, whole, weights, epilogue: Epilogue::new(c) }
+        Self { shape, out, window, padding, interleaved, factors, prologue, weights, epilogue: Epilogue::new(c) }
     }
 
     pub fn panels(&self) -> usize {
@@ -150,8 +140,7 @@ impl Dense {
             false => &part.x[..plane * blocks(self.shape.channels)],
         };
         let mut rounded = std::mem::take(&mut scratch.rounded);
-        let bytes = self.whole.as_ref().map(|whole| whole.input);
-        convert(level, x, plane, wanted, self.prologue.as_ref(), bytes, &mut rounded);
+        convert(level, x, plane, wanted, self.prologue.as_ref(), &mut rounded);
         self.compute(level, scratch, Part { x: &rounded, ..part });
         scratch.rounded = rounded;
     }
@@ -222,7 +211,6 @@ impl Dense {
                         block: block_out,
                         sums: &scratch.sums[n..count * width],
                         width,
-                        whole: self.whole.as_ref().map(|whole| (&whole.more[block_out], &whole.step[block_out])),
                         residual,
                         y: &mut part.out[block][first - part.pixels.start..][..count],
                         first,
@@ -240,7 +228,6 @@ impl Dense {
             return self.gather_interleaved(scratch, part, pixels);
         }
         let Shape { height, width, .. } = self.shape;
-        let outside = self.whole.as_ref().map_or(Line::ZERO, |whole| whole.input.zeros());
         let (inside, count) = (area(self.out), pixels.len());
         let mut places = [(0usize, 0isize, 0isize); TILE];
         for (place, pixel) in places.iter_mut().zip(pixels) {
@@ -274,7 +261,7 @@ impl Dense {
                 }
                 *chunk = Chunk { source: 1, steps, at: (scratch.gathered.len() * LANES) as u32 };
                 let x = &part.x[block * plane..][..plane];
-                scratch.gathered.extend(at.iter().map(|&at| x.get(at).copied().unwrap_or(outside)));
+                scratch.gathered.extend(at.iter().map(|&at| x.get(at).copied().unwrap_or(Line::ZERO)));
             }
         }
     }
@@ -282,10 +269,7 @@ impl Dense {
     /// Steps of a line that is read.
     fn steps_of(&self, line: usize) -> usize {
         let (channels, each) = (self.shape.channels, self.each());
-        match self.factors {
-            Factors::Int8 => LANES / each * each.min(blocks(channels) - line * each),
-            _ => LANES.min(channels / each - line * LANES),
-        }
+        LANES.min(channels / each - line * LANES)
     }
 
     /// The same from an interleaved input: the strip of it under a tile, which is part of one row, with the padding.
@@ -361,7 +345,7 @@ mod tests {
             activation: Activation::Identity,
         };
         let out = Shape::new(channels, 5, 6);
-        let dense = Dense::new(&convolution, shape, out, false, Factors::F32, None);
+        let dense = Dense::new(&convolution, shape, out, false, Factors::F32);
         let (x, images) = (vec![Line::ZERO; 60], 2);
         for level in Level::available() {
             let mut y = vec![Line::ZERO; 3 * 60];

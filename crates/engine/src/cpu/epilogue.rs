@@ -77,8 +77,6 @@ pub struct Finish<'a> {
     pub block: usize,
     pub sums: &'a [Line],
     pub width: usize,
-    /// Sums are whole numbers: what is added to them, and what they are multiplied by then.
-    pub whole: Option<(&'a Line, &'a Line)>,
     /// One for each pixel, where there is a residual.
     pub residual: &'a [Line],
     pub y: &'a mut [Line],
@@ -92,13 +90,7 @@ impl Pass for Finish<'_> {
     fn run<V: Vector>(self) {
         let width = self.width;
         let sums = &self.sums[..(self.y.len() - 1) * width + 1];
-        match self.whole {
-            None => self.apply::<V>(|at| V::load(&sums[at * width])),
-            Some((more, step)) => {
-                let step = V::load(step);
-                self.apply::<V>(|at| V::whole(&sums[at * width], more).mul(step));
-            }
-        }
+        self.apply::<V>(|at| V::load(&sums[at * width]));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{
     convolve::Dense,
-    kernels::Level,
+    int8,
     layout::{LANES, Line, area, blocks, lines},
     method::{self, Method},
     winograd::Winograd,
@@ -12,7 +12,6 @@ use crate::{
     executor::LoadError,
     graph::Shape,
     plan::{Action, Arena, Plan, Step},
-    precision::Precision,
 };
 
 /// Bytes of the largest activation of the images that run together, at most, unless one image alone has more.
@@ -44,13 +43,13 @@ pub struct Held {
 }
 
 impl Held {
-    pub fn of(plan: &Plan, level: Level, precision: Precision) -> Self {
+    pub fn of(plan: &Plan, bf16: bool) -> Self {
         let interleaved = method::interleaves(plan);
         let slots = arena(&plan.steps, &plan.shapes, interleaved).slots;
         let together = together(plan, &slots);
         let plain: usize = plan.steps.iter().map(|step| step.action.parameters()).sum();
         let (mut packed, mut scratch) = (0, 0);
-        for (step, method) in plan.steps.iter().zip(method::methods(plan, level, precision)) {
+        for (step, method) in plan.steps.iter().zip(method::methods(plan, bf16)) {
             let shape = plan.shapes[step.inputs[0]];
             let interleaved = interleaved && step.inputs[0] == 0;
             let (more, needed) = of_step(step, method, shape, plan.shapes[step.output], interleaved, together);
@@ -63,6 +62,12 @@ impl Held {
             workspace: bytes(slots.saturating_mul(together) + scratch),
             plain: 4 * plain as u64,
         }
+    }
+
+    /// Of an integer network.
+    pub fn of_program(network: &int8::Network) -> Self {
+        let packed = network.weights() as u64;
+        Self { packed, workspace: network.workspace(network.together) as u64, plain: packed }
     }
 
     /// # Errors
@@ -145,7 +150,7 @@ mod tests {
     }
 
     fn refused(plan: &Plan) -> String {
-        Held::of(plan, Level::best(), Precision::F32).check().unwrap_err().to_string()
+        Held::of(plan, false).check().unwrap_err().to_string()
     }
 
     #[test]
@@ -175,7 +180,7 @@ mod tests {
     fn an_ordinary_network_holds_what_it_is_said_to() {
         let layers = vec![convolution("a", 3), convolution("b", 3), Op::GlobalAveragePool];
         let plan = plan(Shape::new(3, 112, 112), layers, &[("a", [64, 3, 3, 3]), ("b", [64, 64, 3, 3])]);
-        let held = Held::of(&plan, Level::best(), Precision::F32);
+        let held = Held::of(&plan, false);
         held.check().unwrap();
         assert!(held.packed >= held.plain && held.packed <= 5 * held.plain, "{held:?}");
         // Two values of 64 channels and one of the input, for one image.

@@ -1,5 +1,5 @@
-//! The executor for CPUs, in f32 and, for the face network, bf16 and int8: factors are rounded, sums are f32 or exact,
-//! and all else stays f32.
+//! The executor for CPUs: in f32; in bf16, where factors are rounded, sums are f32 and all else stays f32; or in int8, where the integer
+//! network that a plan is lowered to runs ([`crate::int8`], [`int8`]).
 //!
 //! Activations lie in lines of 16 channels ([`layout`]); convolutions are tiles of pixels times panels of channels
 //! ([`convolve`]) on kernels for each instruction set ([`kernels`]). How a pixel is summed does not depend on its tile,
@@ -12,6 +12,7 @@ mod cores;
 mod depthwise;
 mod epilogue;
 mod factors;
+mod int8;
 mod kernels;
 mod layout;
 mod memory;
@@ -37,7 +38,7 @@ pub use self::{ceiling::ceiling, memory::Held};
 use self::{
     kernels::Level,
     layout::Line,
-    network::{Network, Workspace},
+    network::Network,
     prologue::Watched,
     threads::{Share, Threads},
 };
@@ -47,7 +48,8 @@ use crate::{
     executor::{Batching, ExecuteError, Executor, LoadError, NetworkId, Outputs, Planned, Sight},
     image::Pixels,
     input::{Input, InputSize},
-    plan::Plan,
+    int8::Program,
+    plan::{Action, Plan, Step},
     precision::Precision,
 };
 
@@ -111,8 +113,9 @@ impl CpuExecutor {
 }
 
 fn prepare(networks: Vec<Planned>) -> Result<Arc<[Prepared]>, (NetworkId, LoadError)> {
+    let level = Level::chosen().map_err(|e| (NetworkId(0), e))?;
     let prepare = |(place, Planned { plan, input, precision }): (usize, Planned)| {
-        Prepared::new(plan, &input, precision, Level::best()).map_err(|e| (NetworkId(place), e))
+        Prepared::new(plan, &input, precision, level).map_err(|e| (NetworkId(place), e))
     };
     networks.into_iter().enumerate().map(prepare).collect()
 }
@@ -123,7 +126,7 @@ impl Executor for CpuExecutor {
     }
 
     fn batching(&self, network: NetworkId) -> Batching {
-        Batching::up_to(self.networks.get(network.0).map_or(1, |network| network.network.together))
+        Batching::up_to(self.networks.get(network.0).map_or(1, Prepared::together))
     }
 
     fn settle(&mut self) {
@@ -155,7 +158,7 @@ impl Executor for CpuExecutor {
         let images: Vec<&Pixels> = images.iter().map(AsRef::as_ref).collect();
         let resting = self.executors.saturating_sub(self.busy.load(Ordering::Relaxed));
         self.threads.run(prepared, &images, resting, &mut self.outputs)?;
-        Outputs::new(&self.outputs, prepared.network.output_values())
+        Outputs::new(&self.outputs, prepared.output_values())
     }
 }
 
@@ -176,15 +179,42 @@ impl Drop for Busy {
     }
 }
 
-/// How each step of a plan is computed on this machine; `None` for what is no dense convolution.
+/// How each step of a plan is computed on this machine; `None` for what is no dense convolution. In int8 that is every convolution.
 pub fn methods(plan: &Plan, precision: Precision) -> Vec<Option<&'static str>> {
-    let methods = method::methods(plan, Level::best(), precision);
-    methods.into_iter().map(|method| method.map(method::Method::name)).collect()
+    let is_convolution = |step: &Step| matches!(step.action, Action::Convolution(_));
+    match precision {
+        Precision::Int8 => plan.steps.iter().map(|step| is_convolution(step).then_some("int8")).collect(),
+        Precision::F32 | Precision::Bf16 => {
+            let methods = method::methods(plan, precision == Precision::Bf16);
+            methods.into_iter().map(|method| method.map(method::Method::name)).collect()
+        }
+    }
 }
 
-/// What the plan's network holds in memory on this machine.
-pub fn held(plan: &Plan, precision: Precision) -> Held {
-    Held::of(plan, Level::best(), precision)
+/// What the plan's network holds in memory on this machine; `input` is what it takes.
+///
+/// # Errors
+/// Where it does not run.
+pub fn held(plan: &Plan, input: &Input, precision: Precision) -> Result<Held, LoadError> {
+    match precision {
+        Precision::Int8 => Ok(Held::of_program(&program(plan, input, Level::chosen()?)?)),
+        Precision::F32 | Precision::Bf16 => Ok(Held::of(plan, precision == Precision::Bf16)),
+    }
+}
+
+/// The integer network of a plan with its ranges.
+fn program(plan: &Plan, input: &Input, level: Level) -> Result<int8::Network, LoadError> {
+    // Before weights are packed; they take less as bytes.
+    Held::of(plan, false).check()?;
+    let program = Program::new(plan, input).map_err(|e| LoadError::Lower(e.to_string()))?;
+    let network = int8::Network::new(&program, level).map_err(LoadError::Unsupported)?;
+    Held::of_program(&network).check()?;
+    Ok(network)
+}
+
+/// The instruction set that is taken on this machine, in a word.
+pub fn instructions() -> &'static str {
+    Level::best().name()
 }
 
 /// One network alone, as it came from a file.
@@ -201,7 +231,7 @@ impl fmt::Debug for CpuNetwork {
 
 impl CpuNetwork {
     pub fn new(plan: Plan, input: &Input, precision: Precision, threads: NonZeroUsize) -> Result<Self, LoadError> {
-        Self::at(Level::best(), plan, input, precision, threads)
+        Self::at(Level::chosen()?, plan, input, precision, threads)
     }
 
     /// The instruction sets of this machine that there are kernels for, the best first.
@@ -227,7 +257,7 @@ impl CpuNetwork {
     pub fn run(&mut self, images: &[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError> {
         let mut outputs = Zeroizing::default();
         self.threads.run(&self.network, images, 0, &mut outputs)?;
-        Ok(Outputs::new(&outputs, self.network.network.output_values())?.iter().map(<[f32]>::to_vec).collect())
+        Ok(Outputs::new(&outputs, self.network.output_values())?.iter().map(<[f32]>::to_vec).collect())
     }
 }
 
@@ -235,26 +265,66 @@ impl CpuNetwork {
 struct Prepared {
     size: InputSize,
     input: Input,
-    network: Network,
+    runs: Runs,
+}
+
+/// What runs: a plan, or in int8 the integer network that it was lowered to.
+enum Runs {
+    Plan(Network),
+    Program(int8::Network),
+}
+
+/// The memory that runs need, kept from run to run.
+#[derive(Default)]
+struct Workspace {
+    plan: network::Workspace,
+    program: int8::Workspace,
 }
 
 impl Prepared {
     fn new(plan: Plan, input: &Input, precision: Precision, level: Level) -> Result<Self, LoadError> {
         let size = InputSize { width: input.width, height: input.height };
-        memory::Held::of(&plan, level, precision).check()?;
-        let network = Network::new(plan, level, precision).map_err(LoadError::Unsupported)?;
-        Ok(Self { size, input: input.clone(), network })
+        let runs = match precision {
+            Precision::Int8 => Runs::Program(program(&plan, input, level)?),
+            Precision::F32 | Precision::Bf16 => {
+                let bf16 = precision == Precision::Bf16;
+                Held::of(&plan, bf16).check()?;
+                Runs::Plan(Network::new(plan, level, bf16).map_err(LoadError::Unsupported)?)
+            }
+        };
+        Ok(Self { size, input: input.clone(), runs })
+    }
+
+    /// Images that run together, at most.
+    fn together(&self) -> usize {
+        match &self.runs {
+            Runs::Plan(network) => network.together,
+            Runs::Program(network) => network.together,
+        }
+    }
+
+    /// Values that it gives for an image.
+    fn output_values(&self) -> usize {
+        match &self.runs {
+            Runs::Plan(network) => network.output_values(),
+            Runs::Program(network) => network.output_values(),
+        }
     }
 
     /// All images' outputs into `y`, one after the other. `threads` work on one image.
     fn run(&self, work: &mut Workspace, threads: usize, images: &[&Pixels], y: &mut [f32]) {
-        let (together, each) = (self.network.together, self.network.output_values());
+        let (together, each) = (self.together(), self.output_values());
         for (images, y) in images.chunks(together).zip(y.chunks_mut(together * each)) {
-            self.network.run(work, images.len(), threads, |x| self.normalise(images, x), y);
+            match &self.runs {
+                Runs::Plan(network) => {
+                    network.run(&mut work.plan, images.len(), threads, |x| self.normalise(images, x), y);
+                }
+                Runs::Program(network) => network.run(&mut work.program, threads, images, y),
+            }
         }
     }
 
-    /// Runs `images` one after the other and shows the values whose ranges int8 needs.
+    /// Runs `images` one after the other and shows the values whose ranges int8 needs; nothing where that is what runs.
     fn watch(
         &self,
         work: &mut Workspace,
@@ -262,9 +332,10 @@ impl Prepared {
         images: &[&Pixels],
         mut watch: impl FnMut(&Watched, &[Line]),
     ) {
-        let mut y = Zeroizing::new(vec![0.0; self.network.output_values()]);
+        let Runs::Plan(network) = &self.runs else { return };
+        let mut y = Zeroizing::new(vec![0.0; network.output_values()]);
         for image in images {
-            self.network.run_watched(work, 1, threads, |x| self.normalise(&[image], x), &mut y, &mut watch);
+            network.run_watched(&mut work.plan, 1, threads, |x| self.normalise(&[image], x), &mut y, &mut watch);
         }
     }
 

@@ -1,6 +1,6 @@
 //! One network, ready to run: a plan with its weights packed, and where its values lie.
 
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -17,9 +17,8 @@ use super::{
     winograd::Winograd,
 };
 use crate::{
-    graph::{Edges, Shape, ValueId, Window},
-    plan::{Action, ActivationRange, Arena, Plan},
-    precision::Precision,
+    graph::{Edges, Shape, Window},
+    plan::{Action, Arena, Plan},
 };
 
 /// What a layer does.
@@ -93,17 +92,12 @@ pub struct Workspace {
 
 impl Network {
     /// The error names what this executor does not do. [`memory::Held`] was checked.
-    pub fn new(plan: Plan, level: Level, precision: Precision) -> Result<Self, &'static str> {
-        match precision {
-            Precision::Bf16 if !level.has_bf16() => return Err("bf16 on a processor without AVX512_BF16"),
-            Precision::Int8 if plan.ranges.len() != plan.byte_values().len() => {
-                return Err("activation ranges for int8");
-            }
-            _ => {}
+    pub fn new(plan: Plan, level: Level, bf16: bool) -> Result<Self, &'static str> {
+        if bf16 && !level.has_bf16() {
+            return Err("bf16 on a processor without AVX512_BF16");
         }
-        let (interleaved, methods) = (method::interleaves(&plan), method::methods(&plan, level, precision));
-        let range_of: HashMap<ValueId, ActivationRange> =
-            plan.ranges.iter().map(|range| (range.value, *range)).collect();
+        let stem = plan.stem();
+        let (interleaved, methods) = (method::interleaves(&plan), method::methods(&plan, bf16));
         let Arena { slot_of, slots } = memory::arena(&plan.steps, &plan.shapes, interleaved);
         let together = memory::together(&plan, &slots);
         let Plan { steps, shapes, output, .. } = plan;
@@ -111,12 +105,12 @@ impl Network {
         // Only values that fusing removed have no slot, and no step reads those.
         let place = |id: usize| slot_of[id].unwrap_or_default();
         let mut layers = Vec::with_capacity(steps.len());
-        for (mut step, method) in steps.into_iter().zip(methods) {
+        for (at, (mut step, method)) in steps.into_iter().zip(methods).enumerate() {
             let (shape, out) = (shapes[step.inputs[0]], shapes[step.output]);
             let slide = |window, padding| Slide { shape, out, window, padding };
             let mut watched = None;
             if let Action::Convolution(c) = &mut step.action {
-                watched = c.takes_bytes(shape).then(|| Watched {
+                watched = (stem != Some(at)).then(|| Watched {
                     value: c.convolved(step.inputs[0]),
                     prologue: c.prologue.as_ref().map(Prologue::new),
                 });
@@ -129,10 +123,7 @@ impl Network {
                     let interleaved = interleaved && step.inputs[0] == 0;
                     match method.unwrap_or(Method::Dense(Factors::F32)) {
                         Method::Winograd { side, bf16 } => Layer::Winograd(Winograd::new(&c, shape, out, side, bf16)),
-                        Method::Dense(factors) => {
-                            let range = range_of.get(&c.convolved(step.inputs[0]));
-                            Layer::Dense(Dense::new(&c, shape, out, interleaved, factors, range))
-                        }
+                        Method::Dense(factors) => Layer::Dense(Dense::new(&c, shape, out, interleaved, factors)),
                     }
                 }
                 Action::Convolution(c) if c.groups == shape.channels && c.bias.len() == shape.channels => {

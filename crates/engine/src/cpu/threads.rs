@@ -82,7 +82,7 @@ impl Share {
                 return Err(ExecuteError::Size { index, width: image.width(), height: image.height(), expected });
             }
         }
-        let each = prepared.network.output_values();
+        let each = prepared.output_values();
         outputs.resize(images.len() * each, 0.0);
         let parts = self.work.len();
         let count = self.threads.count();

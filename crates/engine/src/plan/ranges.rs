@@ -1,19 +1,15 @@
-//! Between which values each input of a convolution lies: what int8 needs to know. Measured once, on faces, and constant
+//! Between which values each input of a convolution lies: what the integer network needs to know. Measured once, on faces, and constant
 //! from then on: a range of each batch would make a face's template depend on its neighbours.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Convolution, Plan};
-use crate::graph::{Shape, ValueId};
+use super::{Action, Plan};
+use crate::graph::ValueId;
 
 /// The greatest magnitude of a range's end: beyond it sums may not be finite.
 const MAX_MAGNITUDE: f32 = 1e30;
-/// Convolutions of fewer channels waste most of a step of four.
-const LEAST_CHANNELS: usize = 16;
-/// Values of a filter at most: then sums of products of 255 and 127 fit in 32 bits, and so does what is added to them.
-const MAX_FILTER: usize = 32 << 10;
 
 /// The values that `value` (numbered as in the graph) takes. In a card: `[value, low, high]`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -43,9 +39,9 @@ impl From<ActivationRange> for (ValueId, f32, f32) {
 pub enum RangeError {
     #[error("int8 needs activation ranges in the card: `vultus model calibrate` measures them on faces")]
     None,
-    #[error("no convolution of the network has enough channels for int8")]
-    Nothing,
-    #[error("there are activation ranges for {got} values, the network has {expected}")]
+    #[error(
+        "there are activation ranges for {got} values, the network has {expected}: `vultus model calibrate` measures them anew"
+    )]
     Count { expected: usize, got: usize },
     #[error("the activation ranges have none for value {0}")]
     Missing(ValueId),
@@ -70,35 +66,33 @@ pub fn union<'a>(parts: impl IntoIterator<Item = &'a [ActivationRange]>) -> Vec<
     all.into_values().collect()
 }
 
-impl Convolution {
-    /// Whether int8 computes it with bytes, given the input's shape. It does not depend on the machine, nor on the batch.
-    pub fn takes_bytes(&self, input: Shape) -> bool {
-        let filter = self.weight.len() / self.bias.len().max(1);
-        self.groups == 1 && input.channels >= LEAST_CHANNELS && filter <= MAX_FILTER
-    }
-}
-
 impl Plan {
-    /// The values that int8 rounds to bytes, each once, in the order in which they are read first.
-    pub fn byte_values(&self) -> Vec<ValueId> {
-        let mut values = Vec::new();
-        for step in &self.steps {
+    /// The step that convolves the input's pixels as they come: the only one that reads the input, without groups.
+    pub fn stem(&self) -> Option<usize> {
+        let mut readers = self.steps.iter().enumerate().filter(|(_, step)| step.inputs.contains(&0));
+        let (at, step) = readers.next().filter(|_| readers.next().is_none() && self.output != 0)?;
+        let dense = matches!(&step.action, Action::Convolution(c) if c.groups == 1);
+        (dense && step.inputs == [0]).then_some(at)
+    }
+
+    /// The values that the integer network codes, each once, in the order in which they are read first: the inputs of all
+    /// convolutions but [`Self::stem`].
+    pub fn code_values(&self) -> Vec<ValueId> {
+        let (stem, mut values) = (self.stem(), Vec::new());
+        for (at, step) in self.steps.iter().enumerate() {
             let (Action::Convolution(c), Some(&id)) = (&step.action, step.inputs.first()) else { continue };
             let value = c.convolved(id);
-            if c.takes_bytes(self.shapes[id]) && !values.contains(&value) {
+            if stem != Some(at) && !values.contains(&value) {
                 values.push(value);
             }
         }
         values
     }
 
-    /// The plan with the ranges of all [`Self::byte_values`], each once: ready for int8.
+    /// The plan with the ranges of all [`Self::code_values`], each once: ready for int8.
     pub fn with_ranges(mut self, ranges: &[ActivationRange]) -> Result<Self, RangeError> {
-        let values = self.byte_values();
-        if values.is_empty() {
-            return Err(RangeError::Nothing);
-        }
-        if ranges.is_empty() {
+        let values = self.code_values();
+        if ranges.is_empty() && !values.is_empty() {
             return Err(RangeError::None);
         }
         if ranges.len() != values.len() {

@@ -5,8 +5,8 @@
 
 use std::{
     arch::x86_64::{
-        __m512, __m512bh, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32,
-        _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_store_ps,
+        __m512, __m512bh, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_epi32,
+        _mm512_setzero_ps, _mm512_store_ps,
     },
     mem::transmute,
 };
@@ -14,7 +14,7 @@ use std::{
 use super::{Factors, Line, Tile};
 
 /// # Safety
-/// The machine has AVX-512F, and its bf16 or VNNI for a tile of bf16 or int8; the tile passed the checks of
+/// The machine has AVX-512F, and its bf16 for a tile of bf16; the tile passed the checks of
 /// [`Tile::accumulate`].
 pub unsafe fn accumulate(tile: &Tile<'_>, sums: &mut [Line]) {
     macro_rules! pixels {
@@ -28,7 +28,7 @@ pub unsafe fn accumulate(tile: &Tile<'_>, sums: &mut [Line]) {
         };
     }
     // Strides that are known need no registers: lines, and three colours side by side with stride 1 or 2.
-    use Factors::{Bf16, F32, Int8};
+    use Factors::{Bf16, F32};
     match (tile.factors, tile.stride) {
         (F32, 16) => pixels!(sum, 16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (F32, 3) => pixels!(sum, 3, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
@@ -37,8 +37,6 @@ pub unsafe fn accumulate(tile: &Tile<'_>, sums: &mut [Line]) {
         (Bf16, 16) => pixels!(sum_bf16, 16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (Bf16, 3) => pixels!(sum_bf16, 3, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (Bf16, _) => pixels!(sum_bf16, 0, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (Int8, 16) => pixels!(sum_int8, 16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (Int8, _) => pixels!(sum_int8, 0, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
     }
 }
 
@@ -95,9 +93,4 @@ macro_rules! kernel {
 kernel!(sum, "avx512f", |acc, value, weights| _mm512_fmadd_ps(value, weights, acc));
 kernel!(sum_bf16, "avx512f,avx512bf16", |acc, value: __m512, weights: __m512| {
     _mm512_dpbf16_ps(acc, transmute::<__m512, __m512bh>(value), transmute::<__m512, __m512bh>(weights))
-});
-// Products of four bytes fit 18 bits, and their sum is not cut off at the ends of anything but 32 bits.
-kernel!(sum_int8, "avx512f,avx512vnni", |acc: __m512, value: __m512, weights: __m512| {
-    let (value, weights) = (_mm512_castps_si512(value), _mm512_castps_si512(weights));
-    _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(acc), value, weights))
 });

@@ -14,7 +14,10 @@ mod vector;
 
 pub use self::vector::{Pass, Vector};
 
+use std::env;
+
 use super::layout::{LANES, Line};
+use crate::executor::LoadError;
 
 /// Pixels of a tile, at most: with two lines out, 28 sums stay in registers.
 pub const TILE: usize = 14;
@@ -23,10 +26,10 @@ pub const PANEL: usize = 2;
 
 /// An instruction set that this machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level(LevelSet);
+pub struct Level(pub(in crate::cpu) LevelSet);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LevelSet {
+pub(in crate::cpu) enum LevelSet {
     Portable,
     Avx2,
     Avx512,
@@ -36,6 +39,10 @@ enum LevelSet {
     Avx512Bf16,
 }
 
+/// The best first.
+const SETS: [LevelSet; 5] =
+    [LevelSet::Avx512Bf16, LevelSet::Avx512Vnni, LevelSet::Avx512, LevelSet::Avx2, LevelSet::Portable];
+
 /// What a step multiplies, in the place of one float of the input and of each weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Factors {
@@ -43,9 +50,6 @@ pub enum Factors {
     F32,
     /// Two of bf16.
     Bf16,
-    /// Four whole numbers: 0 to 255 of the input, -127 to 127 of a weight. Sums are whole as well, of 32 bits in the
-    /// place of a float, so that every instruction set gives the same.
-    Int8,
 }
 
 impl Factors {
@@ -54,14 +58,53 @@ impl Factors {
         match self {
             Self::F32 => 1,
             Self::Bf16 => 2,
-            Self::Int8 => 4,
         }
     }
 }
 
+/// Names the best instruction set to take, by its word ([`Level::name`]): the machine's own where it is not set.
+const VARIABLE: &str = "VULTUS_ISA";
+
 impl Level {
-    /// Those of this machine, the best first.
+    /// Those of this machine that may be taken, the best first. A word that names none limits nothing, and is refused by
+    /// [`Self::chosen`].
     pub fn available() -> Vec<Self> {
+        let word = env::var(VARIABLE).ok();
+        Self::at_most(Self::all_of_machine(), word.as_deref().and_then(Self::named))
+    }
+
+    /// The best of those that may be taken.
+    ///
+    /// # Errors
+    /// Where the environment names none.
+    pub fn chosen() -> Result<Self, LoadError> {
+        match env::var_os(VARIABLE) {
+            Some(word) if word.to_str().and_then(Self::named).is_none() => {
+                let words: Vec<&str> = SETS.iter().map(|set| Self(*set).name()).collect();
+                let words = words.join(", ");
+                Err(LoadError::Device(format!("{VARIABLE} is {}, expected one of {words}", word.display())))
+            }
+            _ => Ok(Self::best()),
+        }
+    }
+
+    fn named(word: &str) -> Option<Self> {
+        SETS.iter().map(|set| Self(*set)).find(|level| level.name() == word)
+    }
+
+    /// Of `levels`, the best first, those that are no better than `most`.
+    fn at_most(mut levels: Vec<Self>, most: Option<Self>) -> Vec<Self> {
+        let rank = |level: Self| SETS.iter().position(|set| *set == level.0);
+        levels.retain(|level| most.is_none_or(|most| rank(*level) >= rank(most)));
+        levels
+    }
+
+    /// The best of this machine's, whatever may be taken.
+    pub fn of_machine() -> Self {
+        Self::all_of_machine()[0]
+    }
+
+    fn all_of_machine() -> Vec<Self> {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
@@ -75,7 +118,8 @@ impl Level {
                 }
                 levels.push(Self(LevelSet::Avx512));
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            let fused = is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+            if is_x86_feature_detected!("avx2") && fused {
                 levels.push(Self(LevelSet::Avx2));
             }
         }
@@ -149,14 +193,31 @@ impl Tile<'_> {
             // SAFETY: a `Level` names what the machine has. The assertions say that every chunk's pixels lie inside of
             // its source, that there are weights for every step and sums for every pixel and line.
             #[cfg(target_arch = "x86_64")]
-            (LevelSet::Avx512Vnni | LevelSet::Avx512Bf16, _) | (LevelSet::Avx512, Factors::F32) => unsafe {
+            (LevelSet::Avx512Bf16, _) | (LevelSet::Avx512Vnni | LevelSet::Avx512, Factors::F32) => unsafe {
                 avx512::accumulate(self, sums)
             },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             (LevelSet::Avx2, Factors::F32) => unsafe { avx2::accumulate(self, sums) },
-            (_, Factors::Int8) => portable::accumulate_bytes(self, sums),
             _ => portable::accumulate(self, sums),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_takes_at_most_what_it_names() {
+        let all: Vec<Level> = SETS.iter().map(|set| Level(*set)).collect();
+        for (at, level) in all.iter().enumerate() {
+            assert_eq!(Level::at_most(all.clone(), Level::named(level.name())), all[at..]);
+        }
+        // The machine lacks what is named: its best below.
+        let [_, vnni, _, avx2, portable] = SETS.map(Level);
+        assert_eq!(Level::at_most(vec![avx2, portable], Some(vnni)), [avx2, portable]);
+        assert_eq!(Level::at_most(vec![avx2, portable], None), [avx2, portable]);
+        assert_eq!((Level::named("AVX2"), Level::named("sse2"), Level::named("")), (None, None, None));
     }
 }

@@ -5,8 +5,9 @@
 
 use std::{
     arch::x86_64::{
-        __m512, __m512bh, _mm256_fmadd_ps, _mm256_set1_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-        _mm512_set1_epi32, _mm512_set1_ps,
+        __m512, __m512bh, _mm256_add_epi32, _mm256_fmadd_ps, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_set1_ps,
+        _mm512_add_epi32, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_madd_epi16, _mm512_set1_epi32,
+        _mm512_set1_ps,
     },
     hint::black_box,
     mem::transmute,
@@ -23,14 +24,26 @@ impl Level {
             match (self.0, factors) {
                 (LevelSet::Avx512Bf16 | LevelSet::Avx512Vnni | LevelSet::Avx512, Factors::F32) => multiply_f32(),
                 (LevelSet::Avx512Bf16, Factors::Bf16) => multiply_bf16(),
-                (LevelSet::Avx512Bf16 | LevelSet::Avx512Vnni, Factors::Int8) => multiply_int8(),
                 (LevelSet::Avx2, Factors::F32) => multiply_avx2(),
                 _ => return None,
             }
         }
-        let lanes = if self.0 == LevelSet::Avx2 { 8 } else { 16 };
-        let sums = if self.0 == LevelSet::Avx2 { SUMS_OF_AVX2 } else { SUMS };
+        let (lanes, sums) = if self.0 == LevelSet::Avx2 { (8, SUMS_OF_AVX2) } else { (16, SUMS) };
         Some((2 * ROUNDS * sums * lanes * factors.each()) as u64)
+    }
+
+    /// The same of an integer network's codes: bytes or, where there is no exact sum of their products, words.
+    pub fn multiply_codes_on_registers(self) -> Option<u64> {
+        // SAFETY: as above.
+        let (lanes, sums, each) = unsafe {
+            match self.0 {
+                LevelSet::Avx512Bf16 | LevelSet::Avx512Vnni => (multiply_int8(), (16, SUMS, 4)).1,
+                LevelSet::Avx512 => (multiply_words(), (16, SUMS, 2)).1,
+                LevelSet::Avx2 => (multiply_words_avx2(), (8, SUMS_OF_AVX2, 2)).1,
+                LevelSet::Portable => return None,
+            }
+        };
+        Some((2 * ROUNDS * sums * lanes * each) as u64)
     }
 }
 
@@ -71,4 +84,11 @@ multiply!(multiply_int8, "avx512f,avx512vnni", SUMS, _mm512_set1_epi32(0), |acc,
 });
 multiply!(multiply_avx2, "avx2,fma", SUMS_OF_AVX2, _mm256_set1_ps(0.0), |acc, value, weights| {
     _mm256_fmadd_ps(value, weights, acc)
+});
+// Of words, two in the place of a float; a product depends on the sum, else it would be computed once for all.
+multiply!(multiply_words_avx2, "avx2", SUMS_OF_AVX2, _mm256_set1_epi32(0), |acc, value, _| {
+    _mm256_add_epi32(acc, _mm256_madd_epi16(value, acc))
+});
+multiply!(multiply_words, "avx512f,avx512bw", SUMS, _mm512_set1_epi32(0), |acc, value, _| {
+    _mm512_add_epi32(acc, _mm512_madd_epi16(value, acc))
 });

@@ -5,11 +5,9 @@
 #[cfg(target_arch = "x86_64")]
 use std::{
     arch::x86_64::{
-        __m256, __m256bh, __m512, _CMP_GT_OQ, _mm256_store_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_adds_epi16,
-        _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtneps_pbh, _mm512_cvtps_epi32, _mm512_fmadd_ps,
-        _mm512_fnmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_mask_fmadd_ps, _mm512_maskz_compress_epi32,
-        _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_set1_epi16,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_store_si512, _mm512_sub_ps,
+        __m256, __m256bh, __m512, _CMP_GT_OQ, _mm256_store_ps, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtneps_pbh,
+        _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_load_ps, _mm512_mask_fmadd_ps, _mm512_max_ps, _mm512_mul_ps,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_sub_ps,
     },
     mem::transmute,
 };
@@ -23,11 +21,6 @@ pub trait Vector: Copy {
     fn store(self, line: &mut Line);
     /// Rounded to bf16, into the low or the high half of a line.
     fn store_half(self, line: &mut Line, high: bool);
-    /// Each of a line's whole numbers plus `more`, as a float.
-    fn whole(line: &Line, more: &Line) -> Self;
-    /// Rounds the first `count` of the lines to the nearest and then to even, adds `zero`, holds to 0..=255. Lanes 4 i
-    /// to 4 i + 3 of line l become the bytes in the place of float `count` i + l. `most` is 255 - `zero`.
-    fn store_bytes(lines: [Self; 4], count: usize, most: f32, zero: i16, to: &mut Line);
     fn splat(value: f32) -> Self;
     fn add(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
@@ -122,21 +115,6 @@ impl Vector for Line {
     }
 
     #[inline(always)]
-    fn whole(line: &Line, more: &Line) -> Self {
-        line.with(more, |a, b| a.to_bits().wrapping_add(b.to_bits()).cast_signed() as f32)
-    }
-
-    #[inline(always)]
-    fn store_bytes(lines: [Self; 4], count: usize, most: f32, zero: i16, to: &mut Line) {
-        let byte = |v: f32| (v.min(most).round_ties_even() as i32).saturating_add(i32::from(zero)).max(0) as u8;
-        for (i, to) in to.0.iter_mut().enumerate().take(4 * count) {
-            let (l, first) = (i % count, i / count * 4);
-            let bytes = std::array::from_fn(|k| byte(lines[l].0[first + k]));
-            *to = f32::from_bits(u32::from_le_bytes(bytes));
-        }
-    }
-
-    #[inline(always)]
     fn splat(value: f32) -> Self {
         Self([value; 16])
     }
@@ -213,33 +191,6 @@ impl<const BF16: bool> Vector for Wide<BF16> {
         let half: &mut [f32; 8] =
             if high { &mut line.0.as_chunks_mut().0[1] } else { &mut line.0.as_chunks_mut().0[0] };
         unsafe { _mm256_store_ps(half.as_mut_ptr(), transmute::<__m256bh, __m256>(_mm512_cvtneps_pbh(self.0))) }
-    }
-
-    #[inline(always)]
-    fn whole(line: &Line, more: &Line) -> Self {
-        Self(unsafe {
-            let line = _mm512_load_si512(line.0.as_ptr().cast());
-            _mm512_cvtepi32_ps(_mm512_add_epi32(line, _mm512_load_si512(more.0.as_ptr().cast())))
-        })
-    }
-
-    #[inline(always)]
-    fn store_bytes(lines: [Self; 4], count: usize, most: f32, zero: i16, to: &mut Line) {
-        // What is below all numbers of 32 or 16 bits becomes the least of them, and a byte of 0 in the end.
-        unsafe {
-            let most = _mm512_set1_ps(most);
-            let [Self(a), Self(b), Self(c), Self(d)] = lines;
-            let (a, b) = (_mm512_cvtps_epi32(_mm512_min_ps(a, most)), _mm512_cvtps_epi32(_mm512_min_ps(b, most)));
-            let (c, d) = (_mm512_cvtps_epi32(_mm512_min_ps(c, most)), _mm512_cvtps_epi32(_mm512_min_ps(d, most)));
-            let zero = _mm512_set1_epi16(zero);
-            let ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
-            let cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero);
-            let mut bytes = _mm512_packus_epi16(ab, cd);
-            if count < 4 {
-                bytes = _mm512_maskz_compress_epi32(0x1111 * ((1 << count) - 1), bytes);
-            }
-            _mm512_store_si512(to.0.as_mut_ptr().cast(), bytes);
-        }
     }
 
     #[inline(always)]

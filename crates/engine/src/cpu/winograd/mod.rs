@@ -52,16 +52,6 @@ impl Winograd {
         Some(if two < four { 2 } else { 4 })
     }
 
-    /// Cycles for an image in bf16, where the algorithm applies and pays.
-    pub fn cost_in_bf16(c: &Convolution, out: Shape) -> Option<f64> {
-        Self::pays(c, out, true).map(|side| cost_of_tiles(c, out, side, 2) as f64)
-    }
-
-    /// Cycles for an image with products of bytes, written out.
-    pub fn cost_in_bytes(c: &Convolution, out: Shape) -> f64 {
-        cost_written_out(c, out, 4) as f64
-    }
-
     /// `bf16` for an even number of lines of channels; without it a prologue was folded.
     pub fn new(c: &Convolution, shape: Shape, out: Shape, side: usize, bf16: bool) -> Self {
         let weights = match side {

@@ -111,7 +111,7 @@ proptest! {
             let exact = 2e-5 * (1.0 + 0.3 * mean.unwrap_or(0.0));
             for (bf16, tolerance) in [(false, exact), (true, 3e-2)].into_iter().take(1 + usize::from(may)) {
                 let c = if bf16 { &c } else { &folded };
-                let dense = Dense::new(c, shape, out, false, if bf16 { Factors::Bf16 } else { Factors::F32 }, None);
+                let dense = Dense::new(c, shape, out, false, if bf16 { Factors::Bf16 } else { Factors::F32 });
                 let y = run(|scratch, part| dense.run(level, scratch, part), out, n, &x, &added);
                 prop_assert!(close(&y, &want, tolerance), "written out, {level:?}, bf16 {bf16}");
                 for side in [2, 4] {
