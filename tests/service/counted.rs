@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::{
     faces::PEOPLE,
-    http2::{DATA, END_HEADERS, HEADERS, Wire, frame, grpc_headers, grpc_message},
+    http2::{DATA, END_HEADERS, HEADERS, PING, RST_STREAM, Wire, frame, grpc_headers, grpc_message},
     requests::{encoded, of, refusal, verify, verify_inline},
     server::{CONFIG, Server},
 };
@@ -50,6 +50,29 @@ async fn what_the_transport_refuses_is_counted() {
     // Refused at the door, it says nothing of how long an answer takes.
     let scrape = server.scrape();
     assert!(scrape.contains("vultus_request_seconds_count{rpc=\"Verify\"} 2\n"), "{scrape}");
+}
+
+#[tokio::test]
+async fn who_leaves_with_half_a_message_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut wire = Wire::greeted(&server.address);
+    let half = |stream| {
+        let message = grpc_message(1000, &[0; 500]);
+        [frame(HEADERS, END_HEADERS, stream, &grpc_headers(VERIFY, "shop")), frame(DATA, 0, stream, &message)].concat()
+    };
+    for (stream, reason, number) in [(1, 8_u32, 1), (3, 0, 2)] {
+        wire.send(&half(stream));
+        wire.send(&frame(RST_STREAM, 0, stream, &reason.to_be_bytes()));
+        counted(&server, "Verify", "CANCELLED", number);
+    }
+    wire.send(&half(5));
+    // Begun before the connection ends: what ends with its headers never was a call.
+    wire.send(&frame(PING, 0, 0, &[0; 8]));
+    assert!(wire.next_of(PING).is_some());
+    wire.done();
+    counted(&server, "Verify", "CANCELLED", 3);
+    assert!(!server.scrape().contains("vultus_answers_total{code=\"INTERNAL\""));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     time::Duration,
 };
 
@@ -46,6 +46,11 @@ impl Wire {
     /// The server may have closed already: what it said before is still there to be read.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
+    }
+
+    /// Nothing more comes from this side. Where bytes were left unread, an end of the whole connection could overtake what was sent.
+    pub fn done(&mut self) {
+        self.0.shutdown(Shutdown::Write).unwrap();
     }
 
     /// The next frame; `None` once the connection is closed.

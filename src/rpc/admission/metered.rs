@@ -21,6 +21,7 @@ pub struct Metered {
     patience: Duration,
     /// Set when there is nothing to read for the first time: most messages are there at once.
     wait: Option<Wait>,
+    is_broken: bool,
     /// Bytes that may be on their way, and are taken in of a message that is broken off.
     window: usize,
 }
@@ -32,7 +33,21 @@ struct Wait {
 
 impl Metered {
     pub fn new(body: Body, place: Arc<Place>, patience: Duration, window: usize) -> Self {
-        Self { body, place, patience, wait: None, window }
+        Self { body, place, patience, wait: None, is_broken: false, window }
+    }
+
+    /// The next frame. Where the message ends before its end, none comes: its client let it go, or the connection broke, and the call ends with
+    /// its stream. To the transport half a message is an error of ours.
+    fn poll_whole(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        if self.is_broken {
+            return Poll::Pending;
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        self.is_broken = match &frame {
+            None => !self.body.is_end_stream(),
+            Some(frame) => frame.is_err(),
+        };
+        if self.is_broken { Poll::Pending } else { Poll::Ready(frame) }
     }
 
     /// There is no room: what is on its way is taken in all the same.
@@ -51,7 +66,7 @@ impl http_body::Body for Metered {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+        let Poll::Ready(frame) = self.poll_whole(context) else {
             let Self { place, patience, wait, .. } = &mut *self;
             let begin = || Wait { until: Box::pin(tokio::time::sleep(*patience)), lost: place.awaited() };
             let wait = wait.get_or_insert_with(begin);
