@@ -12,6 +12,8 @@ use std::{
 mod covers;
 mod learn;
 mod random;
+mod shown;
+mod views;
 
 use vultus::{
     config::Config,
