@@ -60,7 +60,7 @@ load-long: model ## Overload for a minute, a flood, 50 rolling restarts, 100000 
 learn-covers: model ## Learn what covers look like anew: src/pipeline/quality/cover_weights.rs; needs the 40 crops, takes minutes.
 	VULTUS_WRITE=1 cargo test $(CARGO_FLAGS) --test intake learn -- --ignored --nocapture
 
-detector-views: model ## What the detector finds in smaller views: the table of decision 9; needs the 40 crops, takes minutes.
+detector-views: model ## What the detector finds in smaller views: the table of decision 10; needs the 40 crops, takes minutes.
 	cargo test $(CARGO_FLAGS) --test intake views -- --ignored --nocapture
 
 clean-data: ## Remove data/: the demo's galleries, keys and the fetched model.
