@@ -11,7 +11,8 @@ use super::{
     emit::{Emission, Out},
     kernels::Buffer,
     layout::Layout,
-    tests::Draw,
+    tests::{Draw, Layer},
+    winograd::Winograd,
 };
 use crate::{
     cpu::kernels::Level,
@@ -116,7 +117,14 @@ fn convolutions_beside_the_ceiling() {
                     residual: false,
                     activation: Activation::PRelu(vec![0.25; outs]),
                 };
-                let layer = Dense::new(level, &convolution, layout, out, 1.0);
+                let tiles = Winograd::applies(level, &convolution, layout, out)
+                    && std::env::var_os("VULTUS_BENCH_WRITTEN_OUT").is_none();
+                let mut scratch = vec![];
+                let layer = if tiles {
+                    Layer::Winograd(Winograd::new(level, &convolution, layout, out, 1.0))
+                } else {
+                    Layer::Dense(Dense::new(level, &convolution, layout, out, 1.0))
+                };
                 let how = How::Codes { scale: vec![1.0; outs], shift: vec![0.0; outs] };
                 let emission = Emission::new(
                     &how,
@@ -131,7 +139,18 @@ fn convolutions_beside_the_ceiling() {
                 }
                 y.grow(emission.layout.room(images));
                 let time = pool.install(|| {
-                    seconds(most == 1, || layer.run(most, images, &x, None, vec![Out::new(&emission, images, &mut y)]))
+                    seconds(most == 1, || match &layer {
+                        Layer::Dense(dense) => {
+                            dense.run(most, images, &x, None, vec![Out::new(&emission, images, &mut y)])
+                        }
+                        Layer::Winograd(winograd) => winograd.run(
+                            most,
+                            images,
+                            (&x, None),
+                            &mut scratch,
+                            vec![Out::new(&emission, images, &mut y)],
+                        ),
+                    })
                 });
                 let operations = 2.0 * (images * out.height * out.width * convolution.weight.len()) as f64;
                 total += count as f64 * time / images as f64;

@@ -4,7 +4,7 @@
 //! images where they are small, and so do the group's pixels.
 
 use super::{
-    emit::{Out, Part, cut},
+    emit::{Out, Part, cut, shares},
     epilogue::Epilogue,
     kernels::{Buffer, Footprint, LINE, Lanes, PANEL, Panel, Pass, TILE},
     layout::{Layout, Pixel, each_pixel},
@@ -99,8 +99,8 @@ impl Dense {
         let (pixels, panels) = (images * self.out.height * self.out.width, self.panels.len() / self.joined);
         let across = threads > 1 && (panels >= threads * MANY_PANELS || pixels < threads * self.level.tile());
         let columns = if across { threads.min(panels) } else { 1 };
-        let rows = (threads / columns).clamp(1, pixels);
-        let parts = cut(outs, pixels, [rows, columns], panels, self.level.panel());
+        let rows: Vec<_> = shares(pixels, (threads / columns).clamp(1, pixels)).collect();
+        let parts = cut(outs, &rows, columns, panels, self.level.panel());
         let residual = residual.map_or(&[][..], Buffer::halves);
         if threads == 1 {
             parts.into_iter().for_each(|part| self.run_part(x.bytes(), residual, part));
@@ -120,16 +120,14 @@ impl Dense {
     fn run_part(&self, x: &[u8], residual: &[u16], mut part: Part<'_>) {
         let (tile, mut sums) = (self.level.tile(), [0; 2 * TILE * PANEL]);
         // Groups and tiles of nearly equal size: none is left with one pixel.
-        let cut = |range: &Range<usize>, parts: usize, i: usize| {
-            range.start + range.len() * i / parts..range.start + range.len() * (i + 1) / parts
+        let cut = |range: &Range<usize>, most: usize| {
+            let start = range.start;
+            shares(range.len(), range.len().div_ceil(most)).map(move |part| start + part.start..start + part.end)
         };
-        let groups = part.pixels.len().div_ceil(self.group());
-        for group in 0..groups {
-            let group = cut(&part.pixels, groups, group);
-            let tiles = group.len().div_ceil(tile);
+        for group in cut(&part.pixels, self.group()) {
             for panel in part.panels.clone() {
-                for at in 0..tiles {
-                    self.run_tile(x, residual, panel, cut(&group, tiles, at), &mut sums, &mut part.outs);
+                for pixels in cut(&group, tile) {
+                    self.run_tile(x, residual, panel, pixels, &mut sums, &mut part.outs);
                 }
             }
         }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{
-    emit::{Out, Part, cut},
+    emit::{Out, Part, cut, shares},
     epilogue::Epilogue,
     kernels::{Buffer, LINE, Lanes, Pass},
     layout::{Layout, Pixel, each_pixel, in_lines},
@@ -62,7 +62,8 @@ impl Depthwise {
     /// As [`super::dense::Dense::run`].
     pub fn run(&self, threads: usize, images: usize, x: &Buffer, residual: Option<&Buffer>, outs: Vec<Out<'_>>) {
         let pixels = images * self.out.height * self.out.width;
-        let parts = cut(outs, pixels, [threads.clamp(1, pixels), 1], 1, self.out.channels);
+        let rows: Vec<_> = shares(pixels, threads.clamp(1, pixels)).collect();
+        let parts = cut(outs, &rows, 1, 1, self.out.channels);
         let residual = residual.map_or(&[][..], Buffer::halves);
         let run = |part| self.level.run_lanes(Slide { layer: self, x, residual, part });
         if threads == 1 { parts.into_iter().for_each(run) } else { parts.into_par_iter().for_each(run) }

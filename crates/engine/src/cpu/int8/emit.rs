@@ -171,21 +171,24 @@ pub struct Part<'a> {
     pub outs: Vec<Out<'a>>,
 }
 
-/// Cuts the `pixels` of all images into `rows` and the `panels`, of `lanes` channels each, into `columns` of nearly
-/// equal size.
+/// Parts of nearly equal size.
+pub fn shares(total: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..parts).map(move |i| total * i / parts..total * (i + 1) / parts)
+}
+
+/// Cuts the pixels of all images, which `rows` are all of in their order, and the `panels`, of `lanes` channels each,
+/// into `columns` of nearly equal size.
 pub fn cut<'a>(
     mut outs: Vec<Out<'a>>,
-    pixels: usize,
-    [rows, columns]: [usize; 2],
+    rows: &[Range<usize>],
+    columns: usize,
     panels: usize,
     lanes: usize,
 ) -> Vec<Part<'a>> {
-    let share = |total: usize, parts: usize, i: usize| total * i / parts..total * (i + 1) / parts;
-    let mut parts = Vec::with_capacity(rows * columns);
-    for row in 0..rows {
-        let pixels = share(pixels, rows, row);
+    let mut parts = Vec::with_capacity(rows.len() * columns);
+    for (row, pixels) in rows.iter().enumerate() {
         let mut across;
-        (across, outs) = if row + 1 == rows {
+        (across, outs) = if row + 1 == rows.len() {
             (outs, vec![])
         } else {
             let end = |out: &Out<'_>| pixel(out.emission.layout.shape, pixels.end);
@@ -196,9 +199,8 @@ pub fn cut<'a>(
                 })
                 .unzip()
         };
-        for column in 0..columns {
-            let panels = share(panels, columns, column);
-            let (outs, others): (Vec<_>, Vec<_>) = if column + 1 == columns {
+        for panels in shares(panels, columns) {
+            let (outs, others): (Vec<_>, Vec<_>) = if parts.len() % columns + 1 == columns {
                 (across, vec![])
             } else {
                 across.into_iter().map(|out| out.split_channels(panels.end * lanes)).unzip()

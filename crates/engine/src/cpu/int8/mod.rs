@@ -14,5 +14,6 @@ mod plain;
 mod programs_tests;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 pub use self::network::{Network, Workspace};

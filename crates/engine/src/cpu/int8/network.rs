@@ -7,6 +7,7 @@ use super::{
     kernels::Buffer,
     layout::{Layout, Pixel},
     plain::{Operand, Plain},
+    winograd::{Scratch, Winograd},
 };
 use crate::{
     cpu::kernels::Level,
@@ -27,6 +28,7 @@ const MAX_TOGETHER: usize = 64;
 #[derive(Debug)]
 enum Layer {
     Dense(Dense),
+    Winograd(Winograd),
     Depthwise(Depthwise),
     Plain(Plain),
 }
@@ -58,6 +60,7 @@ pub struct Network {
 #[derive(Debug, Default)]
 pub struct Workspace {
     slots: Vec<Buffer>,
+    scratch: Vec<Scratch>,
 }
 
 impl Network {
@@ -78,6 +81,9 @@ impl Network {
                 Op::Convolution(c) if is_depthwise(c, layout.shape, out) => {
                     Layer::Depthwise(Depthwise::new(level, c, layout, out, unit))
                 }
+                Op::Convolution(c) if Winograd::applies(level, c, layout, out) => {
+                    Layer::Winograd(Winograd::new(level, c, layout, out, unit))
+                }
                 Op::Convolution(c) => Layer::Dense(Dense::new(level, c, layout, out, unit)),
                 op => Layer::Plain(Plain::new(op, &program.input, &shapes, out).ok_or("an operation")?),
             };
@@ -97,9 +103,10 @@ impl Network {
         self.layers.iter().map(|placed| placed.layer.bytes()).sum()
     }
 
-    /// Bytes of the tensors of n images.
+    /// Bytes of the tensors of n images, and of scratch.
     pub fn workspace(&self, images: usize) -> usize {
-        self.slots.iter().map(|bytes| bytes * images + Layout::SLACK).sum()
+        let scratch = self.layers.iter().map(|placed| placed.layer.scratch()).max().unwrap_or(0);
+        self.slots.iter().map(|bytes| bytes * images + Layout::SLACK).sum::<usize>() + scratch
     }
 
     /// Values that it gives for an image.
@@ -122,7 +129,7 @@ impl Network {
             let mut taken: Vec<Buffer> = placed.emissions.iter().map(taken).collect();
             let outs = placed.emissions.iter().zip(&mut taken);
             let outs = outs.map(|((_, emission), buffer)| Out::new(emission, n, buffer)).collect();
-            placed.run(self.level, threads, n, &work.slots, outs);
+            placed.run(self.level, [threads, n], &work.slots, &mut work.scratch, outs);
             for ((slot, _), buffer) in placed.emissions.iter().zip(taken) {
                 work.slots[*slot] = buffer;
             }
@@ -162,20 +169,37 @@ impl Layer {
     fn bytes(&self) -> usize {
         match self {
             Self::Dense(dense) => dense.bytes(),
+            Self::Winograd(winograd) => winograd.bytes(),
             Self::Depthwise(depthwise) => depthwise.bytes(),
             Self::Plain(_) => 0,
+        }
+    }
+
+    /// Bytes that each thread needs besides tensors.
+    fn scratch(&self) -> usize {
+        match self {
+            Self::Winograd(winograd) => winograd.scratch(),
+            Self::Dense(_) | Self::Depthwise(_) | Self::Plain(_) => 0,
         }
     }
 }
 
 impl Placed {
-    fn run(&self, level: Level, threads: usize, images: usize, slots: &[Buffer], outs: Vec<Out<'_>>) {
+    fn run(
+        &self,
+        level: Level,
+        [threads, images]: [usize; 2],
+        slots: &[Buffer],
+        scratch: &mut Vec<Scratch>,
+        outs: Vec<Out<'_>>,
+    ) {
         let operands: Vec<_> =
             self.inputs.iter().map(|&(slot, layout)| Operand { layout, buffer: &slots[slot] }).collect();
         let Some(x) = operands.first() else { return };
         let residual = operands.get(1).map(|operand| operand.buffer);
         match &self.layer {
             Layer::Dense(dense) => dense.run(threads, images, x.buffer, residual, outs),
+            Layer::Winograd(winograd) => winograd.run(threads, images, (x.buffer, residual), scratch, outs),
             Layer::Depthwise(depthwise) => depthwise.run(threads, images, x.buffer, residual, outs),
             Layer::Plain(plain) => plain.run(level, threads, images, self.out, &operands, outs),
         }

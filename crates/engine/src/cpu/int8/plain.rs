@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    emit::{Out, Part, cut},
+    emit::{Out, Part, cut, shares},
     epilogue::Curve,
     kernels::{Buffer, LINE, Lanes, Pass},
     layout::{Layout, Pixel, each_pixel, in_lines},
@@ -136,7 +136,8 @@ impl Plain {
         let z = operands.get(1).copied().unwrap_or(x);
         let pixels = images * out.height * out.width;
         let threads = threads.min(pixels * out.channels / FEW).clamp(1, pixels);
-        let parts = cut(outs, pixels, [threads, 1], 1, out.channels);
+        let rows: Vec<_> = shares(pixels, threads).collect();
+        let parts = cut(outs, &rows, 1, 1, out.channels);
         let run = |part| level.run_lanes(Run { plain: self, x, z, out, part });
         if threads == 1 { parts.into_iter().for_each(run) } else { parts.into_par_iter().for_each(run) }
     }

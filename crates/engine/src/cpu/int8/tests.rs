@@ -7,6 +7,7 @@ use super::{
     emit::{Emission, Out},
     kernels::{Buffer, from_half, to_half},
     layout::{Layout, Pixel},
+    winograd::Winograd,
 };
 use crate::{
     cpu::kernels::Level,
@@ -136,6 +137,21 @@ pub fn stored(how: &How, form: Form, v: f32, channel: usize) -> f32 {
     }
 }
 
+/// A layer that is tried.
+pub enum Layer {
+    Dense(Dense),
+    Winograd(Winograd),
+}
+
+impl Layer {
+    pub fn run(&self, [threads, images]: [usize; 2], x: &Buffer, residual: Option<&Buffer>, outs: Vec<Out<'_>>) {
+        match self {
+            Self::Dense(dense) => dense.run(threads, images, x, residual, outs),
+            Self::Winograd(winograd) => winograd.run(threads, images, (x, residual), &mut vec![], outs),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Case {
     input: Shape,
@@ -235,7 +251,7 @@ impl Case {
         residual: &Values,
         expected: &[f32],
         draw: &mut Draw,
-        build: impl Fn(Level, Layout, Shape) -> Dense,
+        build: impl Fn(Level, Layout, Shape) -> Option<Layer>,
     ) {
         let (out, halo) = (self.out(), Edges { top: 1, left: 0, bottom: 2, right: 1 });
         let (scale, shift) = (draw.noises(self.outs), draw.noises(self.outs));
@@ -253,7 +269,7 @@ impl Case {
             let emissions = hows.each_ref().map(|(how, form)| Emission::new(how, layout(out, *form, halo)));
             let buffer = x.0.write(layout(self.input, x.1, self.halo()), self.images);
             let residual = self.residual.then(|| residual.write(layout(out, Form::F16, Edges::NONE), self.images));
-            let layer = build(level, layout(self.input, x.1, self.halo()), out);
+            let Some(layer) = build(level, layout(self.input, x.1, self.halo()), out) else { continue };
             let mut buffers = emissions.each_ref().map(|emission| {
                 let mut buffer = Buffer::default();
                 buffer.grow(emission.layout.room(self.images));
@@ -261,7 +277,7 @@ impl Case {
                 buffer
             });
             let outs = emissions.iter().zip(&mut buffers).map(|(e, buffer)| Out::new(e, self.images, buffer)).collect();
-            pool.install(|| layer.run(self.threads, self.images, &buffer, residual.as_ref(), outs));
+            pool.install(|| layer.run([self.threads, self.images], &buffer, residual.as_ref(), outs));
             for (((how, form), emission), buffer) in hows.iter().zip(&emissions).zip(&buffers) {
                 let got = Values::read(emission.layout, self.images, buffer);
                 for (at, (&got, &v)) in got.iter().zip(expected).enumerate() {
@@ -314,8 +330,13 @@ impl Case {
                 activate(&c.activation, if c.residual { v + residual.of[at] } else { v }, channel)
             })
             .collect();
+        let unit = number::power_of_two(EXPONENT.into());
         self.compare((&x, form), &residual, &expected, draw, |level, layout, out| {
-            Dense::new(level, c, layout, out, number::power_of_two(EXPONENT.into()))
+            Some(Layer::Dense(Dense::new(level, c, layout, out, unit)))
+        });
+        self.compare((&x, form), &residual, &expected, draw, |level, layout, out| {
+            let applies = Winograd::applies(level, c, layout, out);
+            applies.then(|| Layer::Winograd(Winograd::new(level, c, layout, out, unit)))
         });
     }
 
@@ -349,7 +370,7 @@ impl Case {
             })
             .collect();
         case.compare((&x, Form::Pixels), &none, &expected, draw, |level, layout, out| {
-            Dense::stem(level, &stem, layout, out)
+            Some(Layer::Dense(Dense::stem(level, &stem, layout, out)))
         });
     }
 }
@@ -359,6 +380,15 @@ proptest! {
 
     #[test]
     fn convolutions_have_the_bits_of_plain_loops(case in cases()) {
+        case.convolution();
+    }
+
+    /// Of shapes for which Winograd's algorithm applies.
+    #[test]
+    fn tiles_have_the_bits_of_plain_loops(case in cases(), (lines, outs) in (2..5usize, 32..70usize)) {
+        let window = Window::square(3, 1);
+        let input = Shape::new(16 * lines, case.input.height.max(3), case.input.width.max(3));
+        let case = Case { input, outs, window, groups: false, ..case };
         case.convolution();
     }
 

@@ -63,6 +63,7 @@ impl Buffer {
         bytes, bytes_mut: u8;
         words, words_mut: i16;
         halves, halves_mut: u16;
+        wholes, wholes_mut: i32;
         floats, floats_mut: f32;
     }
 

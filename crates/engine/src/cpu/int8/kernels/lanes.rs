@@ -20,6 +20,10 @@ pub trait Lanes: Copy {
     fn load_whole(sums: &[i32; LINE]) -> Self::Whole;
     /// `high * 128 + low`.
     fn join(high: Self::Whole, low: Self::Whole) -> Self::Whole;
+    fn add_whole(a: Self::Whole, b: Self::Whole) -> Self::Whole;
+    fn subtract_whole(a: Self::Whole, b: Self::Whole) -> Self::Whole;
+    /// `sums / 4`, of multiples of 4.
+    fn quarter(sums: Self::Whole) -> Self::Whole;
     /// Rounded, after `more` was added.
     fn of_whole(sums: Self::Whole, more: &[i32; LINE]) -> Self;
 
@@ -78,6 +82,21 @@ impl Lanes for [f32; LINE] {
     #[inline(always)]
     fn join(high: Self::Whole, low: Self::Whole) -> Self::Whole {
         std::array::from_fn(|i| (high[i] << 7).wrapping_add(low[i]))
+    }
+
+    #[inline(always)]
+    fn add_whole(a: Self::Whole, b: Self::Whole) -> Self::Whole {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn subtract_whole(a: Self::Whole, b: Self::Whole) -> Self::Whole {
+        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+
+    #[inline(always)]
+    fn quarter(sums: Self::Whole) -> Self::Whole {
+        sums.map(|sum| sum >> 2)
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use std::{
         _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph,
         _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
         _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_packs_epi32, _mm256_permute4x64_epi64, _mm256_set1_ps,
-        _mm256_setzero_si256, _mm256_slli_epi32, _mm256_storeu_ps,
+        _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srai_epi32, _mm256_storeu_ps, _mm256_sub_epi32,
     },
     mem::transmute,
 };
@@ -90,6 +90,21 @@ impl Lanes for Pair {
     fn join(high: Self::Whole, low: Self::Whole) -> Self::Whole {
         let join = |high, low| unsafe { _mm256_add_epi32(_mm256_slli_epi32::<7>(high), low) };
         [join(high[0], low[0]), join(high[1], low[1])]
+    }
+
+    #[inline(always)]
+    fn add_whole(a: Self::Whole, b: Self::Whole) -> Self::Whole {
+        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn subtract_whole(a: Self::Whole, b: Self::Whole) -> Self::Whole {
+        unsafe { [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn quarter(sums: Self::Whole) -> Self::Whole {
+        unsafe { [_mm256_srai_epi32::<2>(sums[0]), _mm256_srai_epi32::<2>(sums[1])] }
     }
 
     #[inline(always)]

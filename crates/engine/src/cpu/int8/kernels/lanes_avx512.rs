@@ -10,7 +10,8 @@ use std::{
         _mm512_cvtepi32_epi8, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32,
         _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_cvtps_ph, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
         _mm512_madd_epi16, _mm512_mask_mul_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_ps,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srai_epi32,
+        _mm512_storeu_ps, _mm512_sub_epi32,
     },
     mem::transmute,
 };
@@ -70,6 +71,21 @@ impl Lanes for Wide {
     #[inline(always)]
     fn join(high: Self::Whole, low: Self::Whole) -> Self::Whole {
         unsafe { _mm512_add_epi32(_mm512_slli_epi32::<7>(high), low) }
+    }
+
+    #[inline(always)]
+    fn add_whole(a: Self::Whole, b: Self::Whole) -> Self::Whole {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn subtract_whole(a: Self::Whole, b: Self::Whole) -> Self::Whole {
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn quarter(sums: Self::Whole) -> Self::Whole {
+        unsafe { _mm512_srai_epi32::<2>(sums) }
     }
 
     #[inline(always)]
