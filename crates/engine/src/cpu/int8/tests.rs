@@ -385,7 +385,7 @@ proptest! {
 
     /// Of shapes for which Winograd's algorithm applies.
     #[test]
-    fn tiles_have_the_bits_of_plain_loops(case in cases(), (lines, outs) in (2..5usize, 32..70usize)) {
+    fn tiles_have_the_bits_of_plain_loops(case in cases(), (lines, outs) in (4..7usize, 64..100usize)) {
         let window = Window::square(3, 1);
         let input = Shape::new(16 * lines, case.input.height.max(3), case.input.width.max(3));
         let case = Case { input, outs, window, groups: false, ..case };

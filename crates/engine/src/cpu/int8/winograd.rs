@@ -31,7 +31,7 @@ const IN: usize = 4;
 const OUT: usize = 2;
 const POSITIONS: usize = IN * IN;
 /// Bytes of transformed codes that all panels go over before the next: so much stays in the L2 cache.
-const GROUP: usize = 512 << 10;
+const GROUP: usize = 256 << 10;
 /// Tiles of a group, at most: their products stay in the L2 cache as well.
 const MOST_TILES: usize = 64;
 /// Channels, in and out, from which on it pays.
@@ -239,14 +239,15 @@ impl Pass for Transform<'_> {
             let places: [usize; POSITIONS] =
                 std::array::from_fn(|at| ((image * rows + row(at / IN)) * columns + column(at % IN)) * layout.pitch);
             for channel in (0..channels).step_by(LINE) {
-                let d = places.map(|place| words(&self.x[place + channel..]));
-                let between =
-                    |a: [[i16; LINE]; IN]| [less(a[0], a[2]), plus(a[1], a[2]), less(a[2], a[1]), less(a[1], a[3])];
-                let down: [[[i16; LINE]; IN]; IN] =
-                    std::array::from_fn(|column| between(std::array::from_fn(|row| d[row * IN + column])));
-                for row in 0..IN {
-                    let values = between(std::array::from_fn(|column| down[column][row]));
-                    for (column, values) in values.into_iter().enumerate() {
+                // A column of the result at a time: what it needs fits the registers.
+                for column in 0..IN {
+                    let mut rows = [[0; LINE]; IN];
+                    for (to, places) in rows.iter_mut().zip(places.as_chunks().0) {
+                        *to = between(self.x, places, channel, column);
+                    }
+                    let [a, b, c, d] = rows;
+                    let values = [less(a, c), plus(b, c), less(c, b), less(b, d)];
+                    for (row, values) in values.into_iter().enumerate() {
                         let place = ((row * IN + column) * count + tile) * channels + channel;
                         self.to[place..place + LINE].copy_from_slice(&values);
                     }
@@ -254,6 +255,25 @@ impl Pass for Transform<'_> {
             }
         }
     }
+}
+
+/// One of the four values of a row's part of the transform.
+#[inline(always)]
+fn between(x: &[i16], places: &[usize; IN], channel: usize, column: usize) -> [i16; LINE] {
+    match column {
+        0 => less(words(&x[places[0] + channel..]), words(&x[places[2] + channel..])),
+        1 => plus(words(&x[places[1] + channel..]), words(&x[places[2] + channel..])),
+        2 => less(words(&x[places[2] + channel..]), words(&x[places[1] + channel..])),
+        _ => less(words(&x[places[1] + channel..]), words(&x[places[3] + channel..])),
+    }
+}
+
+/// What a row of products, `pitch` lines apart, is to the left and to the right pixel out.
+#[inline(always)]
+fn across<L: Lanes>(products: &[[i32; LINE]], pitch: usize) -> [L::Whole; OUT] {
+    let (b, c) = (L::load_whole(&products[pitch]), L::load_whole(&products[2 * pitch]));
+    let left = L::add_whole(L::add_whole(L::load_whole(&products[0]), b), c);
+    [left, L::subtract_whole(L::subtract_whole(b, c), L::load_whole(&products[3 * pitch]))]
 }
 
 #[inline(always)]
@@ -293,26 +313,28 @@ impl Pass for Finish<'_, '_> {
         for line in 0..each.min(epilogue.blocks().saturating_sub(self.channel / LINE)) {
             let block = self.channel / LINE + line;
             for (tile, at) in self.tiles.clone().enumerate() {
-                let product = |position: usize| L::load_whole(&products[(position * count + tile) * each + line]);
-                let rows: [[L::Whole; OUT]; IN] = std::array::from_fn(|row| {
-                    let p: [L::Whole; IN] = std::array::from_fn(|column| product(row * IN + column));
-                    [
-                        L::add_whole(L::add_whole(p[0], p[1]), p[2]),
-                        L::subtract_whole(L::subtract_whole(p[1], p[2]), p[3]),
-                    ]
-                });
+                let row = |row: usize| (row * IN * count + tile) * each + line;
+                // A row of products at a time: what it adds to fits the registers.
+                let a = across::<L>(&products[row(0)..], count * each);
+                let b = across::<L>(&products[row(1)..], count * each);
+                let mut sums = [L::add_whole(a[0], b[0]), L::add_whole(a[1], b[1]), b[0], b[1]];
+                let c = across::<L>(&products[row(2)..], count * each);
+                sums = [
+                    L::add_whole(sums[0], c[0]),
+                    L::add_whole(sums[1], c[1]),
+                    L::subtract_whole(sums[2], c[0]),
+                    L::subtract_whole(sums[3], c[1]),
+                ];
+                let d = across::<L>(&products[row(3)..], count * each);
+                sums[2] = L::subtract_whole(sums[2], d[0]);
+                sums[3] = L::subtract_whole(sums[3], d[1]);
                 let [image, down, across] = self.of.tile(at);
                 let (mut values, mut pixels, mut stored) = ([L::splat(0.0); 4], [Pixel::default(); 4], 0);
-                for at in 0..OUT * OUT {
+                for (at, sums) in sums.into_iter().enumerate() {
                     let (row, column) = (down * OUT + at / OUT, across * OUT + at % OUT);
                     if row >= out.height || column >= out.width {
                         continue;
                     }
-                    let r: [L::Whole; IN] = std::array::from_fn(|row| rows[row][at % OUT]);
-                    let sums = match at / OUT {
-                        0 => L::add_whole(L::add_whole(r[0], r[1]), r[2]),
-                        _ => L::subtract_whole(L::subtract_whole(r[1], r[2]), r[3]),
-                    };
                     let (pixel, number) =
                         (Pixel { image, row, column }, (image * out.height + row) * out.width + column);
                     values[stored] = epilogue.value::<L>(L::quarter(sums), pixel, number, block, self.residual);
