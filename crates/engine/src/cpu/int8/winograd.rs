@@ -17,8 +17,8 @@ use rayon::prelude::*;
 use super::{
     emit::{Out, Part, cut, shares},
     epilogue::Epilogue,
-    kernels::{Buffer, Footprint, LINE, Lanes, Panel, Pass, TILE},
-    layout::{Layout, Pixel},
+    kernels::{Buffer, Footprint, LINE, Lanes, Panel, Pass},
+    layout::{Layout, Pixel, each_pixel},
 };
 use crate::{
     cpu::kernels::Level,
@@ -114,9 +114,9 @@ impl Winograd {
         (GROUP / tile).clamp(self.level.tile(), MOST_TILES)
     }
 
-    /// Rows and columns of an image's tiles.
-    fn tiles(&self) -> [usize; 2] {
-        [self.out.height.div_ceil(OUT), self.out.width.div_ceil(OUT)]
+    /// Of an image.
+    fn tiles(&self) -> Shape {
+        Shape::new(1, self.out.height.div_ceil(OUT), self.out.width.div_ceil(OUT))
     }
 
     /// As [`super::dense::Dense::run`].
@@ -128,7 +128,7 @@ impl Winograd {
         scratch: &mut Vec<Scratch>,
         outs: Vec<Out<'_>>,
     ) {
-        let ([down, _], panels) = (self.tiles(), self.panels.len() / POSITIONS);
+        let (down, panels) = (self.tiles().height, self.panels.len() / POSITIONS);
         let strips = images * down;
         // Threads that share panels transform the same tiles.
         let columns = if threads > strips { threads.min(panels) } else { 1 };
@@ -153,7 +153,7 @@ impl Winograd {
     }
 
     fn run_part(&self, x: &[i16], residual: &[u16], scratch: &mut Scratch, mut part: Part<'_>) {
-        let ([down, across], channels) = (self.tiles(), self.layout.shape.channels);
+        let (Shape { height: down, width: across, .. }, channels) = (self.tiles(), self.layout.shape.channels);
         // A part begins and ends with whole strips of tiles.
         let strip = |pixel: usize| {
             let row = pixel / self.out.width;
@@ -161,20 +161,25 @@ impl Winograd {
         };
         let tiles = strip(part.pixels.start) * across..strip(part.pixels.end) * across;
         let most = self.group();
+        let places: Vec<usize> = (0..most).map(|tile| tile * channels * size_of::<i16>()).collect();
         scratch.codes.grow(most * POSITIONS * channels * size_of::<i16>() + Layout::SLACK);
         scratch.products.grow(most * POSITIONS * self.level.panel() * size_of::<i32>());
         for group in shares(tiles.len(), tiles.len().div_ceil(most).max(1)) {
             let group = tiles.start + group.start..tiles.start + group.end;
             let count = group.len();
+            // Of nearly equal size: none is left with one tile.
+            let runs: Vec<_> = shares(count, count.div_ceil(self.level.tile())).collect();
             self.level.run_lanes(Transform { of: self, x, tiles: group.clone(), to: scratch.codes.words_mut() });
             for panel in part.panels.clone() {
                 let of_panel = &self.panels[panel * POSITIONS..][..POSITIONS];
                 let lanes = of_panel[0].lanes();
                 let products = &mut scratch.products.wholes_mut()[..POSITIONS * count * lanes];
-                for (position, (weights, products)) in
-                    of_panel.iter().zip(products.chunks_exact_mut(count * lanes)).enumerate()
-                {
-                    self.multiply(weights, scratch.codes.bytes(), position * count, count, products);
+                let codes = scratch.codes.bytes().chunks(count * channels * size_of::<i16>());
+                for ((weights, codes), products) in of_panel.iter().zip(codes).zip(products.chunks_mut(count * lanes)) {
+                    for run in &runs {
+                        let products = &mut products[run.start * lanes..run.end * lanes];
+                        weights.sum(self.level, codes, &places[run.clone()], products);
+                    }
                 }
                 self.level.run_lanes(Finish {
                     of: self,
@@ -187,24 +192,6 @@ impl Winograd {
                 });
             }
         }
-    }
-
-    /// The products of `count` tiles at one position: tile, channel.
-    fn multiply(&self, weights: &Panel, codes: &[u8], first: usize, count: usize, products: &mut [i32]) {
-        let (size, lanes) = (self.layout.shape.channels * size_of::<i16>(), weights.lanes());
-        let mut places = [0; TILE];
-        // Of nearly equal size: none is left with one tile.
-        for run in shares(count, count.div_ceil(self.level.tile())) {
-            let places = &mut places[..run.len()];
-            places.iter_mut().zip(run.clone()).for_each(|(place, tile)| *place = (first + tile) * size);
-            weights.sum(self.level, codes, places, &mut products[run.start * lanes..run.end * lanes]);
-        }
-    }
-
-    /// The image, and the row and column of tiles, of the `at`th of all.
-    fn tile(&self, at: usize) -> [usize; 3] {
-        let [down, across] = self.tiles();
-        [at / across / down, at / across % down, at % across]
     }
 }
 
@@ -231,8 +218,8 @@ impl Pass for Transform<'_> {
         let Winograd { layout, before, .. } = self.of;
         let (channels, count) = (layout.shape.channels, self.tiles.len());
         let [rows, columns] = [layout.rows(), layout.columns()];
-        for (tile, at) in self.tiles.enumerate() {
-            let [image, down, across] = self.of.tile(at);
+        for (tile, at) in each_pixel(self.of.tiles(), self.tiles).enumerate() {
+            let Pixel { image, row: down, column: across } = at;
             // What an odd end reads beyond the halo goes into no pixel: anything will do.
             let row = |i: usize| (down * OUT + before[0] + i).min(rows - 1);
             let column = |i: usize| (across * OUT + before[1] + i).min(columns - 1);
@@ -240,13 +227,13 @@ impl Pass for Transform<'_> {
                 std::array::from_fn(|at| ((image * rows + row(at / IN)) * columns + column(at % IN)) * layout.pitch);
             for channel in (0..channels).step_by(LINE) {
                 // A column of the result at a time: what it needs fits the registers.
-                for column in 0..IN {
-                    let mut rows = [[0; LINE]; IN];
-                    for (to, places) in rows.iter_mut().zip(places.as_chunks().0) {
-                        *to = between(self.x, places, channel, column);
-                    }
-                    let [a, b, c, d] = rows;
-                    let values = [less(a, c), plus(b, c), less(c, b), less(b, d)];
+                let columns = [
+                    column_of::<0, 2>(less, self.x, &places, channel),
+                    column_of::<1, 2>(plus, self.x, &places, channel),
+                    column_of::<2, 1>(less, self.x, &places, channel),
+                    column_of::<1, 3>(less, self.x, &places, channel),
+                ];
+                for (column, values) in columns.into_iter().enumerate() {
                     for (row, values) in values.into_iter().enumerate() {
                         let place = ((row * IN + column) * count + tile) * channels + channel;
                         self.to[place..place + LINE].copy_from_slice(&values);
@@ -257,15 +244,19 @@ impl Pass for Transform<'_> {
     }
 }
 
-/// One of the four values of a row's part of the transform.
+/// A column of the transformed tile, which columns A and B of the codes give.
 #[inline(always)]
-fn between(x: &[i16], places: &[usize; IN], channel: usize, column: usize) -> [i16; LINE] {
-    match column {
-        0 => less(words(&x[places[0] + channel..]), words(&x[places[2] + channel..])),
-        1 => plus(words(&x[places[1] + channel..]), words(&x[places[2] + channel..])),
-        2 => less(words(&x[places[2] + channel..]), words(&x[places[1] + channel..])),
-        _ => less(words(&x[places[1] + channel..]), words(&x[places[3] + channel..])),
-    }
+fn column_of<const A: usize, const B: usize>(
+    both: impl Fn([i16; LINE], [i16; LINE]) -> [i16; LINE],
+    x: &[i16],
+    places: &[usize; POSITIONS],
+    channel: usize,
+) -> [[i16; LINE]; IN] {
+    let a = both(words(&x[places[A] + channel..]), words(&x[places[B] + channel..]));
+    let b = both(words(&x[places[IN + A] + channel..]), words(&x[places[IN + B] + channel..]));
+    let c = both(words(&x[places[2 * IN + A] + channel..]), words(&x[places[2 * IN + B] + channel..]));
+    let d = both(words(&x[places[3 * IN + A] + channel..]), words(&x[places[3 * IN + B] + channel..]));
+    [less(a, c), plus(b, c), less(c, b), less(b, d)]
 }
 
 /// What a row of products, `pitch` lines apart, is to the left and to the right pixel out.
@@ -312,7 +303,7 @@ impl Pass for Finish<'_, '_> {
         let count = self.tiles.len();
         for line in 0..each.min(epilogue.blocks().saturating_sub(self.channel / LINE)) {
             let block = self.channel / LINE + line;
-            for (tile, at) in self.tiles.clone().enumerate() {
+            for (tile, at) in each_pixel(self.of.tiles(), self.tiles.clone()).enumerate() {
                 let row = |row: usize| (row * IN * count + tile) * each + line;
                 // A row of products at a time: what it adds to fits the registers.
                 let a = across::<L>(&products[row(0)..], count * each);
@@ -328,7 +319,7 @@ impl Pass for Finish<'_, '_> {
                 let d = across::<L>(&products[row(3)..], count * each);
                 sums[2] = L::subtract_whole(sums[2], d[0]);
                 sums[3] = L::subtract_whole(sums[3], d[1]);
-                let [image, down, across] = self.of.tile(at);
+                let Pixel { image, row: down, column: across } = at;
                 let (mut values, mut pixels, mut stored) = ([L::splat(0.0); 4], [Pixel::default(); 4], 0);
                 for (at, sums) in sums.into_iter().enumerate() {
                     let (row, column) = (down * OUT + at / OUT, across * OUT + at % OUT);
