@@ -17,11 +17,11 @@ use crate::{
 };
 
 /// Bytes of the largest tensor of the images that run together, at most, unless one image alone has more.
-const MAX_TENSOR: usize = 4 << 20;
+const MAX_TENSOR: usize = 3 << 19;
 /// The same for a network of more than [`MANY_WEIGHTS`]: these come from memory once for all images that run together.
 const MAX_TENSOR_OF_LARGE: usize = 8 << 20;
 /// Bytes of weights that do not stay in a common L3 cache.
-const MANY_WEIGHTS: usize = 8 << 20;
+const MANY_WEIGHTS: usize = 24 << 20;
 /// Images that run together, at most.
 const MAX_TOGETHER: usize = 64;
 

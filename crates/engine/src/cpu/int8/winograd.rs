@@ -183,7 +183,7 @@ impl Winograd {
                 }
                 self.level.run_lanes(Finish {
                     of: self,
-                    products,
+                    products: &scratch.products.wholes()[..POSITIONS * count * lanes],
                     lanes,
                     channel: panel * self.level.panel(),
                     tiles: group.clone(),
