@@ -1,4 +1,4 @@
-//! The networks that work together: found, aligned, embedded.
+//! The three networks that work together: found, aligned, embedded.
 
 use std::{num::NonZeroUsize, path::Path};
 
@@ -64,8 +64,6 @@ pub struct Card {
 /// Detector, landmark and face bundle.
 #[derive(Debug)]
 pub struct ModelSet {
-    /// The detector in a smaller view.
-    small_detector: Bundle,
     detector: Bundle,
     landmark: Bundle,
     face: Bundle,
@@ -102,15 +100,12 @@ impl ModelSet {
                 return Err(OpenError::Role { name: bundle.contract().name.clone(), expected, got });
             }
         }
-        for (bundle, expected) in
-            [(&detector, detector::outputs(detector::INPUT_SIDE)), (&landmark, landmarks::OUTPUTS)]
-        {
+        for (bundle, expected) in [(&detector, detector::OUTPUTS), (&landmark, landmarks::OUTPUTS)] {
             let (role, got) = (bundle.contract().role, bundle.contract().output.dimension);
             if got != expected {
                 return Err(OpenError::Output { role, expected, got });
             }
         }
-        let small_detector = small(&detector)?;
         let contract = face.contract();
         let missing = ContractError::Value("face: expected for the role embed, and for no other");
         let promise: &FaceContract = contract.face.as_ref().ok_or(missing)?;
@@ -126,7 +121,7 @@ impl ModelSet {
             calibration: promise.calibration(contract.precision)?,
             quality: promise.quality_thresholds()?,
         };
-        Ok(Self { small_detector, detector, landmark, face, card })
+        Ok(Self { detector, landmark, face, card })
     }
 
     /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared
@@ -152,7 +147,6 @@ impl ModelSet {
 
     pub fn bundle(&self, role: Role) -> &Bundle {
         match role {
-            Role::DetectSmall => &self.small_detector,
             Role::Detect => &self.detector,
             Role::Landmark => &self.landmark,
             Role::Embed => &self.face,
@@ -265,15 +259,6 @@ fn failed((NetworkId(place), source): (NetworkId, LoadError)) -> OpenError {
     // As many as there are roles, in their order.
     let role = Role::ALL.get(place).copied().unwrap_or(Role::Embed);
     OpenError::Network { role, source }
-}
-
-/// The detector as it takes a smaller view: its weights slide over images of any size. It is made here and never written.
-fn small(detector: &Bundle) -> Result<Bundle, OpenError> {
-    let side = detector::SMALL_SIDE;
-    let resized = detector.resized(side, detector::outputs(side));
-    let failed =
-        |e| OpenError::Bundle { role: Role::DetectSmall, name: detector.contract().name.clone(), source: Box::new(e) };
-    resized.map_err(failed)
 }
 
 /// Over all parts, each with its length.

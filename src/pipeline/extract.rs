@@ -205,8 +205,7 @@ impl Pipeline {
         let limits = self.decode;
         let started = Instant::now();
         let room = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
-        let side = |framing: Framing| self.device.input_size(framing.role).width;
-        let (first, first_side) = (Framing::ALL[0], side(Framing::ALL[0]));
+        let (first, side) = (Framing::ALL[0], self.device.input_size(Role::Detect).width);
         let device = Arc::clone(&self.device);
         let (image, seen) = self
             .on_a_core(turn, move || -> Result<_, ExtractError> {
@@ -214,7 +213,7 @@ impl Pipeline {
                 if let Some(five) = &landmarks {
                     align::check_landmarks(five, pixels.width(), pixels.height())?;
                 }
-                let (view, map) = locate::view((pixels.width(), pixels.height()), first, first_side);
+                let (view, map) = locate::view((pixels.width(), pixels.height()), first, side);
                 let image = Arc::new(Image::new(pixels, room));
                 let sight = device.see(&image, view);
                 Ok((image, (sight, map)))
@@ -230,7 +229,7 @@ impl Pipeline {
             let (sight, map) = match seen.take() {
                 Some(seen) => seen,
                 None => {
-                    let (view, map) = locate::view((width, height), framing, side(framing));
+                    let (view, map) = locate::view((width, height), framing, side);
                     (self.see(&image, view, turn).await?, map)
                 }
             };
@@ -283,14 +282,14 @@ impl Pipeline {
         if face.score >= locate::SURELY_UPRIGHT {
             return Ok(false);
         }
-        let side = self.device.input_size(framing.role).width;
+        let side = self.device.input_size(Role::Detect).width;
         let (view, map) = locate::view((image.pixels().width(), image.pixels().height()), framing, side);
         let (mut seen, mut place) = (Arc::new(self.see(image, view, turn).await?), map.seen(face.rect));
         for _ in 0..3 {
             let before = Arc::clone(&seen);
             seen = Arc::new(self.on_a_core(turn, move || before.turned_by_a_quarter()).await?);
             place = locate::turned_by_a_quarter(place);
-            let output = self.device.run(framing.role, Arc::clone(&seen), turn).await?;
+            let output = self.device.run(Role::Detect, Arc::clone(&seen), turn).await?;
             let found = detector::detections(&output.values, locate::LEAST_SCORE);
             // Another person who lies beside it says nothing of this face.
             let surer = |d: &detector::Detection| d.score > face.score + locate::TURNED_BY && place.meets(&d.rect);
@@ -309,8 +308,8 @@ impl Pipeline {
         framing: Framing,
         turn: &Turn,
     ) -> Result<Vec<locate::Face>, ExtractError> {
-        let output = self.device.run(framing.role, seen, turn).await?;
-        let found = detector::detections(&output.values, framing.least_score);
+        let output = self.device.run(Role::Detect, seen, turn).await?;
+        let found = detector::detections(&output.values, framing.least_score());
         Ok(map.faces(found.into_iter().map(|d| (d.rect, d.score))))
     }
 

@@ -141,8 +141,6 @@ impl Serving {
     }
 }
 
-/// Done when no request has been answered for a second, and no stream has answers that its client has yet to read: a client that
-/// ignores GOAWAY keeps its connection, but is owed nothing.
 /// Done once no request holds a place: what it has begun to change holds it to the end.
 async fn unchanged(core: &Core) {
     while core.places.taken() > 0 || core.stream_items.available_permits() < core.limits.enrol_stream_window {
@@ -150,6 +148,8 @@ async fn unchanged(core: &Core) {
     }
 }
 
+/// Done when no request has been answered for a second, and no stream has answers that its client has yet to read: a client that
+/// ignores GOAWAY keeps its connection, but is owed nothing.
 async fn idle(core: &Core) {
     let mut quiet = 0;
     while quiet < 10 {

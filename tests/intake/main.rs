@@ -12,8 +12,7 @@ use std::{
 mod covers;
 mod learn;
 mod random;
-mod shown;
-mod views;
+mod two;
 
 use vultus::{
     config::Config,

@@ -70,7 +70,7 @@ pub fn run(shared: &Shared, output: Option<&str>) -> Result<Outcome, Failure> {
         println!("{head}");
         table(&lines);
         if bytes > 0 {
-            println!("int8 computes {:.0} % of the operations with bytes", 100.0 * total.int8_share);
+            println!("int8 computes {:.0} % of the operations in whole numbers", 100.0 * total.int8_share);
         }
         println!(
             "{} steps, {:.3} GFLOP, {:.1} MB of weights, {:.1} MB of activations at a time, for one image",

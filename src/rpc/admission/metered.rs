@@ -44,6 +44,7 @@ impl Metered {
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         self.is_broken = match &frame {
+            // Every layer below must say where the stream ends: what never does would never be answered.
             None => !self.body.is_end_stream(),
             Some(frame) => frame.is_err(),
         };

@@ -3,7 +3,6 @@
 
 use super::{
     convolve::Dense,
-    int8,
     layout::{LANES, Line, area, blocks, lines},
     method::{self, Method},
     winograd::Winograd,
@@ -64,10 +63,10 @@ impl Held {
         }
     }
 
-    /// Of an integer network.
-    pub fn of_program(network: &int8::Network) -> Self {
-        let packed = network.weights() as u64;
-        Self { packed, workspace: network.workspace(network.together) as u64, plain: packed }
+    /// Of an integer network that is `packed` bytes, made of `plan`.
+    pub fn of_program(plan: &Plan, packed: usize, workspace: usize) -> Self {
+        let plain: usize = plan.steps.iter().map(|step| step.action.parameters()).sum();
+        Self { packed: packed as u64, workspace: workspace as u64, plain: 4 * plain as u64 }
     }
 
     /// # Errors
@@ -131,7 +130,11 @@ pub fn together(plan: &Plan, slots: &[usize]) -> usize {
 mod tests {
     use super::*;
     use crate::{
+        cpu::{int8, kernels::Level},
         graph::{Edges, Graph, Node, Op, Window},
+        input::{Colour, Input},
+        int8::Program,
+        plan::ActivationRange,
         weights::Weights,
     };
 
@@ -174,6 +177,29 @@ mod tests {
         let graph = Graph { input: Shape::new(3, 2048, 2048), nodes, output: 2 };
         let refused_flat = refused(&Plan::of(&graph, weights).unwrap());
         assert!(refused_flat.contains("MiB of memory for packed weights, expected at most 704"), "{refused_flat}");
+    }
+
+    #[test]
+    fn groups_whose_weights_grow_in_whole_numbers_are_refused() {
+        // A channel out of each group: a panel's weights are zeros but for one in 16.
+        let (window, groups) = (Window::square(8, 1), 1 << 13);
+        let grouped = Op::Convolution { weight: "a".into(), bias: None, window, padding: Edges::NONE, groups };
+        let nodes = vec![convolution("w", 1), grouped, Op::Flatten];
+        let tensors = [("w", [1 << 14, 3, 1, 1]), ("a", [1 << 13, 2, 8, 8])];
+        let plan = plan(Shape::new(3, 8, 8), nodes, &tensors);
+        let range = |value| ActivationRange { value, low: 0.0, high: 1.0 };
+        let ranges: Vec<_> = plan.code_values().into_iter().map(range).collect();
+        let plan = plan.with_ranges(&ranges).unwrap();
+        let input = Input { width: 8, height: 8, colour: Colour::Rgb, mean: [0.0; 3], scale: 1.0 };
+        let program = Program::new(&plan, &input).unwrap();
+        let plain = Held::of_program(&plan, 0, 0).plain;
+        for level in Level::available() {
+            let packed = int8::Network::packed(&program, level) as u64;
+            assert!(packed > 4 * plain, "{level:?} {packed}");
+        }
+        let most = MAX_PACKED + MAX_GROWTH * plain;
+        Held::of_program(&plan, most as usize, 0).check().unwrap();
+        assert!(Held::of_program(&plan, most as usize + 1, 0).check().is_err());
     }
 
     #[test]

@@ -197,18 +197,22 @@ pub fn methods(plan: &Plan, precision: Precision) -> Vec<Option<&'static str>> {
 /// Where it does not run.
 pub fn held(plan: &Plan, input: &Input, precision: Precision) -> Result<Held, LoadError> {
     match precision {
-        Precision::Int8 => Ok(Held::of_program(&program(plan, input, Level::chosen()?)?)),
+        Precision::Int8 => {
+            let network = program(plan, input, Level::chosen()?)?;
+            Ok(Held::of_program(plan, network.weights(), network.workspace(network.together)))
+        }
         Precision::F32 | Precision::Bf16 => Ok(Held::of(plan, precision == Precision::Bf16)),
     }
 }
 
 /// The integer network of a plan with its ranges.
 fn program(plan: &Plan, input: &Input, level: Level) -> Result<int8::Network, LoadError> {
-    // Before weights are packed; they take less as bytes.
     Held::of(plan, false).check()?;
     let program = Program::new(plan, input).map_err(|e| LoadError::Lower(e.to_string()))?;
+    // Before weights are packed.
+    Held::of_program(plan, int8::Network::packed(&program, level), 0).check()?;
     let network = int8::Network::new(&program, level).map_err(LoadError::Unsupported)?;
-    Held::of_program(&network).check()?;
+    Held::of_program(plan, network.weights(), network.workspace(network.together)).check()?;
     Ok(network)
 }
 

@@ -10,8 +10,9 @@ use super::{
     dense::Dense,
     emit::{Emission, Out},
     kernels::Buffer,
+    layers_tests::Layer,
     layout::Layout,
-    tests::{Draw, Layer},
+    tests::Draw,
     winograd::Winograd,
 };
 use crate::{

@@ -6,7 +6,7 @@
 use super::{
     emit::{Out, Part, cut, shares},
     epilogue::Epilogue,
-    kernels::{Buffer, Footprint, LINE, Lanes, PANEL, Panel, Pass, TILE},
+    kernels::{Buffer, Footprint, LINE, Lanes, PANEL, Panel, Pass, STEP, TILE},
     layout::{Layout, Pixel, each_pixel},
 };
 use crate::{
@@ -87,6 +87,17 @@ impl Dense {
         let (top, left) = (layout.halo.top - padding.top, layout.halo.left - padding.left);
         let start = (top * layout.columns() + left) * layout.pitch * layout.size();
         Self { level, layout, out, window, start, panels, joined, epilogue }
+    }
+
+    /// Bytes of the weights of such a convolution, at most: between those of several groups there are zeros.
+    pub fn packed(level: Level, (window, groups): (Window, usize), layout: Layout, out: Shape) -> usize {
+        let (each, outs) = (layout.shape.channels / groups, (out.channels / groups).max(1));
+        let (runs, length) = match groups {
+            1 => (window.height, window.width * layout.pitch),
+            _ => (window.height * window.width, ((level.panel() - 1) / outs + 2).min(groups) * each + level.each()),
+        };
+        let channels = out.channels.next_multiple_of(level.panel());
+        [runs, length.div_ceil(level.each()), STEP, channels].into_iter().fold(1, usize::saturating_mul)
     }
 
     /// Bytes of weights.

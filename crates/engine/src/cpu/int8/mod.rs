@@ -7,6 +7,8 @@ mod depthwise;
 mod emit;
 mod epilogue;
 mod kernels;
+#[cfg(test)]
+mod layers_tests;
 mod layout;
 mod network;
 mod plain;
@@ -15,5 +17,7 @@ mod programs_tests;
 #[cfg(test)]
 mod tests;
 mod winograd;
+#[cfg(test)]
+mod winograd_tests;
 
 pub use self::network::{Network, Workspace};

@@ -4,7 +4,7 @@ use super::{
     dense::Dense,
     depthwise::Depthwise,
     emit::{Emission, Out},
-    kernels::Buffer,
+    kernels::{Buffer, LINE},
     layout::{Layout, Pixel},
     plain::{Operand, Plain},
     winograd::{Scratch, Winograd},
@@ -98,6 +98,26 @@ impl Network {
         Ok(Self { level, layers, input: layouts[0], output, slots: arena.slots, together })
     }
 
+    /// Bytes of a program's weights once they are packed, at most.
+    pub fn packed(program: &Program, level: Level) -> usize {
+        let layouts = layouts(program, level);
+        let of_step = |step: &crate::int8::Step| {
+            let (Some(&id), Some(emit)) = (step.inputs.first(), step.emits.first()) else { return 0 };
+            let (layout, out) = (layouts[id], program.tensors[emit.tensor].shape);
+            match &step.op {
+                Op::Convolution(c) if is_depthwise(c, layout.shape, out) => {
+                    size_of::<i32>() * c.weight.len() / out.channels * out.channels.next_multiple_of(LINE)
+                }
+                Op::Convolution(c) if Winograd::applies(level, c, layout, out) => Winograd::packed(level, layout, out),
+                Op::Convolution(c) => Dense::packed(level, (c.window, c.groups), layout, out),
+                // As two panels of bytes, or one of words.
+                Op::Stem(stem) => 2 * Dense::packed(level, (stem.window, 1), layout, out),
+                _ => 0,
+            }
+        };
+        program.steps.iter().map(of_step).fold(0, usize::saturating_add)
+    }
+
     /// Bytes of packed weights.
     pub fn weights(&self) -> usize {
         self.layers.iter().map(|placed| placed.layer.bytes()).sum()
@@ -134,6 +154,8 @@ impl Network {
                 work.slots[*slot] = buffer;
             }
         }
+        // That of threads that were lent goes back with them.
+        work.scratch.truncate(1);
         let (slot, layout) = self.output;
         let (values, Shape { channels, height, width }) = (work.slots[slot].floats(), layout.shape);
         let images =

@@ -107,6 +107,8 @@ impl Sketch {
             0 => (x.channels, x.channels),
             1 => (x.channels, 2 * x.channels),
             2 if x.channels.is_multiple_of(2) => (2, 2 * (1 + self.draw.below(20))),
+            // Whole lines, for which Winograd's algorithm applies.
+            4 => (1, 16 * (2 + self.draw.below(3))),
             _ => (1, 1 + self.draw.below(70)),
         };
         let (outs, groups) = if outs > 150 { (9, 1) } else { (outs, groups) };
@@ -201,6 +203,7 @@ fn compare(program: &Program, images: &[Pixels], work: &mut Workspace) {
     let images: Vec<&Pixels> = images.iter().collect();
     for level in Level::available() {
         let network = Network::new(program, level).unwrap();
+        assert!(network.weights() <= Network::packed(program, level));
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let each = network.output_values();

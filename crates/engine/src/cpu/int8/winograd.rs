@@ -96,6 +96,12 @@ impl Winograd {
         Self { level, layout, out, before, panels, epilogue: Epilogue::of_convolution(c, sums, layout, unit) }
     }
 
+    /// Bytes of the weights of such a convolution.
+    pub fn packed(level: Level, layout: Layout, out: Shape) -> usize {
+        let weights = layout.shape.channels.saturating_mul(out.channels.next_multiple_of(level.panel()));
+        weights.saturating_mul(POSITIONS * size_of::<i16>())
+    }
+
     /// Bytes of weights.
     pub fn bytes(&self) -> usize {
         self.panels.iter().map(Panel::bytes).sum()
