@@ -348,7 +348,9 @@ async fn failing(faults: Faults) {
     assert_eq!(told.failed.len(), CALLERS as usize, "{faults:?}");
     assert!(told.failed.iter().all(|why| why.contains("takes no further changes")), "{:?}", told.failed.first());
     assert!(told.refuses, "{faults:?}: the writer went on");
-    assert!(told.reads || told.enrolled.is_empty(), "{faults:?}: nothing can be read");
+    // With all that it had enrolled erased there is nothing to read.
+    let stays = told.enrolled.difference(&told.erasing).count();
+    assert!(told.reads || stays == 0, "{faults:?}: nothing can be read of {stays}");
     println!("{faults:?}: {} were acknowledged before", told.enrolled.len());
     assert_eq!(lost(home.path(), &told).await.unwrap(), 0, "{faults:?}");
 }
