@@ -199,8 +199,8 @@ pub fn cut<'a>(
                 })
                 .unzip()
         };
-        for panels in shares(panels, columns) {
-            let (outs, others): (Vec<_>, Vec<_>) = if parts.len() % columns + 1 == columns {
+        for (column, panels) in shares(panels, columns).enumerate() {
+            let (outs, others): (Vec<_>, Vec<_>) = if column + 1 == columns {
                 (across, vec![])
             } else {
                 across.into_iter().map(|out| out.split_channels(panels.end * lanes)).unzip()

@@ -13,7 +13,7 @@ use crate::{
     cpu::kernels::Level,
     graph::{Edges, Shape},
     image::Pixels,
-    int8::{Convolution, Emit, Op, Program, Tensor},
+    int8::{Convolution, Emit, Op, Program, Step, Tensor},
 };
 
 /// Bytes of the largest tensor of the images that run together, at most, unless one image alone has more.
@@ -101,7 +101,7 @@ impl Network {
     /// Bytes of a program's weights once they are packed, at most.
     pub fn packed(program: &Program, level: Level) -> usize {
         let layouts = layouts(program, level);
-        let of_step = |step: &crate::int8::Step| {
+        let of_step = |step: &Step| {
             let (Some(&id), Some(emit)) = (step.inputs.first(), step.emits.first()) else { return 0 };
             let (layout, out) = (layouts[id], program.tensors[emit.tensor].shape);
             match &step.op {
@@ -116,6 +116,12 @@ impl Network {
             }
         };
         program.steps.iter().map(of_step).fold(0, usize::saturating_add)
+    }
+
+    /// Convolutions that go by Winograd's algorithm.
+    #[cfg(test)]
+    pub fn tiled(&self) -> usize {
+        self.layers.iter().filter(|placed| matches!(placed.layer, Layer::Winograd(_))).count()
     }
 
     /// Bytes of packed weights.

@@ -260,3 +260,24 @@ fn an_image_alone_and_among_32_others_gives_the_same() {
     let apart = outputs[0].iter().zip(&outputs[1]).filter(|(a, b)| a.is_finite() && a != b).count();
     assert!(4 * apart > outputs[0].len(), "{apart} of {} tell the images apart", outputs[0].len());
 }
+
+/// Layer after layer that goes by Winograd's algorithm, in one memory.
+#[test]
+fn programs_of_tiles_have_the_bits_of_the_oracle() {
+    let (mut tiled, mut work) = (0, Workspace::default());
+    for seed in 0..200 {
+        let mut sketch = Sketch::new(9 + seed as usize % 8, 12, seed);
+        sketch.stem();
+        (0..7).for_each(|_| sketch.step(4));
+        let program = sketch.finish();
+        for level in Level::available() {
+            tiled += Network::new(&program, level).unwrap().tiled();
+        }
+        let mut draw = Draw::new(seed);
+        let images: Vec<Pixels> = (0..3).map(|_| image(&program.input, &mut draw)).collect();
+        compare(&program, &images, &mut work);
+    }
+    let takes_words = Level::available().iter().any(|level| !level.takes_bytes());
+    println!("{tiled} convolutions in tiles");
+    assert!(tiled >= 40 || !takes_words, "{tiled}");
+}
