@@ -13,7 +13,7 @@ KILLS ?= 1000
 FUZZ_CASES ?= 1000000
 PROPERTY_CASES ?= 10000
 
-.PHONY: help setup build model demo test test-python test-rust lint crash fuzz load load-long learn-covers clean-data
+.PHONY: help setup build model demo test test-python test-rust lint crash fuzz load load-long learn-covers detector-views clean-data
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,9 @@ load-long: model ## Overload for a minute, a flood, 50 rolling restarts, 100000 
 
 learn-covers: model ## Learn what covers look like anew: src/pipeline/quality/cover_weights.rs; needs the 40 crops, takes minutes.
 	VULTUS_WRITE=1 cargo test $(CARGO_FLAGS) --test intake learn -- --ignored --nocapture
+
+detector-views: model ## What the detector finds in smaller views: the table of decision 10; needs the 40 crops, takes minutes.
+	cargo test $(CARGO_FLAGS) --test intake views -- --ignored --nocapture
 
 clean-data: ## Remove data/: the demo's galleries, keys and the fetched model.
 	rm -rf data

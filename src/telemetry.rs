@@ -172,10 +172,10 @@ impl Metrics {
     /// Labels of what verifications and searches both observe are there from the start: making one locks its metric for all, and a thread
     /// that runs when a core is idle may hold it then.
     fn make_shared_labels(&self) {
-        for stage in ["decode", "align", "detect", "landmark", "embed", "compare", "search", "commit"] {
+        for stage in ["decode", "align", "detect_small", "detect", "landmark", "embed", "compare", "search", "commit"] {
             self.stage_seconds.with_label_values(&[stage]);
         }
-        for role in ["detect", "landmark", "embed", "search"] {
+        for role in ["detect_small", "detect", "landmark", "embed", "search"] {
             self.batch_images.with_label_values(&[role]);
         }
         for lane in ["verification", "identification", "enrolment"] {

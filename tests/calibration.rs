@@ -78,22 +78,18 @@ fn the_cards_tables_are_what_their_source_gives() {
     let models = as_calibrated(&models, scratch.path());
     let pairs = scratch.path().join("pairs.csv");
     fs::write(&pairs, csv).unwrap();
-    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+    let measured = [Precision::F32, Precision::Bf16, Precision::Int8].map(|precision| {
         let run = Command::new(env!("CARGO_BIN_EXE_vultus"))
             .args(["evaluate", "--json", "--quality", "--precision", precision.as_str(), "--pairs"])
             .args([pairs.as_os_str(), "--models".as_ref(), models.as_os_str()])
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&run.stderr);
-        if run.stdout.is_empty() && precision == Precision::Bf16 && said.contains("AVX512_BF16") {
-            println!("bf16 skipped: this processor has no AVX512_BF16");
-            continue;
-        }
-        assert!(!run.stdout.is_empty(), "{said}");
+        assert!(!run.stdout.is_empty(), "{}", String::from_utf8_lossy(&run.stderr));
         let found: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
         println!("{found:#}");
-        compare_with_card(&found, precision);
-    }
+        (found, precision)
+    });
+    measured.iter().for_each(|(found, precision)| compare_with_card(found, *precision));
 }
 
 /// The models, with the limits of quality that the calibration was measured at: faces that are refused since are harder than others, so
@@ -136,11 +132,16 @@ fn compare_with_card(found: &serde_json::Value, precision: Precision) {
         let at = |p: &&serde_json::Value| (p["fmr"].as_f64().unwrap() - point.fmr.value()).abs() < 1e-9;
         let counted = found["fnmr_at_fmr"].as_array().unwrap().iter().find(at).unwrap();
         assert_eq!(counted["trials"], point.trials, "{counted}");
+        // The thresholds are rounded up, and may miss one of the 80 more for that. In bf16 the last bit of a sum decides how the next value is
+        // rounded, layer after layer: machines that sum in another way differ by a tenth of a per cent, and by one of the 80 either way.
+        let (within, missing) = match precision {
+            Precision::Bf16 => (-2e-3..2e-3, -0.0126..0.0126),
+            _ => (0.0..5e-4, 0.0..0.0126),
+        };
         let stricter = f64::from(point.threshold.value()) - counted["threshold"].as_f64().unwrap();
-        assert!((0.0..5e-4).contains(&stricter), "{counted}: the card says {}", point.threshold.value());
-        // The thresholds are rounded up, and may miss one of the 80 more for that.
+        assert!(within.contains(&stricter), "{counted}: the card says {}", point.threshold.value());
         let missed = point.fnmr.unwrap() - counted["fnmr"].as_f64().unwrap();
-        assert!((0.0..0.0126).contains(&missed), "{counted}: the card says {:?}", point.fnmr);
+        assert!(missing.contains(&missed), "{counted}: the card says {:?}", point.fnmr);
     }
     assert!(measured.len() >= 6);
     let (mean, deviation) = (table.non_mated_mean, table.non_mated_standard_deviation);
@@ -165,6 +166,23 @@ fn a_precision_that_nobody_has_calibrated_decides_nothing() {
         .unwrap();
     let said = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.code() == Some(1) && said.contains("no calibration in this precision"), "{said}");
+}
+
+/// Sums in another order give other templates: nothing that another machine would compare may come of them.
+#[test]
+fn without_its_instructions_bf16_keeps_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let faces = dir.path().join("faces");
+    fs::create_dir(&faces).unwrap();
+    write_png(&faces.join("amy_1.png"), &Pixels::flat(150, 150, [128; 3]));
+    for arguments in [&["serve", "--insecure", "--listen", "127.0.0.1:0"][..], &["enrol", "--gallery", "subscribers"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vultus"));
+        command.args(arguments).args(["--precision", "bf16", "--data"]).arg(dir.path()).env("VULTUS_ISA", "avx2");
+        command.args(["--models".as_ref(), Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models").as_os_str()]);
+        let run = if arguments[0] == "enrol" { command.arg(&faces).output() } else { command.output() }.unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.code() == Some(1) && said.contains("without AVX512_BF16"), "{arguments:?}: {said}");
+    }
 }
 
 /// Whatever number of references a claim rests on, its false match rate is within the 95 % interval of the promise, on people that nothing was

@@ -56,10 +56,10 @@ fn setup() -> Option<Setup> {
 
 fn locate(executor: &mut dyn Executor, image: &Pixels) -> Option<Landmarks68> {
     for framing in Framing::ALL {
-        let side = executor.input_size(Role::Detect.network()).width;
+        let side = executor.input_size(framing.role.network()).width;
         let (view, map) = locate::view((image.width(), image.height()), framing, side);
-        let outputs = run(executor, Role::Detect.network(), &[&view.of(image)]).unwrap().remove(0);
-        let found = detector::detections(&outputs, framing.least_score()).into_iter().map(|d| (d.rect, d.score));
+        let outputs = run(executor, framing.role.network(), &[&view.of(image)]).unwrap().remove(0);
+        let found = detector::detections(&outputs, framing.least_score).into_iter().map(|d| (d.rect, d.score));
         if let Some(face) = locate::choose(&map.faces(found), image.width(), image.height()) {
             let region = locate::landmark_region(&face.rect, image.width(), image.height()).unwrap();
             let side = executor.input_size(Role::Landmark.network()).width;

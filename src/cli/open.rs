@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use vultus_engine::{device::DeviceChoice, precision::Precision};
+use vultus_engine::{cpu, device::DeviceChoice, precision::Precision};
 
 use super::{Failure, Shared};
 use crate::{
@@ -52,8 +52,19 @@ impl Shared {
         })
     }
 
-    /// The chosen model in the chosen precision, which must be one that may serve.
+    /// The chosen model in the chosen precision, which must be one that may serve on this machine.
     pub fn model_set(&self) -> Result<ModelSet, Failure> {
+        let set = self.measurable_model_set()?;
+        if set.card().precision == Precision::Bf16 && !cpu::multiplies_bf16() {
+            return Err("bf16 on a processor without AVX512_BF16: expected one that has it, or int8; its sums would be others, and so would the \
+                        templates"
+                .into());
+        }
+        Ok(set)
+    }
+
+    /// The same on any machine, where nothing is kept of what it gives.
+    pub fn measurable_model_set(&self) -> Result<ModelSet, Failure> {
         let set = self.carded_model_set()?;
         match self.precision {
             Some(precision) => Ok(set.with_precision(precision).map_err(|e| format!("--precision {e}"))?),

@@ -163,6 +163,18 @@ impl Bundle {
         Ok(self)
     }
 
+    /// The same network for square images of another side, of which it gives so many values: another network, with a digest of its own.
+    ///
+    /// # Errors
+    /// Where it takes no such images, or gives another number of values.
+    pub fn resized(&self, side: u32, outputs: usize) -> Result<Self, BundleError> {
+        let (mut contract, mut graph) = (self.contract.clone(), self.graph.clone());
+        (contract.input.width, contract.input.height) = (side, side);
+        (contract.output.dimension, contract.digest) = (outputs, None);
+        (graph.input.width, graph.input.height) = (side as usize, side as usize);
+        Self::new(contract, graph, self.weights.clone())
+    }
+
     /// Whether a class was measured on this very bundle, and is as it was then.
     pub fn measured(&self, class: &PrecisionClass) -> bool {
         class.is_of(&hex::encode(self.digest))

@@ -5,12 +5,12 @@
 
 use vultus_engine::image::Rect;
 
-/// Cells along each side of the grid.
-pub const GRID: usize = 13;
 /// Side of the square input, pixels.
 pub const INPUT_SIDE: u32 = 416;
-/// Values that the network gives for an image.
-pub const OUTPUTS: usize = ANCHORS.len() * PER_ANCHOR * GRID * GRID;
+/// The same where it looks first: see `pipeline::locate`.
+pub const SMALL_SIDE: u32 = 160;
+/// Side of a cell of the grid, pixels of the input.
+const CELL_SIDE: u32 = 32;
 
 const PER_ANCHOR: usize = 5;
 /// Width and height, in cells.
@@ -33,21 +33,29 @@ pub struct Detection {
     pub score: f32,
 }
 
-/// Faces with more than `least_score` (0 to 1), best first, each once. `outputs`: 25x13x13 values in the order channel
-/// (anchor, number), row, column, as [`super::Executor::run`] gives them; of another length, there is no face.
+/// Values that the network gives for an image of `side` pixels a side.
+pub const fn outputs(side: u32) -> usize {
+    let cells = (side / CELL_SIDE) as usize;
+    ANCHORS.len() * PER_ANCHOR * cells * cells
+}
+
+/// Faces with more than `least_score` (0 to 1), best first, each once. `outputs`: 25 x cells x cells values in the order channel
+/// (anchor, number), row, column, as [`super::Executor::run`] gives them; where they are no such grid, there is no face.
 pub fn detections(outputs: &[f32], least_score: f32) -> Vec<Detection> {
-    if outputs.len() != OUTPUTS {
+    let grid = (outputs.len() / (ANCHORS.len() * PER_ANCHOR)).isqrt();
+    let cells = grid * grid;
+    if cells == 0 || outputs.len() != ANCHORS.len() * PER_ANCHOR * cells {
         return vec![];
     }
     let mut found = Vec::new();
-    for (anchor, numbers) in ANCHORS.iter().zip(outputs.chunks_exact(PER_ANCHOR * GRID * GRID)) {
-        for cell in 0..GRID * GRID {
-            let [x, y, width, height, logit] = std::array::from_fn(|i| numbers[i * GRID * GRID + cell]);
+    for (anchor, numbers) in ANCHORS.iter().zip(outputs.chunks_exact(PER_ANCHOR * cells)) {
+        for cell in 0..cells {
+            let [x, y, width, height, logit] = std::array::from_fn(|i| numbers[i * cells + cell]);
             let score = sigmoid(logit);
             if score > least_score {
-                let cells = GRID as f32;
-                let centre_x = ((cell % GRID) as f32 + sigmoid(x)) / cells;
-                let centre_y = ((cell / GRID) as f32 + sigmoid(y)) / cells;
+                let cells = grid as f32;
+                let centre_x = ((cell % grid) as f32 + sigmoid(x)) / cells;
+                let centre_y = ((cell / grid) as f32 + sigmoid(y)) / cells;
                 let (width, height) = (width.exp() * anchor.0 / cells, height.exp() * anchor.1 / cells);
                 let rect = Rect { x: centre_x - width / 2.0, y: centre_y - height / 2.0, width, height };
                 // An exponential may overflow; such a box is nowhere.
@@ -88,15 +96,15 @@ fn sigmoid(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Nothing anywhere, then the given cells.
-    fn outputs(cells: &[(usize, usize, usize, f32)]) -> Vec<f32> {
-        let mut values = vec![0.0; OUTPUTS];
+    /// Nothing anywhere in a grid of so many cells a side, then the given ones.
+    fn seen(grid: usize, cells: &[(usize, usize, usize, f32)]) -> Vec<f32> {
+        let mut values = vec![0.0; outputs(grid as u32 * CELL_SIDE)];
         let at = |anchor: usize, number: usize, row: usize, column: usize| {
-            ((anchor * PER_ANCHOR + number) * GRID + row) * GRID + column
+            ((anchor * PER_ANCHOR + number) * grid + row) * grid + column
         };
         for anchor in 0..ANCHORS.len() {
-            for cell in 0..GRID * GRID {
-                values[at(anchor, 4, cell / GRID, cell % GRID)] = -20.0;
+            for cell in 0..grid * grid {
+                values[at(anchor, 4, cell / grid, cell % grid)] = -20.0;
             }
         }
         for &(anchor, row, column, logit) in cells {
@@ -107,18 +115,20 @@ mod tests {
 
     #[test]
     fn a_cell_with_a_face_is_a_box_around_its_centre() {
-        let found = detections(&outputs(&[(2, 6, 3, 2.0)]), 0.5);
-        assert_eq!(found.len(), 1);
-        let Detection { rect, score } = found[0];
-        assert!((score - 0.880_797).abs() < 1e-5);
-        assert!((rect.x + rect.width / 2.0 - 3.5 / 13.0).abs() < 1e-6);
-        assert!((rect.y + rect.height / 2.0 - 6.5 / 13.0).abs() < 1e-6);
-        assert!((rect.width - 2.882_459 / 13.0).abs() < 1e-6 && (rect.height - 3.518_061 / 13.0).abs() < 1e-6);
+        for grid in [7, 13] {
+            let found = detections(&seen(grid, &[(2, 6, 3, 2.0)]), 0.5);
+            assert_eq!(found.len(), 1);
+            let (Detection { rect, score }, cells) = (found[0], grid as f32);
+            assert!((score - 0.880_797).abs() < 1e-5);
+            assert!((rect.x + rect.width / 2.0 - 3.5 / cells).abs() < 1e-6);
+            assert!((rect.y + rect.height / 2.0 - 6.5 / cells).abs() < 1e-6);
+            assert!((rect.width - 2.882_459 / cells).abs() < 1e-6 && (rect.height - 3.518_061 / cells).abs() < 1e-6);
+        }
     }
 
     #[test]
     fn one_face_is_found_once_and_two_twice() {
-        let found = detections(&outputs(&[(3, 6, 6, 1.0), (3, 6, 7, 3.0), (0, 1, 1, 2.0)]), 0.5);
+        let found = detections(&seen(13, &[(3, 6, 6, 1.0), (3, 6, 7, 3.0), (0, 1, 1, 2.0)]), 0.5);
         let scores: Vec<f32> = found.iter().map(|d| d.score).collect();
         assert_eq!(scores, [sigmoid(3.0), sigmoid(2.0)]);
     }
@@ -126,7 +136,8 @@ mod tests {
     #[test]
     fn nonsense_is_no_face() {
         assert!(detections(&[], 0.5).is_empty());
-        assert!(detections(&[f32::NAN; OUTPUTS], 0.5).is_empty());
-        assert!(detections(&[1000.0; OUTPUTS], 0.5).is_empty());
+        assert!(detections(&[f32::NAN; outputs(INPUT_SIDE)], 0.5).is_empty());
+        assert!(detections(&[1000.0; outputs(INPUT_SIDE)], 0.5).is_empty());
+        assert!(detections(&[1.0; outputs(INPUT_SIDE) - 25], 0.5).is_empty(), "no square");
     }
 }

@@ -82,7 +82,8 @@ impl Golden {
     pub fn of(set: &ModelSet) -> Result<Vec<Self>, ExecuteError> {
         let mut golden = Vec::new();
         for role in Role::ALL {
-            golden.extend(Self::of_network(set.bundle(role), set.card().precision)?);
+            let drawn = Self::of_network(set.bundle(role), set.card().precision)?;
+            golden.extend(drawn.into_iter().map(|golden| Self { role, ..golden }));
         }
         Ok(golden)
     }
@@ -96,7 +97,7 @@ impl Golden {
         let Input { width, height, .. } = *input;
         let size = InputSize { width, height };
         let (faces, head, share) = match role {
-            Role::Detect => (vec![ONE], 0.25, SHARE_OF_F32),
+            Role::DetectSmall | Role::Detect => (vec![ONE], 0.25, SHARE_OF_F32),
             Role::Landmark => (vec![ONE], 0.75, SHARE_OF_F32),
             Role::Embed => (vec![ONE, ONE_DIMMED, ANOTHER], 0.75, share_of(bundle, precision)),
         };

@@ -1,4 +1,4 @@
-//! The three networks that work together: found, aligned, embedded.
+//! The networks that work together: found, aligned, embedded.
 
 use std::{num::NonZeroUsize, path::Path};
 
@@ -32,6 +32,10 @@ pub enum OpenError {
     Role { name: String, expected: Role, got: Role },
     #[error("the {} network gives {got} values, what reads them takes {expected}", role.as_str())]
     Output { role: Role, expected: usize, got: usize },
+    #[error(
+        "the detector {name:?} takes no images of {side} x {side} pixels ({source}): expected a network that slides over images of any size"
+    )]
+    Slides { name: String, side: u32, source: Box<BundleError> },
     #[error(transparent)]
     Contract(#[from] ContractError),
     #[error("the {} network {source}", role.as_str())]
@@ -64,6 +68,8 @@ pub struct Card {
 /// Detector, landmark and face bundle.
 #[derive(Debug)]
 pub struct ModelSet {
+    /// The detector in a smaller view.
+    small_detector: Bundle,
     detector: Bundle,
     landmark: Bundle,
     face: Bundle,
@@ -100,12 +106,15 @@ impl ModelSet {
                 return Err(OpenError::Role { name: bundle.contract().name.clone(), expected, got });
             }
         }
-        for (bundle, expected) in [(&detector, detector::OUTPUTS), (&landmark, landmarks::OUTPUTS)] {
+        for (bundle, expected) in
+            [(&detector, detector::outputs(detector::INPUT_SIDE)), (&landmark, landmarks::OUTPUTS)]
+        {
             let (role, got) = (bundle.contract().role, bundle.contract().output.dimension);
             if got != expected {
                 return Err(OpenError::Output { role, expected, got });
             }
         }
+        let small_detector = small(&detector)?;
         let contract = face.contract();
         let missing = ContractError::Value("face: expected for the role embed, and for no other");
         let promise: &FaceContract = contract.face.as_ref().ok_or(missing)?;
@@ -121,7 +130,7 @@ impl ModelSet {
             calibration: promise.calibration(contract.precision)?,
             quality: promise.quality_thresholds()?,
         };
-        Ok(Self { detector, landmark, face, card })
+        Ok(Self { small_detector, detector, landmark, face, card })
     }
 
     /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared
@@ -147,6 +156,7 @@ impl ModelSet {
 
     pub fn bundle(&self, role: Role) -> &Bundle {
         match role {
+            Role::DetectSmall => &self.small_detector,
             Role::Detect => &self.detector,
             Role::Landmark => &self.landmark,
             Role::Embed => &self.face,
@@ -259,6 +269,13 @@ fn failed((NetworkId(place), source): (NetworkId, LoadError)) -> OpenError {
     // As many as there are roles, in their order.
     let role = Role::ALL.get(place).copied().unwrap_or(Role::Embed);
     OpenError::Network { role, source }
+}
+
+/// The detector as it takes a smaller view: its weights slide over images of any size. It is made here and never written.
+fn small(detector: &Bundle) -> Result<Bundle, OpenError> {
+    let side = detector::SMALL_SIDE;
+    let name = detector.contract().name.clone();
+    detector.resized(side, detector::outputs(side)).map_err(|e| OpenError::Slides { name, side, source: Box::new(e) })
 }
 
 /// Over all parts, each with its length.

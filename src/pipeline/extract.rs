@@ -205,7 +205,8 @@ impl Pipeline {
         let limits = self.decode;
         let started = Instant::now();
         let room = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
-        let (first, side) = (Framing::ALL[0], self.device.input_size(Role::Detect).width);
+        let side = |framing: Framing| self.device.input_size(framing.role).width;
+        let (first, first_side) = (Framing::ALL[0], side(Framing::ALL[0]));
         let device = Arc::clone(&self.device);
         let (image, seen) = self
             .on_a_core(turn, move || -> Result<_, ExtractError> {
@@ -213,7 +214,7 @@ impl Pipeline {
                 if let Some(five) = &landmarks {
                     align::check_landmarks(five, pixels.width(), pixels.height())?;
                 }
-                let (view, map) = locate::view((pixels.width(), pixels.height()), first, side);
+                let (view, map) = locate::view((pixels.width(), pixels.height()), first, first_side);
                 let image = Arc::new(Image::new(pixels, room));
                 let sight = device.see(&image, view);
                 Ok((image, (sight, map)))
@@ -229,11 +230,15 @@ impl Pipeline {
             let (sight, map) = match seen.take() {
                 Some(seen) => seen,
                 None => {
-                    let (view, map) = locate::view((width, height), framing, side);
+                    let (view, map) = locate::view((width, height), framing, side(framing));
                     (self.see(&image, view, turn).await?, map)
                 }
             };
-            let faces = self.faces_in(sight, map, framing, turn).await?;
+            let found = self.found_in(sight, framing, turn).await?;
+            if found.len() > 1 && !framing.compares {
+                continue;
+            }
+            let faces = map.faces(found);
             let Some(face) = locate::choose(&faces, width, height) else { continue };
             let Some(seen) = self.place_landmarks(&image, face.rect, turn).await? else { continue };
             let placed = match landmarks {
@@ -282,14 +287,14 @@ impl Pipeline {
         if face.score >= locate::SURELY_UPRIGHT {
             return Ok(false);
         }
-        let side = self.device.input_size(Role::Detect).width;
+        let side = self.device.input_size(framing.role).width;
         let (view, map) = locate::view((image.pixels().width(), image.pixels().height()), framing, side);
         let (mut seen, mut place) = (Arc::new(self.see(image, view, turn).await?), map.seen(face.rect));
         for _ in 0..3 {
             let before = Arc::clone(&seen);
             seen = Arc::new(self.on_a_core(turn, move || before.turned_by_a_quarter()).await?);
             place = locate::turned_by_a_quarter(place);
-            let output = self.device.run(Role::Detect, Arc::clone(&seen), turn).await?;
+            let output = self.device.run(framing.role, Arc::clone(&seen), turn).await?;
             let found = detector::detections(&output.values, locate::LEAST_SCORE);
             // Another person who lies beside it says nothing of this face.
             let surer = |d: &detector::Detection| d.score > face.score + locate::TURNED_BY && place.meets(&d.rect);
@@ -308,9 +313,14 @@ impl Pipeline {
         framing: Framing,
         turn: &Turn,
     ) -> Result<Vec<locate::Face>, ExtractError> {
-        let output = self.device.run(Role::Detect, seen, turn).await?;
-        let found = detector::detections(&output.values, framing.least_score());
-        Ok(map.faces(found.into_iter().map(|d| (d.rect, d.score))))
+        Ok(map.faces(self.found_in(seen, framing, turn).await?))
+    }
+
+    /// All that it takes for faces, as (place in the view, score).
+    async fn found_in(&self, seen: Sight, framing: Framing, turn: &Turn) -> Result<Vec<(Rect, f32)>, ExtractError> {
+        let output = self.device.run(framing.role, seen, turn).await?;
+        let found = detector::detections(&output.values, framing.least_score);
+        Ok(found.into_iter().map(|d| (d.rect, d.score)).collect())
     }
 
     /// `None` where the network's landmarks are no face.

@@ -2,22 +2,29 @@
 //! networks run elsewhere.
 //!
 //! The detector knows faces that fill a twelfth to a half of its view, and misses those that fill the frame, which is what
-//! face crops look like. So an image is shown in up to three framings: first with a black margin as wide as itself, in which
-//! a crop's face fills a third of the view; then, as long as no face was found, with a wider one, and as it is.
+//! face crops look like. So there is a black margin around an image. It is shown small first, 160 pixels a side; then, as long as no face was
+//! found, large with a margin as wide as itself, with a wider one, and as it is. In few pixels boxes are rough, and two faces that are equally
+//! near do not look so: an image in which the small view sees more than one is shown large, too. What each view finds of the default model's detector is the
+//! table of docs/decisions/0010; here is which of them finds a face with landmarks that are plausible, in the order in which they are
+//! tried. `make detector-views` prints both.
 //!
-//! The least scores are chosen from these counts, with the detector of the default model and landmarks that are plausible:
+//! | images | | found | small | crop | tight | photo |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | 40 face crops, the face fills them | 40 | 40 | 40 | 0 | 0 | 0 |
+//! | scaled to 0.3, 0.5, 0.75, 1.5, 2 | 200 | 200 | 199 | 1 | 0 | 0 |
+//! | cut closer and wider | 160 | 160 | 160 | 0 | 0 | 0 |
+//! | leaning by 10 and 20 degrees | 160 | 159 | 159 | 0 | 0 | 0 |
+//! | two side by side | 80 | 80 | 80 | 0 | 0 | 0 |
+//! | with 23 covers each | 920 | 852 | 754 | 69 | 28 | 1 |
+//! | faces of photos, cut to 1.2, 1, 0.8, 0.6, 0.45 face heights a side | 105 | 102 | 102 | 0 | 0 | 0 |
+//! | the same, 0.35, 0.25, 0.18, 0.1 | 84 | 82 | 35 | 7 | 0 | 40 |
 //!
-//! | images | found | by framing |
-//! | --- | --- | --- |
-//! | 40 face crops, the face fills them | 40 | crop 40 |
-//! | 22 faces of photos, cut to 1.2, 1, 0.8, 0.6, 0.45 face heights a side | 110 of 110 | crop 99, tight 11 |
-//! | the same, 0.35, 0.25, 0.18, 0.1 | 86 of 88 | crop 39, photo 47 |
-//! | parts of the photos without a face | 5 of 480 | crop 3, photo 2 |
-//! | flat colours, gradients, noise, stripes, blobs, mock text | 0 of 300 | |
+//! Of 480 parts of the photos without a face the small view takes 2 for one, of 300 images of colours, noise, stripes and text none.
 //!
-//! A face upside down is often found (22 of the 40 crops), with landmarks as if it were upright. It is told by the detector's score, which is
-//! higher once the image is turned: upright, 39 of the crops have a score of 0.77 or more and a lower one in every other quarter; of the
-//! 22, all but one gain 0.69 or more when they are turned.
+//! A face upside down is often found, with landmarks as if it were upright. It is told by the detector's score, which is higher once the image
+//! is turned. In the small view 182 upright faces were found, 22 with less than [`SURELY_UPRIGHT`], which costs three more looks; 4 of them
+//! looked better to it otherwise, and are refused. Of 65 turned ones that were found it tells all but 2. With a limit of 0.6 it misses 5,
+//! with 0.8 no fewer, and 7 upright ones are refused. The large view, with 0.7: 4 of 179, and all but 1 of 36.
 
 use vultus_engine::{
     image::{Point, Rect, Region},
@@ -25,60 +32,53 @@ use vultus_engine::{
     view::{Geometry, View},
 };
 
-use crate::domain::{Landmarks68, Measure, MeasureName, QualityThresholds};
+use crate::{
+    domain::{Landmarks68, Measure, MeasureName, QualityThresholds},
+    model::Role,
+};
 
-/// How an image is shown to the detector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// For a face that fills much of the image.
-    Crop,
-    /// For a face that is larger than the image: forehead or chin cut off.
-    Tight,
-    /// For faces that fill a small part of it.
-    Photo,
+/// How an image is shown to the detector, and what it finds there that is a face.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Framing {
+    /// Of the networks that detect, the one whose size the view has.
+    pub role: Role,
+    /// Black on each side, in shares of the longer side.
+    pub margin: f32,
+    /// Faces with a lower score are none.
+    pub least_score: f32,
+    /// Height of a face at least, in shares of the image's longer side: below it, another framing sees it better.
+    pub least_height: f32,
+    /// Whether it may judge an image in which it sees several: whose face is meant goes by their sizes.
+    pub compares: bool,
 }
 
 impl Framing {
+    /// For a face that fills much of the image, in the fewest pixels in which it is found as well as in [`Self::CROP`].
+    pub const SMALL: Self =
+        Self { role: Role::DetectSmall, margin: 0.2, least_score: 0.2, least_height: 0.3, compares: false };
+    /// The same with more room.
+    pub const CROP: Self =
+        Self { role: Role::Detect, margin: 1.0, least_score: 0.2, least_height: 0.3, compares: true };
+    /// For a face that is larger than the image: forehead or chin cut off.
+    pub const TIGHT: Self =
+        Self { role: Role::Detect, margin: 2.0, least_score: 0.2, least_height: 0.6, compares: true };
+    /// For faces that fill a small part of it.
+    pub const PHOTO: Self =
+        Self { role: Role::Detect, margin: 0.0, least_score: 0.5, least_height: 0.0, compares: true };
+
     /// In the order in which they are tried.
-    pub const ALL: [Self; 3] = [Self::Crop, Self::Tight, Self::Photo];
-
-    /// Black on each side, in shares of the longer side.
-    const fn margin(self) -> f32 {
-        match self {
-            Self::Crop => 1.0,
-            Self::Tight => 2.0,
-            Self::Photo => 0.0,
-        }
-    }
-
-    /// Faces with a lower score are none.
-    pub const fn least_score(self) -> f32 {
-        match self {
-            Self::Crop | Self::Tight => 0.2,
-            Self::Photo => 0.5,
-        }
-    }
-
-    /// Height of a face at least, in shares of the image's longer side: below it, the other framing sees it better.
-    const fn least_height(self) -> f32 {
-        match self {
-            Self::Crop => 0.3,
-            Self::Tight => 0.6,
-            Self::Photo => 0.0,
-        }
-    }
+    pub const ALL: [Self; 4] = [Self::SMALL, Self::CROP, Self::TIGHT, Self::PHOTO];
 }
 
 /// Of what this stage shows the networks, and of what it makes of their answers: a part of the extraction's version. To be raised where
 /// faces are found, or landmarks placed, in another way.
-pub const VERSION: &str = "1";
+pub const VERSION: &str = "2";
 
 /// Below it, no framing takes a find for a face.
 pub const LEAST_SCORE: f32 = 0.2;
 
-/// From this score on a face is taken to be upright: of the 40 crops, turned and mirrored, a limit of 0.9 found no more that pass every other
-/// measure. Upright, all but one have more, and cost nothing.
-pub const SURELY_UPRIGHT: f32 = 0.6;
+/// From this score on a face is taken to be upright, and is not looked at again.
+pub const SURELY_UPRIGHT: f32 = 0.7;
 /// A face that the detector is surer of by so much when the image is turned by a quarter, or by half, lies so.
 pub const TURNED_BY: f32 = 0.1;
 
@@ -102,7 +102,7 @@ pub struct Face {
 
 /// How the detector sees an image of `width` x `height`: in the middle of a square of `side` pixels; and the way back.
 pub fn view((width, height): (u32, u32), framing: Framing, side: u32) -> (View, Map) {
-    let longer = side as f32 / (1.0 + 2.0 * framing.margin());
+    let longer = side as f32 / (1.0 + 2.0 * framing.margin);
     let scaled = |length: u32| ((length as f32 * longer / width.max(height) as f32).round() as u32).clamp(1, side);
     let (across, down) = (scaled(width), scaled(height));
     let start = |length: u32| ((side - length) / 2) as i32;
@@ -124,7 +124,7 @@ impl Map {
     /// A place in the view, 0 to 1, in pixels of the image.
     fn place(&self, rect: Rect) -> Rect {
         let longer = self.width.max(self.height) as f32;
-        let side = longer * (1.0 + 2.0 * self.framing.margin());
+        let side = longer * (1.0 + 2.0 * self.framing.margin);
         Rect {
             x: rect.x * side - (side - self.width as f32) / 2.0,
             y: rect.y * side - (side - self.height as f32) / 2.0,
@@ -135,7 +135,7 @@ impl Map {
 
     /// A place of the image in the view, 0 to 1.
     pub fn seen(&self, rect: Rect) -> Rect {
-        let side = self.width.max(self.height) as f32 * (1.0 + 2.0 * self.framing.margin());
+        let side = self.width.max(self.height) as f32 * (1.0 + 2.0 * self.framing.margin);
         Rect {
             x: (rect.x + (side - self.width as f32) / 2.0) / side,
             y: (rect.y + (side - self.height as f32) / 2.0) / side,
@@ -146,11 +146,11 @@ impl Map {
 
     /// The detector's finds, as (place in the view from 0 to 1, score), that are faces of this framing.
     pub fn faces(&self, found: impl IntoIterator<Item = (Rect, f32)>) -> Vec<Face> {
-        let least_height = self.framing.least_height() * self.width.max(self.height) as f32;
+        let least_height = self.framing.least_height * self.width.max(self.height) as f32;
         found
             .into_iter()
             .map(|(rect, score)| Face { rect: self.place(rect), score })
-            .filter(|face| face.score >= self.framing.least_score() && face.rect.height >= least_height)
+            .filter(|face| face.score >= self.framing.least_score && face.rect.height >= least_height)
             .filter(|face| face.rect.clipped(self.width, self.height).is_some())
             .collect()
     }
@@ -238,24 +238,24 @@ mod tests {
 
     #[test]
     fn places_in_a_view_are_places_in_the_image() {
-        for (framing, margin) in [(Framing::Crop, 1.0), (Framing::Tight, 2.0), (Framing::Photo, 0.0)] {
+        for (framing, side) in
+            [(Framing::SMALL, 160), (Framing::CROP, 416), (Framing::TIGHT, 416), (Framing::PHOTO, 416)]
+        {
             // A white image 300 wide and 200 high: where is it white?
-            let (view, map) = view((300, 200), framing, 416);
+            let (view, map) = view((300, 200), framing, side);
             let seen = view.of(&Pixels::flat(300, 200, [255; 3]));
-            assert_eq!((seen.width(), seen.height()), (416, 416));
-            let white = |x: u32, y: u32| seen.rgb8()[((y * 416 + x) * 3) as usize] == 255;
-            let columns: Vec<u32> = (0..416).filter(|x| white(*x, 208)).collect();
-            let rows: Vec<u32> = (0..416).filter(|y| white(208, *y)).collect();
-            let expected = 416.0 / (1.0 + 2.0 * margin);
+            assert_eq!((seen.width(), seen.height()), (side, side));
+            let white = |x: u32, y: u32| seen.rgb8()[((y * side + x) * 3) as usize] == 255;
+            let columns: Vec<u32> = (0..side).filter(|x| white(*x, side / 2)).collect();
+            let rows: Vec<u32> = (0..side).filter(|y| white(side / 2, *y)).collect();
+            let expected = side as f32 / (1.0 + 2.0 * framing.margin);
             assert!((columns.len() as f32 - expected).abs() <= 1.0, "{framing:?}");
             assert!((rows.len() as f32 - expected * 2.0 / 3.0).abs() <= 1.0, "{framing:?}");
+            let scaled = |r: Rect, by: f32| rect(r.x * by, r.y * by, r.width * by, r.height * by);
             let seen = rect(columns[0] as f32, rows[0] as f32, columns.len() as f32, rows.len() as f32);
-            let relative = rect(seen.x / 416.0, seen.y / 416.0, seen.width / 416.0, seen.height / 416.0);
             // A pixel of the view is up to 3.6 pixels of the image.
-            let placed = map.place(relative);
-            let back = map.seen(placed);
-            let scaled = |r: Rect| rect(r.x * 416.0, r.y * 416.0, r.width * 416.0, r.height * 416.0);
-            assert!(near(scaled(back), scaled(relative)), "{framing:?}");
+            let placed = map.place(scaled(seen, 1.0 / side as f32));
+            assert!(near(scaled(map.seen(placed), side as f32), seen), "{framing:?}");
             let within = |a: f32, b: f32| (a - b).abs() < 5.0;
             assert!(within(placed.x, 0.0) && within(placed.y, 0.0), "{framing:?} {placed:?}");
             assert!(within(placed.width, 300.0) && within(placed.height, 200.0), "{framing:?} {placed:?}");
@@ -268,7 +268,7 @@ mod tests {
         let inside = |i: usize| (52..156).contains(&(i % 416)) && (104..156).contains(&(i / 416));
         let shade = (0..416 * 416).flat_map(|i| [if inside(i) { 255 } else { 0 }; 3]).collect();
         let image = Pixels::new(416, 416, shade).unwrap();
-        let ((mut view, _), start) = (view((416, 416), Framing::Photo, 416), rect(0.125, 0.25, 0.25, 0.125));
+        let ((mut view, _), start) = (view((416, 416), Framing::PHOTO, 416), rect(0.125, 0.25, 0.25, 0.125));
         let mut place = start;
         for _ in 0..4 {
             (view, place) = (view.turned_by_a_quarter(), turned_by_a_quarter(place));
@@ -281,13 +281,13 @@ mod tests {
 
     #[test]
     fn a_framing_reports_only_the_faces_it_is_for() {
-        let (_, crop) = view((300, 300), Framing::Crop, 416);
+        let (_, crop) = view((300, 300), Framing::CROP, 416);
         let third = |score| (rect(0.4, 0.4, 0.2, 0.2), score);
         assert_eq!(crop.faces([third(0.19)]), []);
         let faces = crop.faces([third(0.9), (rect(0.4, 0.4, 0.05, 0.05), 0.9), (rect(0.9, 0.9, 0.2, 0.2), 0.9)]);
         assert_eq!(faces.len(), 1, "too small and outside are left out");
         assert!(near(faces[0].rect, rect(60.0, 60.0, 180.0, 180.0)), "{:?}", faces[0]);
-        let (_, photo) = view((300, 300), Framing::Photo, 416);
+        let (_, photo) = view((300, 300), Framing::PHOTO, 416);
         assert_eq!(photo.faces([third(0.49)]), []);
         assert!(near(photo.faces([third(0.6)])[0].rect, rect(120.0, 120.0, 60.0, 60.0)));
         assert_eq!(photo.faces([(rect(f32::NAN, 0.0, 1.0, 1.0), 0.9), (third(f32::NAN))]), []);

@@ -42,10 +42,10 @@ impl Pipeline {
     /// [`ExtractError::Device`] and [`ExtractError::Late`].
     pub async fn faces_in_photo(&self, photo: &Arc<Image>, deadline: Instant) -> Result<Vec<PhotoFace>, ExtractError> {
         let turn = Turn::own(Lane::Enrolment, deadline);
-        let side = self.device.input_size(Role::Detect).width;
-        let (view, map) = locate::view((photo.pixels().width(), photo.pixels().height()), Framing::Photo, side);
+        let side = self.device.input_size(Framing::PHOTO.role).width;
+        let (view, map) = locate::view((photo.pixels().width(), photo.pixels().height()), Framing::PHOTO, side);
         let seen = self.see(photo, view, &turn).await?;
-        let mut faces = self.faces_in(seen, map, Framing::Photo, &turn).await?;
+        let mut faces = self.faces_in(seen, map, Framing::PHOTO, &turn).await?;
         let area = |rect: &Rect| rect.width * rect.height;
         faces.sort_by(|a, b| area(&b.rect).total_cmp(&area(&a.rect)));
         let photo = Arc::clone(photo);

@@ -12,7 +12,9 @@ use std::{
 mod covers;
 mod learn;
 mod random;
+mod shown;
 mod two;
+mod views;
 
 use vultus::{
     config::Config,

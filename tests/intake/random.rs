@@ -13,12 +13,12 @@ type Range = [f32; 2];
 
 impl Dice {
     /// 0 to 1.
-    fn share(&mut self) -> f32 {
+    pub fn share(&mut self) -> f32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 40) as f32 / (1 << 24) as f32
     }
 
-    fn within(&mut self, [least, most]: Range) -> f32 {
+    pub fn within(&mut self, [least, most]: Range) -> f32 {
         least + (most - least) * self.share()
     }
 

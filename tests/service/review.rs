@@ -160,5 +160,5 @@ async fn a_search_that_the_card_cannot_answer_for_is_refused() {
     let lax = config.replace("max_fpir = 0.001", "max_fpir = 0.001\nmax_fnir = 1.0");
     let server = Server::start_with(dir.path(), &lax);
     let answer = server.matching().await.identify(of("shop", identify(GALLERY, receipts[0].clone()))).await.unwrap();
-    assert_eq!(answer.into_inner().expected_fnir, Some(0.375));
+    assert_eq!(answer.into_inner().expected_fnir, Some(0.4125));
 }

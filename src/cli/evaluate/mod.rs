@@ -97,7 +97,7 @@ struct Report {
 pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
     let pairs = Pairs::open(&options.pairs).map_err(|e| format!("{}: {e}", options.pairs.display()))?;
     // Whatever the licence: how often weights are right is research.
-    let models = shared.model_set()?;
+    let models = shared.measurable_model_set()?;
     let of = (hex::encode(models.bundle(Role::Embed).digest()), models.card().precision.as_str());
     let pipeline = shared.started(&models, &RootKey::random()?, &input::config(input::MANY_FILES)?)?;
     let pipeline = if options.quality { pipeline } else { pipeline.ignoring_quality() };

@@ -69,6 +69,17 @@ fn what_does_not_fit_together_is_refused() {
 }
 
 #[test]
+fn a_network_that_slides_takes_images_of_another_size() {
+    let (contract, graph, weights) = tiny();
+    let bundle = Bundle::new(contract, graph, weights).unwrap();
+    let larger = bundle.resized(7, 2 * 5 * 5).unwrap();
+    assert_eq!((larger.graph().input, larger.contract().input.width), (Shape::new(3, 7, 7), 7));
+    assert!(larger.weights() == bundle.weights() && larger.digest() != bundle.digest());
+    assert!(matches!(bundle.resized(7, 51), Err(BundleError::Output { expected: 51, got: 50 })));
+    assert!(matches!(bundle.resized(2, 2), Err(BundleError::Graph(_))), "smaller than its kernel");
+}
+
+#[test]
 fn every_truncation_and_every_changed_byte_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let folder = written(dir.path());

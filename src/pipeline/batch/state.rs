@@ -121,19 +121,19 @@ impl<J: Entry> State<J> {
     /// most as often as there are clients who begin, but one: who meets a single other client does not wait for that one's sake.
     fn next_role(&mut self, lane: usize, waiting: [usize; Role::ALL.len()], most: [usize; Role::ALL.len()]) -> Role {
         let (jobs, deferred) = (&self.lanes[lane], &mut self.deferred[lane]);
-        let company = 1 + count(jobs, Role::Detect).div_ceil(self.executors.max(1));
-        let begins = |of: &&VecDeque<J>| of.iter().any(|job| job.role() == Role::Detect);
+        let company = 1 + count(jobs, Role::FIRST).div_ceil(self.executors.max(1));
+        let begins = |of: &&VecDeque<J>| of.iter().any(|job| job.role() == Role::FIRST);
         let (beginning, ending): (Vec<_>, Vec<_>) = jobs.by_client().partition(begins);
         let others = beginning.len().saturating_sub(1).min(DEFERRALS);
         let clients = ending.into_iter().map(|of| (of, others)).chain(beginning.into_iter().map(|of| (of, DEFERRALS)));
         let mut in_turn = clients.flat_map(|(of, patience)| roles(of).map(move |role| (role, patience)));
         let is_ready = |(role, patience): &(Role, usize)| {
             let (waiting, most, deferred) = (waiting[*role as usize], most[*role as usize], deferred[*role as usize]);
-            *role == Role::Detect || waiting >= most.min(company) || deferred >= *patience
+            *role == Role::FIRST || waiting >= most.min(company) || deferred >= *patience
         };
-        let next = in_turn.find(is_ready).map_or(Role::Detect, |(role, _)| role);
+        let next = in_turn.find(is_ready).map_or(Role::FIRST, |(role, _)| role);
         for role in Role::ALL {
-            let passed_over = role != next && role != Role::Detect && count(jobs, role) > 0;
+            let passed_over = role != next && role != Role::FIRST && count(jobs, role) > 0;
             deferred[role as usize] = if passed_over { deferred[role as usize] + 1 } else { 0 };
         }
         next
@@ -166,7 +166,7 @@ fn roles<J: Entry>(jobs: &VecDeque<J>) -> impl Iterator<Item = Role> {
             roles.push(role);
         }
     }
-    roles.sort_by_key(|role| *role == Role::Detect);
+    roles.sort_by_key(|role| *role == Role::FIRST);
     roles.into_iter()
 }
 

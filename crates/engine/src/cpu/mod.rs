@@ -221,6 +221,12 @@ pub fn instructions() -> &'static str {
     Level::best().name()
 }
 
+/// Whether it multiplies bf16. Others multiply the same values as floats, to measure: sums in another order are rounded otherwise from layer
+/// to layer, and so the outputs are others, as far from the first as bf16 is from f32.
+pub fn multiplies_bf16() -> bool {
+    Level::best().has_bf16()
+}
+
 /// One network alone, as it came from a file.
 pub struct CpuNetwork {
     network: Prepared,

@@ -93,9 +93,6 @@ pub struct Workspace {
 impl Network {
     /// The error names what this executor does not do. [`memory::Held`] was checked.
     pub fn new(plan: Plan, level: Level, bf16: bool) -> Result<Self, &'static str> {
-        if bf16 && !level.has_bf16() {
-            return Err("bf16 on a processor without AVX512_BF16");
-        }
         let stem = plan.stem();
         let (interleaved, methods) = (method::interleaves(&plan), method::methods(&plan, bf16));
         let Arena { slot_of, slots } = memory::arena(&plan.steps, &plan.shapes, interleaved);

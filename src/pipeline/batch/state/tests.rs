@@ -47,7 +47,7 @@ fn state(limits: BatchLimits, jobs: impl IntoIterator<Item = Fake>) -> State<Fak
 }
 
 /// For every role.
-fn up_to(most: usize) -> [Batching; 3] {
+fn up_to(most: usize) -> [Batching; Role::ALL.len()] {
     Role::ALL.map(|_| Batching::up_to(most))
 }
 
@@ -60,11 +60,11 @@ fn next(state: &mut State<Fake>) -> Vec<u32> {
 }
 
 use Lane::{Enrolment as E, Identification as I, Verification as V};
-use Role::{Detect, Embed, Landmark};
+use Role::{DetectSmall as First, Embed, Landmark};
 
 #[test]
 fn a_batch_is_of_one_role_and_no_longer_than_the_limit() {
-    let jobs = [(1, Embed), (2, Detect), (3, Embed), (4, Embed), (5, Embed)];
+    let jobs = [(1, Embed), (2, First), (3, Embed), (4, Embed), (5, Embed)];
     let mut state = state(LIMITS, jobs.map(|(id, role)| fake(id, role, V, "a")));
     assert_eq!(next(&mut state), [1, 3, 4]);
     assert_eq!(next(&mut state), [2]);
@@ -74,7 +74,7 @@ fn a_batch_is_of_one_role_and_no_longer_than_the_limit() {
 
 #[test]
 fn a_batch_is_no_larger_than_is_gained_by_and_leaves_their_part_to_others() {
-    let jobs = [(1, Embed), (2, Detect), (3, Embed), (4, Embed), (5, Embed), (6, Embed)];
+    let jobs = [(1, Embed), (2, First), (3, Embed), (4, Embed), (5, Embed), (6, Embed)];
     let limits = BatchLimits { batch_images: 8, ..LIMITS };
     let mut state = state(limits, jobs.map(|(id, role)| fake(id, role, V, "a")));
     let mut take = |takers, gains_up_to| {
@@ -89,7 +89,7 @@ fn a_batch_is_no_larger_than_is_gained_by_and_leaves_their_part_to_others() {
 
 #[test]
 fn a_request_keeps_its_place_from_network_to_network() {
-    let mut state = state(LIMITS, [fake(2, Detect, V, "a"), fake(3, Detect, V, "a"), fake(1, Embed, V, "a")]);
+    let mut state = state(LIMITS, [fake(2, First, V, "a"), fake(3, First, V, "a"), fake(1, Embed, V, "a")]);
     let mut alone = || ids(&state.take(Instant::now(), 1, &up_to(1)).batch);
     assert_eq!(alone(), [1], "the oldest request's embedding comes before younger ones' detection");
     assert_eq!((alone(), alone()), (vec![2], vec![3]));
@@ -97,19 +97,19 @@ fn a_request_keeps_its_place_from_network_to_network() {
 
 #[test]
 fn what_is_begun_ends_before_another_clients_turn() {
-    let mut state = state(LIMITS, [fake(1, Detect, V, "a"), fake(2, Landmark, V, "b"), fake(0, Embed, V, "c")]);
+    let mut state = state(LIMITS, [fake(1, First, V, "a"), fake(2, Landmark, V, "b"), fake(0, Embed, V, "c")]);
     let mut alone = || ids(&state.take(Instant::now(), 1, &up_to(1)).batch);
     assert_eq!([alone(), alone(), alone()], [[2], [0], [1]]);
 }
 
 /// Where embedding gains by three, and detection by none.
-fn gains() -> [Batching; 3] {
+fn gains() -> [Batching; Role::ALL.len()] {
     Role::ALL.map(|role| Batching::up_to(if role == Embed { 3 } else { 1 }))
 }
 
 #[test]
 fn a_begun_one_waits_for_company_while_others_wait_to_begin() {
-    let mut state = state(LIMITS, [fake(1, Embed, V, "a"), fake(2, Detect, V, "a"), fake(3, Detect, V, "b")]);
+    let mut state = state(LIMITS, [fake(1, Embed, V, "a"), fake(2, First, V, "a"), fake(3, First, V, "b")]);
     let take = |state: &mut State<Fake>| ids(&state.take(Instant::now(), 1, &gains()).batch);
     assert_eq!(take(&mut state), [2], "the detection that may bring company");
     state.push(fake(2, Embed, V, "a")).unwrap();
@@ -126,9 +126,9 @@ fn the_more_wait_to_begin_the_more_company_is_waited_for() {
         for begun in 1..=3 {
             let mut state = State::new(limits, executors);
             (0..begun).for_each(|id| state.push(fake(id, Embed, V, "a")).unwrap());
-            (0..new).for_each(|id| state.push(fake(50 + id, Detect, V, "a")).unwrap());
+            (0..new).for_each(|id| state.push(fake(50 + id, First, V, "a")).unwrap());
             let batch = state.take(Instant::now(), 1, &gains()).batch;
-            let expected = if begun >= company { Embed } else { Detect };
+            let expected = if begun >= company { Embed } else { First };
             assert_eq!(batch[0].role, expected, "{begun} begun, {new} new, {executors} executors");
         }
     }
@@ -138,10 +138,10 @@ fn the_more_wait_to_begin_the_more_company_is_waited_for() {
 fn company_is_not_waited_for_without_end() {
     let mut state = state(LIMITS, [fake(0, Embed, V, "a")]);
     for id in 1..=DEFERRALS as u32 {
-        state.push(fake(id, Detect, V, "a")).unwrap();
+        state.push(fake(id, First, V, "a")).unwrap();
         assert_eq!(ids(&state.take(Instant::now(), 1, &gains()).batch), [id]);
     }
-    state.push(fake(99, Detect, V, "a")).unwrap();
+    state.push(fake(99, First, V, "a")).unwrap();
     assert_eq!(ids(&state.take(Instant::now(), 1, &gains()).batch), [0]);
 }
 
@@ -149,11 +149,11 @@ fn company_is_not_waited_for_without_end() {
 fn batches_before_a_lone_one(clients: &[&str], becomes: impl Fn(Role) -> Option<Role>) -> usize {
     let mut state = State::new(BatchLimits { queue_depth: 999, batch_images: 32, yield_every: 0 }, 1);
     for id in 0..400 {
-        state.push(fake(id, Detect, V, clients[id as usize % clients.len()])).unwrap();
+        state.push(fake(id, First, V, clients[id as usize % clients.len()])).unwrap();
     }
     state.push(fake(500, Embed, V, "shop")).unwrap();
     for before in 0.. {
-        let gains = [1, 2, 5].map(Batching::up_to);
+        let gains = [1, 1, 2, 5].map(Batching::up_to);
         let batch = state.take(Instant::now(), 1, &gains).batch;
         if batch.iter().any(|job| job.id == 500) {
             return before;
@@ -169,8 +169,8 @@ fn batches_before_a_lone_one(clients: &[&str], becomes: impl Fn(Role) -> Option<
 
 #[test]
 fn nobody_waits_for_the_sake_of_one_who_floods() {
-    let assess = |role| (role == Detect).then_some(Landmark);
-    let verify = |role| [Some(Landmark), Some(Embed), None][role as usize];
+    let assess = |role| (role == First).then_some(Landmark);
+    let verify = |role| [Some(Landmark), Some(Landmark), Some(Embed), None][role as usize];
     let many: Vec<String> = (0..20).map(|i| format!("flood-{i}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     for becomes in [&|_| None as Option<Role>, &assess as &dyn Fn(Role) -> Option<Role>, &verify] {
@@ -195,7 +195,7 @@ fn verification_overtakes_the_other_lanes_but_never_for_ever() {
 #[test]
 fn other_lanes_run_one_at_a_time_while_verifications_come() {
     let enrolments = (10..13).map(|id| fake(id, Embed, E, "a"));
-    let mut state = state(LIMITS, enrolments.chain([fake(1, Detect, V, "a")]));
+    let mut state = state(LIMITS, enrolments.chain([fake(1, First, V, "a")]));
     assert_eq!(next(&mut state), [1]);
     assert_eq!(next(&mut state), [10]);
     let later = Instant::now() + EXPECTED + Duration::from_secs(1);
@@ -214,7 +214,7 @@ fn clients_of_a_lane_take_turns() {
     let flood = (0..6).map(|id| fake(id, Embed, V, "flood"));
     let mut state = state(LIMITS, flood.chain([fake(50, Embed, V, "shop")]));
     assert_eq!(next(&mut state), [0, 50, 1]);
-    state.push(fake(51, Detect, V, "shop")).unwrap();
+    state.push(fake(51, First, V, "shop")).unwrap();
     // The flood's own turn comes first, then the shop's, whatever the network it is at.
     assert_eq!(next(&mut state), [2, 3, 4]);
     assert_eq!(next(&mut state), [5], "begun, and no company of its own to wait for");
@@ -223,7 +223,7 @@ fn clients_of_a_lane_take_turns() {
 
 #[test]
 fn what_a_lane_leaves_of_a_batch_goes_to_the_next() {
-    let mut state = state(LIMITS, [fake(1, Embed, E, "a"), fake(2, Detect, E, "a"), fake(3, Embed, V, "a")]);
+    let mut state = state(LIMITS, [fake(1, Embed, E, "a"), fake(2, First, E, "a"), fake(3, Embed, V, "a")]);
     assert_eq!(next(&mut state), [3, 1]);
 }
 
@@ -260,7 +260,7 @@ proptest! {
     /// and turns.
     #[test]
     fn every_job_leaves_once(
-        jobs in proptest::collection::vec((0usize..3, 0usize..3, 0u8..4, any::<bool>()), 0..40),
+        jobs in proptest::collection::vec((0usize..Role::ALL.len(), 0usize..3, 0u8..4, any::<bool>()), 0..40),
         batch_images in 1usize..8,
         yield_every in 0u32..4,
         takers in 0usize..4,

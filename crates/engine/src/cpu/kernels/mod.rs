@@ -108,7 +108,9 @@ impl Level {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
+            let fused = is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+            let fused = fused && is_x86_feature_detected!("avx2");
+            let wide = fused && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
             if wide && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
                 if is_x86_feature_detected!("avx512vnni") {
                     if is_x86_feature_detected!("avx512bf16") {
@@ -118,8 +120,7 @@ impl Level {
                 }
                 levels.push(Self(LevelSet::Avx512));
             }
-            let fused = is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-            if is_x86_feature_detected!("avx2") && fused {
+            if fused {
                 levels.push(Self(LevelSet::Avx2));
             }
         }
@@ -142,7 +143,7 @@ impl Level {
         Self::available()[0]
     }
 
-    /// Whether tiles of bf16 can be computed.
+    /// Whether the machine multiplies bf16. Others multiply the same values as f32, and gain nothing by them.
     pub fn has_bf16(self) -> bool {
         self.0 == LevelSet::Avx512Bf16
     }
@@ -177,8 +178,7 @@ impl Tile<'_> {
     /// Adds to `sums` (pixel, line out).
     ///
     /// # Panics
-    /// When a chunk leaves its source, a length is wrong or the level has no bf16: a mistake of the program, never of
-    /// its input.
+    /// When a chunk leaves its source or a length is wrong: a mistake of the program, never of its input.
     pub fn accumulate(&self, level: Level, sums: &mut [Line]) {
         let Self { chunks, sources, weights, pixels, stride, width, .. } = *self;
         assert!((1..=TILE).contains(&pixels) && (1..=PANEL).contains(&width) && sums.len() == pixels * width);
@@ -188,7 +188,7 @@ impl Tile<'_> {
             assert!(chunk.at as usize + (pixels - 1) * stride + usize::from(chunk.steps) <= floats);
             steps += usize::from(chunk.steps);
         }
-        assert!(weights.len() == steps * width && (self.factors != Factors::Bf16 || level.has_bf16()));
+        assert!(weights.len() == steps * width);
         match (level.0, self.factors) {
             // SAFETY: a `Level` names what the machine has. The assertions say that every chunk's pixels lie inside of
             // its source, that there are weights for every step and sums for every pixel and line.
@@ -198,7 +198,7 @@ impl Tile<'_> {
             },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            (LevelSet::Avx2, Factors::F32) => unsafe { avx2::accumulate(self, sums) },
+            (LevelSet::Avx2 | LevelSet::Avx512 | LevelSet::Avx512Vnni, _) => unsafe { avx2::accumulate(self, sums) },
             _ => portable::accumulate(self, sums),
         }
     }
