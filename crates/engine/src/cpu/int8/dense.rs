@@ -21,6 +21,8 @@ use std::ops::Range;
 const GROUP: usize = 256 << 10;
 /// The same in panels, whose weights are read again for every group.
 const GROUP_PANELS: usize = 4;
+/// Pixels whose values are made before they are stored.
+const FINISHED: usize = 12;
 /// Panels for each thread from which on threads share them, not the pixels: weights are then read once.
 const MANY_PANELS: usize = 8;
 
@@ -241,15 +243,17 @@ impl Pass for Finish<'_, '_> {
         // Lines first: what belongs to the channels stays in registers.
         for line in 0..each.min(blocks.saturating_sub(self.channel / LINE)) {
             let block = self.channel / LINE + line;
-            let mut values = [L::splat(0.0); TILE];
-            for (at, (v, pixel)) in values.iter_mut().zip(self.pixels).enumerate() {
-                let mut sums = L::load_whole(&upper[at * each + line]);
-                if let Some(lower) = lower.get(at * each + line) {
-                    sums = L::join(sums, L::load_whole(lower));
+            for (start, pixels) in (0..).step_by(FINISHED).zip(self.pixels.chunks(FINISHED)) {
+                let mut values = [L::splat(0.0); FINISHED];
+                for (at, (v, pixel)) in (start..).zip(values.iter_mut().zip(pixels)) {
+                    let mut sums = L::load_whole(&upper[at * each + line]);
+                    if let Some(lower) = lower.get(at * each + line) {
+                        sums = L::join(sums, L::load_whole(lower));
+                    }
+                    *v = epilogue.value::<L>(sums, *pixel, self.first + at, block, self.residual);
                 }
-                *v = epilogue.value::<L>(sums, *pixel, self.first + at, block, self.residual);
+                self.outs.iter_mut().for_each(|out| out.store(&values, pixels, block * LINE));
             }
-            self.outs.iter_mut().for_each(|out| out.store(&values, self.pixels, block * LINE));
         }
     }
 }

@@ -66,6 +66,9 @@ pub struct Workspace {
 impl Network {
     /// The error names what this executor does not do: programs that [`Program::new`] would not make.
     pub fn new(program: &Program, level: Level) -> Result<Self, &'static str> {
+        if !level.is_exact() {
+            return Err("AMX on this machine: its sums are wrong");
+        }
         let layouts = layouts(program, level);
         let arena = Arena::new(program, |id| layouts[id].elements(1) * layouts[id].size());
         let mut layers = Vec::with_capacity(program.steps.len());

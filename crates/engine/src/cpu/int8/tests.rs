@@ -247,7 +247,7 @@ impl Case {
         };
         let hows = [(scaled(40.0), Form::U8), (scaled(30.0), Form::S8), (How::F16, Form::F16), (How::F32, Form::F32)];
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build().unwrap();
-        for level in Level::available() {
+        for level in Level::tested() {
             let layout = |shape: Shape, form: Form, halo: Edges| {
                 let exponent = if form == Form::F16 { EXPONENT } else { 0 };
                 Layout::new(level, Tensor { shape, form, exponent }, halo)

@@ -10,6 +10,7 @@ mod avx2;
 mod avx512;
 mod portable;
 mod registers;
+pub(in crate::cpu) mod tiles;
 mod vector;
 
 pub use self::vector::{Pass, Vector};
@@ -32,16 +33,57 @@ pub struct Level(pub(in crate::cpu) LevelSet);
 pub(in crate::cpu) enum LevelSet {
     Portable,
     Avx2,
+    /// With products of bytes.
+    AvxVnni,
     Avx512,
     /// With products of bytes.
     Avx512Vnni,
     /// With both, and products of bf16.
     Avx512Bf16,
+    /// With all of it, and tiles of bytes. Only where it is asked for.
+    Amx,
+    /// As the sets of these names sum codes, by other instructions; the rest is plain Rust.
+    #[cfg(test)]
+    EmulatedAvxVnni,
+    #[cfg(test)]
+    EmulatedAmx,
+}
+
+impl LevelSet {
+    pub fn has_avx512(self) -> bool {
+        matches!(self, Self::Avx512 | Self::Avx512Vnni | Self::Avx512Bf16 | Self::Amx)
+    }
+
+    pub fn has_tiles(self) -> bool {
+        match self {
+            Self::Amx => true,
+            #[cfg(test)]
+            Self::EmulatedAmx => true,
+            _ => false,
+        }
+    }
+
+    /// Whether there is a product of bytes that adds in 32 bits.
+    pub fn multiplies_bytes(self) -> bool {
+        match self {
+            Self::AvxVnni | Self::Avx512Vnni | Self::Avx512Bf16 | Self::Amx => true,
+            #[cfg(test)]
+            Self::EmulatedAvxVnni | Self::EmulatedAmx => true,
+            _ => false,
+        }
+    }
 }
 
 /// The best first.
-const SETS: [LevelSet; 5] =
-    [LevelSet::Avx512Bf16, LevelSet::Avx512Vnni, LevelSet::Avx512, LevelSet::Avx2, LevelSet::Portable];
+const SETS: [LevelSet; 7] = [
+    LevelSet::Amx,
+    LevelSet::Avx512Bf16,
+    LevelSet::Avx512Vnni,
+    LevelSet::Avx512,
+    LevelSet::AvxVnni,
+    LevelSet::Avx2,
+    LevelSet::Portable,
+];
 
 /// What a step multiplies, in the place of one float of the input and of each weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +111,13 @@ impl Level {
     /// Those of this machine that may be taken, the best first. A word that names none limits nothing, and is refused by
     /// [`Self::chosen`].
     pub fn available() -> Vec<Self> {
-        let word = env::var(VARIABLE).ok();
-        Self::at_most(Self::all_of_machine(), word.as_deref().and_then(Self::named))
+        let most = env::var(VARIABLE).ok().as_deref().and_then(Self::named);
+        let mut levels = Self::all_of_machine();
+        #[cfg(target_arch = "x86_64")]
+        if most == Some(Self(LevelSet::Amx)) && levels[0].has_bf16() && tiles::Machine::new().is_some() {
+            levels.insert(0, Self(LevelSet::Amx));
+        }
+        Self::at_most(levels, most)
     }
 
     /// The best of those that may be taken.
@@ -121,6 +168,9 @@ impl Level {
                 levels.push(Self(LevelSet::Avx512));
             }
             if fused {
+                if is_x86_feature_detected!("avxvnni") {
+                    levels.push(Self(LevelSet::AvxVnni));
+                }
                 levels.push(Self(LevelSet::Avx2));
             }
         }
@@ -133,9 +183,15 @@ impl Level {
         match self.0 {
             LevelSet::Portable => "portable",
             LevelSet::Avx2 => "avx2",
+            LevelSet::AvxVnni => "avx_vnni",
             LevelSet::Avx512 => "avx512",
             LevelSet::Avx512Vnni => "avx512_vnni",
             LevelSet::Avx512Bf16 => "avx512_bf16",
+            LevelSet::Amx => "amx",
+            #[cfg(test)]
+            LevelSet::EmulatedAvxVnni => "emulated_avx_vnni",
+            #[cfg(test)]
+            LevelSet::EmulatedAmx => "emulated_amx",
         }
     }
 
@@ -145,7 +201,18 @@ impl Level {
 
     /// Whether the machine multiplies bf16. Others multiply the same values as f32, and gain nothing by them.
     pub fn has_bf16(self) -> bool {
-        self.0 == LevelSet::Avx512Bf16
+        matches!(self.0, LevelSet::Avx512Bf16 | LevelSet::Amx)
+    }
+
+    /// Those of the machine, and those that sum codes as machines do that are not at hand.
+    #[cfg(test)]
+    pub fn tested() -> Vec<Self> {
+        let mut levels = Self::available();
+        levels.push(Self(LevelSet::EmulatedAmx));
+        if Self::all_of_machine().contains(&Self(LevelSet::Avx2)) {
+            levels.push(Self(LevelSet::EmulatedAvxVnni));
+        }
+        levels
     }
 }
 
@@ -193,12 +260,14 @@ impl Tile<'_> {
             // SAFETY: a `Level` names what the machine has. The assertions say that every chunk's pixels lie inside of
             // its source, that there are weights for every step and sums for every pixel and line.
             #[cfg(target_arch = "x86_64")]
-            (LevelSet::Avx512Bf16, _) | (LevelSet::Avx512Vnni | LevelSet::Avx512, Factors::F32) => unsafe {
+            (set, factors) if set.has_avx512() && (factors == Factors::F32 || level.has_bf16()) => unsafe {
                 avx512::accumulate(self, sums)
             },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            (LevelSet::Avx2 | LevelSet::Avx512 | LevelSet::Avx512Vnni, _) => unsafe { avx2::accumulate(self, sums) },
+            (LevelSet::Avx2 | LevelSet::AvxVnni | LevelSet::Avx512 | LevelSet::Avx512Vnni, _) => unsafe {
+                avx2::accumulate(self, sums)
+            },
             _ => portable::accumulate(self, sums),
         }
     }
@@ -215,7 +284,7 @@ mod tests {
             assert_eq!(Level::at_most(all.clone(), Level::named(level.name())), all[at..]);
         }
         // The machine lacks what is named: its best below.
-        let [_, vnni, _, avx2, portable] = SETS.map(Level);
+        let [_, _, vnni, _, _, avx2, portable] = SETS.map(Level);
         assert_eq!(Level::at_most(vec![avx2, portable], Some(vnni)), [avx2, portable]);
         assert_eq!(Level::at_most(vec![avx2, portable], None), [avx2, portable]);
         assert_eq!((Level::named("AVX2"), Level::named("sse2"), Level::named("")), (None, None, None));

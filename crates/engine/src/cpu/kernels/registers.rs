@@ -5,9 +5,9 @@
 
 use std::{
     arch::x86_64::{
-        __m512, __m512bh, _mm256_add_epi32, _mm256_fmadd_ps, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_set1_ps,
-        _mm512_add_epi32, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_madd_epi16, _mm512_set1_epi32,
-        _mm512_set1_ps,
+        __m512, __m512bh, _mm256_add_epi32, _mm256_dpbusd_avx_epi32, _mm256_fmadd_ps, _mm256_madd_epi16,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm512_add_epi32, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+        _mm512_madd_epi16, _mm512_set1_epi32, _mm512_set1_ps,
     },
     hint::black_box,
     mem::transmute,
@@ -22,13 +22,13 @@ impl Level {
         // SAFETY: a `Level` names what the machine has.
         unsafe {
             match (self.0, factors) {
-                (LevelSet::Avx512Bf16 | LevelSet::Avx512Vnni | LevelSet::Avx512, Factors::F32) => multiply_f32(),
-                (LevelSet::Avx512Bf16, Factors::Bf16) => multiply_bf16(),
-                (LevelSet::Avx2, Factors::F32) => multiply_avx2(),
+                (set, Factors::F32) if set.has_avx512() => multiply_f32(),
+                (LevelSet::Avx512Bf16 | LevelSet::Amx, Factors::Bf16) => multiply_bf16(),
+                (LevelSet::Avx2 | LevelSet::AvxVnni, Factors::F32) => multiply_avx2(),
                 _ => return None,
             }
         }
-        let (lanes, sums) = if self.0 == LevelSet::Avx2 { (8, SUMS_OF_AVX2) } else { (16, SUMS) };
+        let (lanes, sums) = if self.0.has_avx512() { (16, SUMS) } else { (8, SUMS_OF_AVX2) };
         Some((2 * ROUNDS * sums * lanes * factors.each()) as u64)
     }
 
@@ -40,7 +40,9 @@ impl Level {
                 LevelSet::Avx512Bf16 | LevelSet::Avx512Vnni => (multiply_int8(), (16, SUMS, 4)).1,
                 LevelSet::Avx512 => (multiply_words(), (16, SUMS, 2)).1,
                 LevelSet::Avx2 => (multiply_words_avx2(), (8, SUMS_OF_AVX2, 2)).1,
-                LevelSet::Portable => return None,
+                LevelSet::AvxVnni => (multiply_int8_avx(), (8, SUMS_OF_AVX2, 4)).1,
+                // Of tiles nobody has measured what they do.
+                _ => return None,
             }
         };
         Some((2 * ROUNDS * sums * lanes * each) as u64)
@@ -81,6 +83,9 @@ multiply!(multiply_bf16, "avx512f,avx512bf16", SUMS, _mm512_set1_ps(0.0), |acc, 
 });
 multiply!(multiply_int8, "avx512f,avx512vnni", SUMS, _mm512_set1_epi32(0), |acc, value, weights| {
     _mm512_dpbusd_epi32(acc, value, weights)
+});
+multiply!(multiply_int8_avx, "avx2,avxvnni", SUMS_OF_AVX2, _mm256_set1_epi32(0), |acc, value, weights| {
+    _mm256_dpbusd_avx_epi32(acc, value, weights)
 });
 multiply!(multiply_avx2, "avx2,fma", SUMS_OF_AVX2, _mm256_set1_ps(0.0), |acc, value, weights| {
     _mm256_fmadd_ps(value, weights, acc)

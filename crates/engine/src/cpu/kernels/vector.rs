@@ -51,10 +51,10 @@ impl Level {
             LevelSet::Avx512 | LevelSet::Avx512Vnni => unsafe { run_avx512(pass) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            LevelSet::Avx512Bf16 => unsafe { run_avx512_bf16(pass) },
+            LevelSet::Avx512Bf16 | LevelSet::Amx => unsafe { run_avx512_bf16(pass) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            LevelSet::Avx2 => unsafe { run_avx2(pass) },
+            LevelSet::Avx2 | LevelSet::AvxVnni => unsafe { run_avx2(pass) },
             _ => pass.run::<Line>(),
         }
     }

@@ -11,11 +11,14 @@
 
 mod buffer;
 mod columns;
+#[cfg(test)]
+mod emulated_tests;
 mod half;
 mod lanes;
 mod lanes_avx2;
 mod lanes_avx512;
 mod run;
+mod sum_amx;
 mod sum_avx2;
 mod sum_avx512;
 mod sum_portable;
@@ -28,15 +31,17 @@ pub use self::{
     lanes::{Lanes, Pass},
 };
 
+use std::sync::OnceLock;
+
 use self::buffer::Block;
-use crate::cpu::kernels::{Level, LevelSet};
+use crate::cpu::kernels::{Level, LevelSet, tiles};
 
 /// Channels of a line: what passes over values take at once.
 pub const LINE: usize = 16;
 /// Bytes of a step.
 pub const STEP: usize = 4;
 /// Pixels of a tile, at most.
-pub const TILE: usize = 12;
+pub const TILE: usize = sum_amx::TILE;
 /// Channels out of a panel, at most.
 pub const PANEL: usize = 2 * LINE;
 
@@ -48,13 +53,28 @@ impl Level {
 
     /// Pixels of a tile.
     pub fn tile(self) -> usize {
-        if self.is_wide() { TILE } else { TILE / 2 }
+        match self.0 {
+            set if set.has_tiles() => TILE,
+            _ if self.is_wide() => 12,
+            _ => 6,
+        }
     }
 
     /// Whether codes are bytes, not words: bytes have no sign where they are multiplied, and signed ones are stored
     /// plus 128. Plain Rust takes them too, so that tests see both on every machine.
     pub fn takes_bytes(self) -> bool {
-        matches!(self.0, LevelSet::Avx512Vnni | LevelSet::Avx512Bf16 | LevelSet::Portable)
+        self.0.multiplies_bytes() || self.0 == LevelSet::Portable
+    }
+
+    /// Whether tiles, where it has them, gave the right sums here.
+    pub fn is_exact(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == LevelSet::Amx {
+            static HELD: OnceLock<bool> = OnceLock::new();
+            // SAFETY: a `Level` names what the machine has, and the process may use.
+            return *HELD.get_or_init(|| unsafe { sum_amx::is_exact(&mut tiles::Machine) });
+        }
+        true
     }
 
     /// Codes of a step.
@@ -63,7 +83,7 @@ impl Level {
     }
 
     fn is_wide(self) -> bool {
-        matches!(self.0, LevelSet::Avx512 | LevelSet::Avx512Vnni | LevelSet::Avx512Bf16)
+        self.0.has_avx512() || self.0.has_tiles()
     }
 }
 
@@ -101,10 +121,15 @@ impl Panel {
     pub fn new(level: Level, footprint: Footprint, lanes: usize, weights: &[i16]) -> Self {
         assert!(lanes == LINE || lanes == level.panel());
         assert!(weights.len() == footprint.runs.len() * footprint.steps * lanes * level.each());
-        let bytes: Vec<u8> = match level.takes_bytes() {
-            true => weights.iter().map(|&w| (w as i8).cast_unsigned()).collect(),
-            false => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
-        };
+        if level.takes_bytes() {
+            return Self::of_bytes(footprint, lanes, weights);
+        }
+        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+        Self { reach: footprint.reach(), footprint, lanes, weights: Block::of(&bytes) }
+    }
+
+    fn of_bytes(footprint: Footprint, lanes: usize, weights: &[i16]) -> Self {
+        let bytes: Vec<u8> = weights.iter().map(|&w| (w as i8).cast_unsigned()).collect();
         Self { reach: footprint.reach(), footprint, lanes, weights: Block::of(&bytes) }
     }
 
@@ -131,12 +156,23 @@ impl Panel {
             // that there is a sum for every pixel and channel; `new` says that there are weights for every step and
             // channel, four bytes each.
             #[cfg(target_arch = "x86_64")]
-            LevelSet::Avx512 | LevelSet::Avx512Vnni | LevelSet::Avx512Bf16 => unsafe {
-                sum_avx512::sum(self, level.takes_bytes(), x, places, sums);
-            },
+            LevelSet::Amx => unsafe { sum_amx::sum(&mut tiles::Machine, self, x, places, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            set if set.has_avx512() => unsafe { sum_avx512::sum(self, level.takes_bytes(), x, places, sums) },
             // SAFETY: as above; a panel has 16 channels.
             #[cfg(target_arch = "x86_64")]
-            LevelSet::Avx2 => unsafe { sum_avx2::sum(self, x, places, sums) },
+            LevelSet::AvxVnni => unsafe { sum_avx2::sum(self, sum_avx2::Factors::Bytes, x, places, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            LevelSet::Avx2 => unsafe { sum_avx2::sum(self, sum_avx2::Factors::Words, x, places, sums) },
+            #[cfg(test)]
+            LevelSet::EmulatedAmx => emulated_tests::sum_on_tiles(self, x, places, sums),
+            // SAFETY: as above; tests take this one on machines with AVX2.
+            #[cfg(all(test, target_arch = "x86_64"))]
+            LevelSet::EmulatedAvxVnni => unsafe {
+                sum_avx2::sum(self, sum_avx2::Factors::EmulatedBytes, x, places, sums);
+            },
             _ => sum_portable::sum(self, x, places, sums),
         }
     }

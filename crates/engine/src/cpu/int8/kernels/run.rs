@@ -11,10 +11,10 @@ impl Level {
         match self.0 {
             // SAFETY: a `Level` names what the machine has.
             #[cfg(target_arch = "x86_64")]
-            LevelSet::Avx512 | LevelSet::Avx512Vnni | LevelSet::Avx512Bf16 => unsafe { run_avx512(pass) },
+            set if set.has_avx512() => unsafe { run_avx512(pass) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            LevelSet::Avx2 => unsafe { run_avx2(pass) },
+            LevelSet::Avx2 | LevelSet::AvxVnni => unsafe { run_avx2(pass) },
             _ => pass.run::<[f32; LINE]>(),
         }
     }
