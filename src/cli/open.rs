@@ -97,7 +97,7 @@ impl Shared {
 
     pub fn device_choice(&self) -> Result<DeviceChoice, Failure> {
         let choice = DeviceChoice::parse(&self.device).map_err(|e| format!("--device {:?}: {e}", self.device))?;
-        choice.check().map_err(|e| format!("--device {}: {e}", self.device))?;
+        choice.check().map_err(|e| format!("--device {e}"))?;
         Ok(choice)
     }
 

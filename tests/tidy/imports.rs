@@ -79,10 +79,11 @@ pub fn between_stages(sources: &[Source]) -> Vec<Finding> {
 }
 
 /// The crates, from the top: what each may know of the others.
-const CRATES: [(&str, &[&str]); 4] = [
+const CRATES: [(&str, &[&str]); 5] = [
     ("benches/load/", &["vultus", "vultus_engine", "vultus_index"]),
     ("", &["vultus_engine", "vultus_index"]),
-    ("crates/engine/", &[]),
+    ("crates/engine/", &["vultus_cuda"]),
+    ("crates/cuda/", &[]),
     ("crates/index/", &[]),
 ];
 

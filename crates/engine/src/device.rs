@@ -18,8 +18,10 @@ pub enum DeviceChoice {
 pub enum DeviceError {
     #[error("expected auto, cpu or cuda:N")]
     Word,
-    #[error("cuda:{0}: the CUDA executor is not built yet; use auto or cpu")]
-    CudaNotBuilt(u32),
+    #[error("cuda:{0}: {1}; use auto or cpu")]
+    Cuda(u32, vultus_cuda::Error),
+    #[error("cuda:{0} ({1}): the CUDA executor is not built yet; use auto or cpu")]
+    CudaNotBuilt(u32, String),
 }
 
 impl DeviceChoice {
@@ -39,8 +41,17 @@ impl DeviceChoice {
     pub fn check(self) -> Result<(), DeviceError> {
         match self {
             Self::Auto | Self::Cpu => Ok(()),
-            Self::Cuda(n) => Err(DeviceError::CudaNotBuilt(n)),
+            Self::Cuda(n) => Err(cuda(n)),
         }
+    }
+}
+
+/// Why nothing runs on that device: of what is there, the executor.
+fn cuda(ordinal: u32) -> DeviceError {
+    let found = vultus_cuda::Library::open().and_then(|driver| vultus_cuda::device(&driver, ordinal));
+    match found {
+        Ok(device) => DeviceError::CudaNotBuilt(ordinal, device.name),
+        Err(error) => DeviceError::Cuda(ordinal, error),
     }
 }
 
@@ -77,9 +88,11 @@ mod tests {
     }
 
     #[test]
-    fn cuda_says_that_it_is_not_built() {
-        let e = DeviceChoice::Cuda(1).check().unwrap_err();
-        assert_eq!(e.to_string(), "cuda:1: the CUDA executor is not built yet; use auto or cpu");
+    fn cuda_says_what_is_missing() {
+        let e = DeviceChoice::Cuda(9999).check().unwrap_err();
+        let said = e.to_string();
+        assert!(said.starts_with("cuda:9999: ") && said.ends_with("; use auto or cpu"), "{said}");
+        assert!(matches!(e, DeviceError::Cuda(9999, _)), "whether there is a driver or not: {said}");
         assert_eq!(DeviceChoice::Auto.check(), Ok(()));
     }
 }

@@ -1,0 +1,335 @@
+//! libcuda, loaded when it is asked for.
+//!
+//! cudarc gives the library, its types and their layouts. Its functions return an enum, and a number that a later driver invents would be undefined
+//! behaviour there; they panic where a symbol is absent. So each is looked up here once, by a type that returns a number.
+
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong, c_void},
+    fmt,
+    mem::{MaybeUninit, zeroed},
+    ptr::null_mut,
+};
+
+use cudarc::driver::sys::{self, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchConfig};
+
+use super::{Driver, Handle, Launch};
+use crate::{
+    device::Attribute,
+    error::{Error, Status},
+};
+
+type Object = *mut c_void;
+
+macro_rules! symbols {
+    ($($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
+        /// The functions, each of the signature that cuda.h gives it.
+        struct Symbols {
+            $($field: unsafe extern "C" fn($($argument),*) -> u32,)*
+        }
+
+        impl Symbols {
+            fn load() -> Result<Self, Error> {
+                // SAFETY: the library was found before, and is never unloaded; the signatures are cuda.h's.
+                unsafe {
+                    let library = sys::culib();
+                    Ok(Self {
+                        $($field: *library
+                            .get(concat!($symbol, "\0").as_bytes())
+                            .map_err(|_| Error::TooOld(format!("it lacks {}", $symbol)))?,)*
+                    })
+                }
+            }
+        }
+    };
+}
+
+symbols! {
+    init = "cuInit" (c_uint);
+    driver_version = "cuDriverGetVersion" (*mut c_int);
+    device_count = "cuDeviceGetCount" (*mut c_int);
+    device = "cuDeviceGet" (*mut c_int, c_int);
+    device_name = "cuDeviceGetName" (*mut c_char, c_int, c_int);
+    device_uuid = "cuDeviceGetUuid_v2" (*mut [u8; 16], c_int);
+    device_attribute = "cuDeviceGetAttribute" (*mut c_int, c_uint, c_int);
+    retain = "cuDevicePrimaryCtxRetain" (*mut Object, c_int);
+    release = "cuDevicePrimaryCtxRelease_v2" (c_int);
+    set_current = "cuCtxSetCurrent" (Object);
+    memory = "cuMemGetInfo_v2" (*mut usize, *mut usize);
+    allocate = "cuMemAlloc_v2" (*mut u64, usize);
+    free = "cuMemFree_v2" (u64);
+    allocate_host = "cuMemHostAlloc" (*mut Object, usize, c_uint);
+    free_host = "cuMemFreeHost" (Object);
+    fill = "cuMemsetD8Async" (u64, u8, usize, Object);
+    upload = "cuMemcpyHtoDAsync_v2" (u64, *const c_void, usize, Object);
+    download = "cuMemcpyDtoHAsync_v2" (Object, u64, usize, Object);
+    stream_create = "cuStreamCreate" (*mut Object, c_uint);
+    stream_destroy = "cuStreamDestroy_v2" (Object);
+    stream_query = "cuStreamQuery" (Object);
+    stream_wait = "cuStreamWaitEvent" (Object, Object, c_uint);
+    event_create = "cuEventCreate" (*mut Object, c_uint);
+    event_destroy = "cuEventDestroy_v2" (Object);
+    event_record = "cuEventRecord" (Object, Object);
+    event_query = "cuEventQuery" (Object);
+    event_elapsed = "cuEventElapsedTime_v2" (*mut f32, Object, Object);
+    module_load = "cuModuleLoadData" (*mut Object, *const c_void);
+    module_unload = "cuModuleUnload" (Object);
+    module_function = "cuModuleGetFunction" (*mut Object, Object, *const c_char);
+    function_load = "cuFuncLoad" (Object);
+    function_parameter = "cuFuncGetParamInfo" (Object, usize, *mut usize, *mut usize);
+    function_set = "cuFuncSetAttribute" (Object, c_uint, c_int);
+    occupancy = "cuOccupancyMaxActiveBlocksPerMultiprocessor" (*mut c_int, Object, c_int, usize);
+    launch = "cuLaunchKernelEx" (*const CUlaunchConfig, Object, *mut Object, *mut Object);
+    capture_begin = "cuStreamBeginCapture_v2" (Object, c_uint);
+    capture_end = "cuStreamEndCapture" (Object, *mut Object);
+    graph_destroy = "cuGraphDestroy" (Object);
+    graph_instantiate = "cuGraphInstantiateWithFlags" (*mut Object, Object, c_ulonglong);
+    graph_launch = "cuGraphLaunch" (Object, Object);
+    graph_end = "cuGraphExecDestroy" (Object);
+}
+
+/// The driver of this machine.
+pub struct Library(Symbols);
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Library")
+    }
+}
+
+impl Library {
+    /// # Errors
+    /// [`Error::NoDriver`], [`Error::TooOld`].
+    pub fn open() -> Result<Self, Error> {
+        // SAFETY: loading runs the library's own start, which asks for nothing.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(Error::NoDriver);
+        }
+        Ok(Self(Symbols::load()?))
+    }
+}
+
+fn done(status: u32) -> Result<(), Status> {
+    if status == 0 { Ok(()) } else { Err(Status(status)) }
+}
+
+/// What a call puts in its first argument.
+fn given<T>(call: impl FnOnce(*mut T) -> u32) -> Result<T, Status> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    done(call(value.as_mut_ptr()))?;
+    // SAFETY: numbers and addresses, for which zero is a value, and which the call has set.
+    Ok(unsafe { value.assume_init() })
+}
+
+fn object(handle: Handle) -> Object {
+    handle as Object
+}
+
+const NON_BLOCKING: c_uint = 1;
+const MAX_DYNAMIC_SHARED: c_uint = 8;
+const THREAD_LOCAL: c_uint = 1;
+
+// SAFETY of all calls below: the signatures are cuda.h's; what is handed over lives, as the trait demands.
+impl Driver for Library {
+    fn start(&self) -> Result<(), Status> {
+        done(unsafe { (self.0.init)(0) })
+    }
+
+    fn version(&self) -> Result<u32, Status> {
+        given(|to| unsafe { (self.0.driver_version)(to) }).map(i32::unsigned_abs)
+    }
+
+    fn count(&self) -> Result<u32, Status> {
+        given(|to| unsafe { (self.0.device_count)(to) }).map(i32::unsigned_abs)
+    }
+
+    fn name(&self, device: u32) -> Result<String, Status> {
+        let device = given(|to| unsafe { (self.0.device)(to, device as c_int) })?;
+        let name = given(|to: *mut [u8; 128]| unsafe { (self.0.device_name)(to.cast(), 127, device) })?;
+        Ok(CStr::from_bytes_until_nul(&name).unwrap_or_default().to_string_lossy().into_owned())
+    }
+
+    fn uuid(&self, device: u32) -> Result<[u8; 16], Status> {
+        let device = given(|to| unsafe { (self.0.device)(to, device as c_int) })?;
+        given(|to| unsafe { (self.0.device_uuid)(to, device) })
+    }
+
+    fn attribute(&self, device: u32, attribute: Attribute) -> Result<i32, Status> {
+        let device = given(|to| unsafe { (self.0.device)(to, device as c_int) })?;
+        given(|to| unsafe { (self.0.device_attribute)(to, attribute as c_uint, device) })
+    }
+
+    unsafe fn retain(&self, device: u32) -> Result<(), Status> {
+        let device = given(|to| unsafe { (self.0.device)(to, device as c_int) })?;
+        let context = given(|to| unsafe { (self.0.retain)(to, device) })?;
+        done(unsafe { (self.0.set_current)(context) }).inspect_err(|_| {
+            // What was retained is given back; that it cannot be is no other error.
+            let _ = unsafe { (self.0.release)(device) };
+        })
+    }
+
+    unsafe fn release(&self, device: u32) -> Result<(), Status> {
+        let device = given(|to| unsafe { (self.0.device)(to, device as c_int) })?;
+        let _ = unsafe { (self.0.set_current)(null_mut()) };
+        done(unsafe { (self.0.release)(device) })
+    }
+
+    unsafe fn memory(&self) -> Result<(u64, u64), Status> {
+        let mut all = 0;
+        let free = given(|to| unsafe { (self.0.memory)(to, &raw mut all) })?;
+        Ok((free as u64, all as u64))
+    }
+
+    unsafe fn allocate(&self, bytes: usize) -> Result<u64, Status> {
+        given(|to| unsafe { (self.0.allocate)(to, bytes) })
+    }
+
+    unsafe fn free(&self, address: u64) -> Result<(), Status> {
+        done(unsafe { (self.0.free)(address) })
+    }
+
+    unsafe fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8, Status> {
+        given(|to| unsafe { (self.0.allocate_host)(to, bytes, 0) }).map(Object::cast)
+    }
+
+    unsafe fn free_pinned(&self, address: *mut u8) -> Result<(), Status> {
+        done(unsafe { (self.0.free_host)(address.cast()) })
+    }
+
+    unsafe fn fill(&self, address: u64, byte: u8, bytes: usize, stream: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.fill)(address, byte, bytes, object(stream)) })
+    }
+
+    unsafe fn upload(&self, to: u64, from: *const u8, bytes: usize, stream: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.upload)(to, from.cast(), bytes, object(stream)) })
+    }
+
+    unsafe fn download(&self, to: *mut u8, from: u64, bytes: usize, stream: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.download)(to.cast(), from, bytes, object(stream)) })
+    }
+
+    unsafe fn new_stream(&self) -> Result<Handle, Status> {
+        given(|to: *mut Object| unsafe { (self.0.stream_create)(to, NON_BLOCKING) }).map(|stream| stream as Handle)
+    }
+
+    unsafe fn end_stream(&self, stream: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.stream_destroy)(object(stream)) })
+    }
+
+    unsafe fn query_stream(&self, stream: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.stream_query)(object(stream)) })
+    }
+
+    unsafe fn wait_for_event(&self, stream: Handle, event: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.stream_wait)(object(stream), object(event), 0) })
+    }
+
+    unsafe fn new_event(&self) -> Result<Handle, Status> {
+        given(|to: *mut Object| unsafe { (self.0.event_create)(to, 0) }).map(|event| event as Handle)
+    }
+
+    unsafe fn end_event(&self, event: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.event_destroy)(object(event)) })
+    }
+
+    unsafe fn record(&self, event: Handle, stream: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.event_record)(object(event), object(stream)) })
+    }
+
+    unsafe fn query_event(&self, event: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.event_query)(object(event)) })
+    }
+
+    unsafe fn elapsed(&self, from: Handle, to: Handle) -> Result<f32, Status> {
+        given(|ms| unsafe { (self.0.event_elapsed)(ms, object(from), object(to)) })
+    }
+
+    unsafe fn load(&self, image: &[u8]) -> Result<Handle, Status> {
+        given(|to: *mut Object| unsafe { (self.0.module_load)(to, image.as_ptr().cast()) })
+            .map(|module| module as Handle)
+    }
+
+    unsafe fn unload(&self, module: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.module_unload)(object(module)) })
+    }
+
+    unsafe fn function(&self, module: Handle, name: &str) -> Result<(Handle, Vec<usize>), Status> {
+        let name = CString::new(name).map_err(|_| Status::NOT_FOUND)?;
+        let function = given(|to: *mut Object| unsafe { (self.0.module_function)(to, object(module), name.as_ptr()) })?;
+        // Else it would be loaded at the first launch, perhaps inside of a capture.
+        done(unsafe { (self.0.function_load)(function) })?;
+        let mut sizes = Vec::new();
+        let (mut offset, mut size) = (0, 0);
+        while unsafe { (self.0.function_parameter)(function, sizes.len(), &raw mut offset, &raw mut size) } == 0 {
+            sizes.push(size);
+        }
+        Ok((function as Handle, sizes))
+    }
+
+    unsafe fn allow_shared(&self, function: Handle, bytes: u32) -> Result<(), Status> {
+        done(unsafe { (self.0.function_set)(object(function), MAX_DYNAMIC_SHARED, bytes as c_int) })
+    }
+
+    unsafe fn occupancy(&self, function: Handle, block: u32, shared: u32) -> Result<u32, Status> {
+        let of = |to| unsafe { (self.0.occupancy)(to, object(function), block as c_int, shared as usize) };
+        given(of).map(i32::unsigned_abs)
+    }
+
+    unsafe fn launch(
+        &self,
+        function: Handle,
+        launch: &Launch,
+        stream: Handle,
+        arguments: &mut [*mut c_void],
+    ) -> Result<(), Status> {
+        // SAFETY: all zeros are an attribute that is ignored, and a union of numbers.
+        let mut attributes: [CUlaunchAttribute; 2] = unsafe { zeroed() };
+        let mut count = 0;
+        if launch.cluster > 1 {
+            attributes[count].id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+            attributes[count].value.clusterDim =
+                sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: launch.cluster, y: 1, z: 1 };
+            count += 1;
+        }
+        if launch.overlaps {
+            attributes[count].id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+            attributes[count].value.programmaticStreamSerializationAllowed = 1;
+            count += 1;
+        }
+        let [x, y, z] = launch.grid;
+        let configuration = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: launch.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared,
+            hStream: object(stream).cast(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: count as c_uint,
+        };
+        done(unsafe { (self.0.launch)(&raw const configuration, object(function), arguments.as_mut_ptr(), null_mut()) })
+    }
+
+    unsafe fn begin_capture(&self, stream: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.capture_begin)(object(stream), THREAD_LOCAL) })
+    }
+
+    unsafe fn end_capture(&self, stream: Handle) -> Result<Handle, Status> {
+        let graph = given(|to: *mut Object| unsafe { (self.0.capture_end)(object(stream), to) })?;
+        let executable = given(|to: *mut Object| unsafe { (self.0.graph_instantiate)(to, graph, 0) });
+        // The executable one does not need it.
+        let _ = unsafe { (self.0.graph_destroy)(graph) };
+        executable.map(|graph| graph as Handle)
+    }
+
+    unsafe fn launch_graph(&self, graph: Handle, stream: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.graph_launch)(object(graph), object(stream)) })
+    }
+
+    unsafe fn end_graph(&self, graph: Handle) -> Result<(), Status> {
+        done(unsafe { (self.0.graph_end)(object(graph)) })
+    }
+}
