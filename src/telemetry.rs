@@ -27,7 +27,7 @@ pub struct Metrics {
     pub request_seconds: HistogramVec,
     /// Calls, and items of EnrolStreams, by rpc and by the gRPC code that they ended with; CANCELLED where the client had gone.
     pub answers_total: IntCounterVec,
-    /// Seconds by stage: decode, align, detect, landmark, embed, compare, search, commit.
+    /// Seconds by stage: decode, align, detect_small, detect, landmark, embed, compare, search, commit.
     pub stage_seconds: HistogramVec,
     /// Images in a batch, by role; probes in a search's pass.
     pub batch_images: HistogramVec,

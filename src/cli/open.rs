@@ -56,7 +56,7 @@ impl Shared {
     pub fn model_set(&self) -> Result<ModelSet, Failure> {
         let set = self.measurable_model_set()?;
         if set.card().precision == Precision::Bf16 && !cpu::multiplies_bf16() {
-            return Err("bf16 on a processor without AVX512_BF16: expected one that has it, or int8; its sums would be others, and so would the \
+            return Err("bf16 on a processor without AVX512_BF16: expected one that has it, or int8; sums would be others, and so would scores and \
                         templates"
                 .into());
         }

@@ -205,8 +205,6 @@ impl Pipeline {
         let limits = self.decode;
         let started = Instant::now();
         let room = self.room_for_pixels(decode::most_pixel_bytes(image.source(), &limits), turn).await?;
-        let side = |framing: Framing| self.device.input_size(framing.role).width;
-        let (first, first_side) = (Framing::ALL[0], side(Framing::ALL[0]));
         let device = Arc::clone(&self.device);
         let (image, seen) = self
             .on_a_core(turn, move || -> Result<_, ExtractError> {
@@ -214,7 +212,9 @@ impl Pipeline {
                 if let Some(five) = &landmarks {
                     align::check_landmarks(five, pixels.width(), pixels.height())?;
                 }
-                let (view, map) = locate::view((pixels.width(), pixels.height()), first, first_side);
+                let size = (pixels.width(), pixels.height());
+                let first = Framing::of_size(size)[0];
+                let (view, map) = locate::view(size, first, device.input_size(first.role).width);
                 let image = Arc::new(Image::new(pixels, room));
                 let sight = device.see(&image, view);
                 Ok((image, (sight, map)))
@@ -226,16 +226,17 @@ impl Pipeline {
         let started = Instant::now();
         let (width, height) = (image.pixels().width(), image.pixels().height());
         let (mut located, mut seen) = (None, Some(seen));
-        for framing in Framing::ALL {
+        for framing in Framing::of_size((width, height)).iter().copied() {
             let (sight, map) = match seen.take() {
                 Some(seen) => seen,
                 None => {
-                    let (view, map) = locate::view((width, height), framing, side(framing));
+                    let (view, map) =
+                        locate::view((width, height), framing, self.device.input_size(framing.role).width);
                     (self.see(&image, view, turn).await?, map)
                 }
             };
             let found = self.found_in(sight, framing, turn).await?;
-            if found.len() > 1 && !framing.compares {
+            if found.len() > 1 && framing.company.is_some() {
                 continue;
             }
             let faces = map.faces(found);
@@ -319,7 +320,7 @@ impl Pipeline {
     /// All that it takes for faces, as (place in the view, score).
     async fn found_in(&self, seen: Sight, framing: Framing, turn: &Turn) -> Result<Vec<(Rect, f32)>, ExtractError> {
         let output = self.device.run(framing.role, seen, turn).await?;
-        let found = detector::detections(&output.values, framing.least_score);
+        let found = detector::detections(&output.values, framing.sees_from());
         Ok(found.into_iter().map(|d| (d.rect, d.score)).collect())
     }
 

@@ -4,7 +4,8 @@
 //! The detector knows faces that fill a twelfth to a half of its view, and misses those that fill the frame, which is what
 //! face crops look like. So there is a black margin around an image. It is shown small first, 160 pixels a side; then, as long as no face was
 //! found, large with a margin as wide as itself, with a wider one, and as it is. In few pixels boxes are rough, and two faces that are equally
-//! near do not look so: an image in which the small view sees more than one is shown large, too. What each view finds of the default model's detector is the
+//! near do not look so: an image in which the small view sees more than one, however unsure of it, is judged by the large one; so is one that is
+//! longer than a portrait. What each view finds of the default model's detector is the
 //! table of docs/decisions/0010; here is which of them finds a face with landmarks that are plausible, in the order in which they are
 //! tried. `make detector-views` prints both.
 //!
@@ -48,26 +49,40 @@ pub struct Framing {
     pub least_score: f32,
     /// Height of a face at least, in shares of the image's longer side: below it, another framing sees it better.
     pub least_height: f32,
-    /// Whether it may judge an image in which it sees several: whose face is meant goes by their sizes.
-    pub compares: bool,
+    /// Where it sees more than one from this score on, another framing judges the image: whose face is meant goes by their sizes. `None` where
+    /// it does.
+    pub company: Option<f32>,
 }
 
 impl Framing {
     /// For a face that fills much of the image, in the fewest pixels in which it is found as well as in [`Self::CROP`].
     pub const SMALL: Self =
-        Self { role: Role::DetectSmall, margin: 0.2, least_score: 0.2, least_height: 0.3, compares: false };
+        Self { role: Role::DetectSmall, margin: 0.2, least_score: 0.2, least_height: 0.3, company: Some(0.1) };
     /// The same with more room.
-    pub const CROP: Self =
-        Self { role: Role::Detect, margin: 1.0, least_score: 0.2, least_height: 0.3, compares: true };
+    pub const CROP: Self = Self { role: Role::Detect, margin: 1.0, least_score: 0.2, least_height: 0.3, company: None };
     /// For a face that is larger than the image: forehead or chin cut off.
     pub const TIGHT: Self =
-        Self { role: Role::Detect, margin: 2.0, least_score: 0.2, least_height: 0.6, compares: true };
+        Self { role: Role::Detect, margin: 2.0, least_score: 0.2, least_height: 0.6, company: None };
     /// For faces that fill a small part of it.
     pub const PHOTO: Self =
-        Self { role: Role::Detect, margin: 0.0, least_score: 0.5, least_height: 0.0, compares: true };
+        Self { role: Role::Detect, margin: 0.0, least_score: 0.5, least_height: 0.0, company: None };
 
     /// In the order in which they are tried.
     pub const ALL: [Self; 4] = [Self::SMALL, Self::CROP, Self::TIGHT, Self::PHOTO];
+
+    /// Those that are tried on an image of such a size. One that is longer than a portrait has room for several people, who are few pixels each
+    /// in the small view.
+    pub fn of_size((width, height): (u32, u32)) -> &'static [Self] {
+        let (longer, shorter) = (u64::from(width.max(height)), u64::from(width.min(height)));
+        if 2 * longer > 3 * shorter { &Self::ALL_BUT_SMALL } else { &Self::ALL }
+    }
+
+    const ALL_BUT_SMALL: [Self; 3] = [Self::CROP, Self::TIGHT, Self::PHOTO];
+
+    /// From this score on what it sees counts, as a face or as another beside.
+    pub fn sees_from(&self) -> f32 {
+        self.company.unwrap_or(self.least_score)
+    }
 }
 
 /// Of what this stage shows the networks, and of what it makes of their answers: a part of the extraction's version. To be raised where

@@ -67,6 +67,13 @@ impl Networks {
         map.faces(detector::detections(&outputs, framing.least_score).into_iter().map(|d| (d.rect, d.score)))
     }
 
+    /// How many it sees, faces or not.
+    fn finds(&mut self, image: &Pixels, framing: Framing, side: usize) -> usize {
+        let (view, _) = locate::view((image.width(), image.height()), framing, SIDES[side]);
+        let outputs = run(&mut self.executor, NetworkId(side), &[&view.of(image)]).unwrap().remove(0);
+        detector::detections(&outputs, framing.sees_from()).len()
+    }
+
     fn landmarks(&mut self, image: &Pixels, face: &Rect) -> Option<Landmarks68> {
         let region = locate::landmark_region(face, image.width(), image.height())?;
         let seen = locate::landmark_view(region, landmarks::INPUT_SIDE).of(image);
@@ -271,7 +278,9 @@ fn in_turn(kinds: &[Kind], networks: &mut Networks) {
         for Shown { image, .. } in images {
             let sees = |framing: &Framing| {
                 let side = if framing.role == Role::DetectSmall { detector::SMALL_SIDE } else { detector::INPUT_SIDE };
-                networks.located(image, *framing, place(side)).is_some()
+                let alone = framing.company.is_none() || networks.finds(image, *framing, place(side)) < 2;
+                let tried = Framing::of_size((image.width(), image.height())).contains(framing);
+                tried && alone && networks.located(image, *framing, place(side)).is_some()
             };
             if let Some(framing) = Framing::ALL.iter().position(sees) {
                 by_framing[framing] += 1;

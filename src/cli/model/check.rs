@@ -16,7 +16,10 @@ use super::{
     Line, line, print,
 };
 use crate::{
-    model::{Bundle, OpenError, Role, bare::Bare, contract::PrecisionClass, list, parity::parity_of_class},
+    model::{
+        Bundle, Contract, OpenError, Role, bare::Bare, contract::PrecisionClass, detector, list,
+        parity::parity_of_class,
+    },
     seal::RootKey,
 };
 
@@ -52,7 +55,23 @@ impl Compared {
         for class in contract.precisions.iter().filter(|_| contract.role == Role::Embed) {
             compared.hold(&bundle, class);
         }
+        if contract.role == Role::Detect {
+            compared.hold_small(&bundle, images);
+        }
         compared
+    }
+
+    /// The detector as images are first shown to it.
+    fn hold_small(&mut self, bundle: &Bundle, images: NonZeroUsize) {
+        let small = bundle.resized(detector::SMALL_SIDE, detector::outputs(detector::SMALL_SIDE));
+        let agreements = small.map_err(Failure::from).and_then(|small| {
+            let Contract { input, precision, .. } = small.contract();
+            Ok(parity(small.graph(), small.weights(), input, *precision, images, cores())?)
+        });
+        match agreements {
+            Ok(agreements) => self.agreements.extend(agreements),
+            Err(fault) => self.fail(&format!("in the small view: {fault}")),
+        }
     }
 
     fn hold(&mut self, bundle: &Bundle, class: &PrecisionClass) {
@@ -164,6 +183,7 @@ fn served_with(dir: &Path, name: &str) -> Vec<String> {
 }
 
 fn self_test(shared: &Shared) -> Result<(), Failure> {
-    let pipeline = shared.tested_pipeline(&RootKey::random()?, &input::config(input::ONE_FILE)?)?;
+    let (models, config) = (shared.measurable_model_set()?, input::config(input::ONE_FILE)?);
+    let pipeline = shared.tested(&models, &RootKey::random()?, &config)?;
     Ok(runtime()?.block_on(pipeline.run_canary())?)
 }

@@ -113,7 +113,7 @@ impl Level {
     pub fn available() -> Vec<Self> {
         let most = env::var(VARIABLE).ok().as_deref().and_then(Self::named);
         let mut levels = Self::all_of_machine();
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if most == Some(Self(LevelSet::Amx)) && levels[0].has_bf16() && tiles::Machine::new().is_some() {
             levels.insert(0, Self(LevelSet::Amx));
         }

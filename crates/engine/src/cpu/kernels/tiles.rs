@@ -1,9 +1,9 @@
 //! AMX: registers that are tiles, as volume 2 of Intel's manual describes them.
 
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#![cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
 #![allow(unsafe_code)]
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use std::arch::{
     asm,
     x86_64::{__cpuid_count, _xgetbv},
@@ -68,7 +68,7 @@ pub trait Tiles {
     unsafe fn release(&mut self);
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod machine {
     use super::*;
 
@@ -80,7 +80,8 @@ mod machine {
     /// Of XCR0: the system saves tiles' shapes and contents.
     const SAVED: u64 = 1 << 17 | 1 << 18;
 
-    /// The machine's own. The compiler knows nothing of tile registers, and so leaves them alone from one instruction to the next.
+    /// The machine's own. Tiles keep their values from one instruction to the next though neither the compiler nor the C library promises it: this
+    /// rests on nothing in between using them, as no code is compiled for AMX here; between two there is at most a copy of 64 bytes.
     pub struct Machine;
 
     impl Machine {
@@ -142,5 +143,5 @@ mod machine {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use machine::Machine;

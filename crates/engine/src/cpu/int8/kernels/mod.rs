@@ -18,6 +18,7 @@ mod lanes;
 mod lanes_avx2;
 mod lanes_avx512;
 mod run;
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
 mod sum_amx;
 mod sum_avx2;
 mod sum_avx512;
@@ -31,10 +32,10 @@ pub use self::{
     lanes::{Lanes, Pass},
 };
 
-use std::sync::OnceLock;
-
 use self::buffer::Block;
-use crate::cpu::kernels::{Level, LevelSet, tiles};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::cpu::kernels::tiles;
+use crate::cpu::kernels::{Level, LevelSet};
 
 /// Channels of a line: what passes over values take at once.
 pub const LINE: usize = 16;
@@ -68,9 +69,9 @@ impl Level {
 
     /// Whether tiles, where it has them, gave the right sums here.
     pub fn is_exact(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if self.0 == LevelSet::Amx {
-            static HELD: OnceLock<bool> = OnceLock::new();
+            static HELD: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
             // SAFETY: a `Level` names what the machine has, and the process may use.
             return *HELD.get_or_init(|| unsafe { sum_amx::is_exact(&mut tiles::Machine) });
         }
@@ -155,7 +156,7 @@ impl Panel {
             // SAFETY: a `Level` names what the machine has. The assertions say that every pixel's steps lie in `x` and
             // that there is a sum for every pixel and channel; `new` says that there are weights for every step and
             // channel, four bytes each.
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             LevelSet::Amx => unsafe { sum_amx::sum(&mut tiles::Machine, self, x, places, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]

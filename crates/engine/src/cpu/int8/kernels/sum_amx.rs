@@ -88,11 +88,12 @@ pub unsafe fn sum(tiles: &mut impl Tiles, panel: &Panel, x: &[u8], places: &[usi
 #[repr(C, align(64))]
 struct Rows([[u8; ROWS * STEP]; ROWS]);
 
-/// Where the `bytes` after each of the places lie, and how far from each other.
+/// Where the `bytes` after each of the places lie, and how far from each other: as they are where one comes after the other, else copied.
 fn rows(x: &[u8], places: &[usize], bytes: Range<usize>, copy: &mut Rows) -> (*const u8, isize) {
-    let apart = places.get(1).map_or(0, |second| *second as isize - places[0] as isize);
-    if places.windows(2).all(|pair| pair[1] as isize - pair[0] as isize == apart) {
-        return (x[places[0] + bytes.start..].as_ptr(), apart);
+    let apart = places.get(1).and_then(|second| second.checked_sub(places[0]));
+    if let Some(apart) = apart.filter(|apart| places.windows(2).all(|pair| pair[1] == pair[0] + apart)) {
+        // The last row ends where the caller's check of `x` said.
+        return (x[places[0] + bytes.start..].as_ptr(), apart as isize);
     }
     for (row, place) in copy.0.iter_mut().zip(places) {
         row[..bytes.len()].copy_from_slice(&x[place + bytes.start..place + bytes.end]);
@@ -100,8 +101,8 @@ fn rows(x: &[u8], places: &[usize], bytes: Range<usize>, copy: &mut Rows) -> (*c
     (copy.0.as_ptr().cast(), (ROWS * STEP) as isize)
 }
 
-/// Whether sums of pseudo-random codes and weights are right: of every number of pixels, with runs of every length up to two tiles, of pixels that
-/// lie evenly and of others.
+/// Whether sums of pseudo-random codes and weights are right: for every number of pixels, with runs of every length up to three tiles, of both
+/// widths, of pixels that lie evenly, at one place, backwards and anywhere.
 ///
 /// # Safety
 /// The tile unit can be used.
@@ -111,29 +112,39 @@ pub unsafe fn is_exact(tiles: &mut impl Tiles) -> bool {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as usize % below
     };
-    for case in 0..4 * TILE {
-        let (steps, lanes) = (1 + case % (2 * ROWS), if case % 3 == 0 { LINE } else { PANEL });
-        let footprint = Footprint { runs: (0..1 + case % 3).map(|_| draw(64)).collect(), steps };
-        let count = footprint.runs.len() * steps;
-        let weights: Vec<i16> = (0..count * lanes * STEP).map(|_| draw(255) as i16 - 127).collect();
-        let x: Vec<u8> = (0..64 + footprint.reach() + TILE * 37).map(|_| draw(256) as u8).collect();
-        let even = case % 2 == 0;
-        let places: Vec<usize> = (0..=case % TILE).map(|p| if even { p * 37 } else { draw(TILE * 37) }).collect();
-        let expected = |pixel: usize, channel: usize| -> i32 {
-            let starts = footprint.runs.iter().flat_map(|run| (0..steps).map(move |step| run + step * STEP));
-            let step = |(number, start): (usize, usize)| -> i32 {
-                let weights = &weights[(number * lanes + channel) * STEP..][..STEP];
-                weights.iter().zip(&x[places[pixel] + start..]).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum()
+    let every = (1..=3 * ROWS).flat_map(|steps| [(steps, TILE), (steps, 1 + steps % TILE), (steps, ROWS)]);
+    for (case, (steps, pixels)) in every.chain((1..=TILE).map(|pixels| (ROWS, pixels))).enumerate() {
+        for (lanes, lie) in [LINE, PANEL].into_iter().flat_map(|lanes| (0..5).map(move |lie| (lanes, lie))) {
+            let footprint = Footprint { runs: (0..1 + case % 3).map(|_| draw(64)).collect(), steps };
+            let count = footprint.runs.len() * steps;
+            let weights: Vec<i16> = (0..count * lanes * STEP).map(|_| draw(255) as i16 - 127).collect();
+            let x: Vec<u8> = (0..64 + footprint.reach() + TILE * 64).map(|_| draw(256) as u8).collect();
+            let place = |p: usize, drawn: usize| match lie {
+                0 => p * 64,
+                1 => p * 37,
+                2 => 64,
+                3 => (TILE - 1 - p) * 64,
+                _ => drawn,
             };
-            starts.enumerate().map(step).sum()
-        };
-        let panel = Panel::of_bytes(footprint.clone(), lanes, &weights);
-        let mut sums = vec![0; places.len() * lanes];
-        // SAFETY: the caller's promise; `x` reaches as far as the last place and the footprint.
-        unsafe { sum(tiles, &panel, &x, &places, &mut sums) };
-        if !(0..sums.len()).all(|at| sums[at] == expected(at / lanes, at % lanes)) {
-            return false;
+            let places: Vec<usize> = (0..pixels).map(|p| place(p, draw(TILE * 64))).collect();
+            let panel = Panel::of_bytes(footprint, lanes, &weights);
+            let mut sums = vec![0; places.len() * lanes];
+            // SAFETY: the caller's promise; `x` reaches as far as the last place and the footprint.
+            unsafe { sum(tiles, &panel, &x, &places, &mut sums) };
+            if !(0..sums.len()).all(|at| sums[at] == plain(&panel, &weights, &x, places[at / lanes], at % lanes)) {
+                return false;
+            }
         }
     }
     true
+}
+
+fn plain(panel: &Panel, weights: &[i16], x: &[u8], place: usize, channel: usize) -> i32 {
+    let Footprint { runs, steps } = &panel.footprint;
+    let starts = runs.iter().flat_map(|run| (0..*steps).map(move |step| run + step * STEP));
+    let step = |(number, start): (usize, usize)| -> i32 {
+        let weights = &weights[(number * panel.lanes + channel) * STEP..][..STEP];
+        weights.iter().zip(&x[place + start..]).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum()
+    };
+    starts.enumerate().map(step).sum()
 }
