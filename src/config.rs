@@ -40,7 +40,19 @@ pub struct Config {
     /// Bytes of decoded images held at a time; requests that need more wait.
     pub pixel_bytes: usize,
     pub batch: BatchLimits,
+    pub on_loss: OnLoss,
     pub galleries: Settings,
+}
+
+/// What a server does once its device is lost, for good as far as the process goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLoss {
+    /// It ends, with an exit code of its own: whoever supervises it starts it anew.
+    #[default]
+    Exit,
+    /// It goes on on the CPU, once that has passed the self-test.
+    Cpu,
 }
 
 /// What is wrong, all of it.
@@ -71,6 +83,7 @@ const AROUND_AN_IMAGE: usize = 64 << 10;
 struct RawConfig {
     server: RawServer,
     policy: RawPolicy,
+    device: RawDevice,
     limits: RawLimits,
     clients: BTreeMap<String, RawClient>,
 }
@@ -82,6 +95,12 @@ struct RawServer {
     metrics_listen: Option<String>,
     reflection: Option<bool>,
     log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawDevice {
+    on_loss: Option<OnLoss>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -140,6 +159,7 @@ impl Config {
             reflection: raw.server.reflection.unwrap_or(false),
             log_format: raw.server.log_format.unwrap_or_default(),
             research_only_models: raw.policy.research_only_models.unwrap_or(false),
+            on_loss: raw.device.on_loss.unwrap_or_default(),
             rates: faults.rates(&raw.policy),
             alternative_route: faults.route(raw.policy.alternative_route),
             clients: raw.clients.into_iter().filter_map(|(name, client)| faults.client(&name, &client)).collect(),

@@ -79,6 +79,7 @@ pub struct Metrics {
     pub serving: IntGauge,
     /// Canaries, by outcome: good, wrong, not_run, failed, hung.
     pub canaries_total: IntCounterVec,
+    pub devices_lost_total: IntCounter,
 }
 
 impl Metrics {
@@ -162,6 +163,7 @@ impl Metrics {
             lost_log_lines: list.gauge("lost_log_lines", "Log lines that stderr did not take in time."),
             serving: list.gauge("serving", "1 while health says SERVING."),
             canaries_total: list.counters("canaries_total", "Canaries that ran.", &["outcome"]),
+            devices_lost_total: list.counter("devices_lost_total", "Devices that were lost, each for good."),
             registry,
             reviewers: Mutex::default(),
         };

@@ -87,6 +87,8 @@ pub enum Outcome {
     Negative,
     /// 4: no answer: a face is missing or its quality was refused.
     Undetermined,
+    /// 5: the device was lost. A supervisor starts the process anew.
+    DeviceLost,
 }
 
 impl From<Outcome> for ExitCode {
@@ -95,6 +97,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Good => Self::from(0),
             Outcome::Negative => Self::from(3),
             Outcome::Undetermined => Self::from(4),
+            Outcome::DeviceLost => Self::from(5),
         }
     }
 }

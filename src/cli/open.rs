@@ -11,11 +11,11 @@ use vultus_engine::{cpu, device::DeviceChoice, precision::Precision};
 
 use super::{Failure, Shared};
 use crate::{
-    config::Config,
+    config::{Config, OnLoss},
     domain::ModelDigest,
     gallery::{self, Galleries},
     model::{Golden, ModelSet},
-    pipeline::{Pipeline, Settings},
+    pipeline::{Pipeline, Replacement, Settings},
     seal::RootKey,
 };
 
@@ -135,7 +135,11 @@ impl Shared {
         if let Some(executor) = executors.first_mut().filter(|_| models.card().precision != Precision::F32) {
             Golden::self_test(models, executor.as_mut())?;
         }
+        // On the CPU there is no device to lose, and nothing else to go on with.
+        let replacement = (config.on_loss == OnLoss::Cpu && matches!(self.device_choice()?, DeviceChoice::Cuda(_)))
+            .then(|| on_the_cpu(models));
         let settings = Settings {
+            replacement,
             decode: config.decode,
             batch: config.batch,
             rates: config.rates,
@@ -144,6 +148,12 @@ impl Shared {
         };
         Ok(Pipeline::start(models, executors, settings, root)?)
     }
+}
+
+/// The same networks on the CPU. Weights are kept for it: what lies on the disk by then may be another model.
+fn on_the_cpu(models: &ModelSet) -> Replacement {
+    let models = models.clone();
+    Replacement::new(move || models.executors(DeviceChoice::Cpu, cores()).map_err(|e| e.to_string()))
 }
 
 /// Cores that the process may use.

@@ -125,8 +125,15 @@ impl Signals {
         match ended {
             Ended::Drained => tracing::info!("stopped; every request was answered"),
             Ended::BrokenOff => tracing::warn!("stopped; the grace was over before every request was answered"),
+            Ended::DeviceLost => {
+                tracing::error!("stopped: the device is lost, and comes back with a new process alone")
+            }
         }
-        Ok(if ended == Ended::Drained { Outcome::Good } else { Outcome::Negative })
+        Ok(match ended {
+            Ended::Drained => Outcome::Good,
+            Ended::BrokenOff => Outcome::Negative,
+            Ended::DeviceLost => Outcome::DeviceLost,
+        })
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Card {
 }
 
 /// Detector, landmark and face bundle.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ModelSet {
     /// The detector in a smaller view.
     small_detector: Bundle,

@@ -28,7 +28,7 @@ mod verify;
 use std::{io, num::NonZeroUsize, sync::Arc};
 
 pub use align::ImplausibleLandmarks;
-pub use batch::{BatchLimits, DeviceError};
+pub use batch::{BatchLimits, Condition, DeviceError, Replacement};
 pub use canary::CanaryError;
 pub use decide::{RatePolicy, ThresholdError};
 pub use decode::{DecodeError, DecodeLimits};
@@ -40,6 +40,7 @@ pub use receipt::{Bearer, MAX_RECEIPT_BYTES, Now, RECEIPT_LIFETIME, ReceiptError
 pub use verify::{Claim, Claimant, Verified, VerifyError};
 
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use vultus_engine::executor::Executor;
 
 use crate::{
@@ -61,6 +62,8 @@ pub struct Settings {
     pub decoders: NonZeroUsize,
     /// Bytes of decoded images held at a time, a quarter of them enrolments'; more wait.
     pub pixel_bytes: usize,
+    /// What computes once the device is lost; without it nothing does.
+    pub replacement: Option<Replacement>,
 }
 
 /// One model on one device, and the lines that lead to it.
@@ -120,7 +123,7 @@ impl Pipeline {
             model,
             renamed_model: models.renamed(),
             extraction: extraction_version(models),
-            device: Arc::new(Device::start(executors, settings.batch)?),
+            device: Arc::new(Device::start(executors, settings.batch, settings.replacement)?),
             decode: settings.decode,
             rates: settings.rates,
             shared: Shared::new(settings.decoders.get(), pixel_room - pixel_room / 4),
@@ -163,6 +166,11 @@ impl Pipeline {
     /// Batches that run at a time.
     pub fn executors(&self) -> usize {
         self.device.executors()
+    }
+
+    /// What the device is fit for, and every change of it.
+    pub fn condition(&self) -> watch::Receiver<Condition> {
+        self.device.condition()
     }
 
     /// False once the device has failed.

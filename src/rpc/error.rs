@@ -182,6 +182,9 @@ impl Error {
                 ExtractError::Device(DeviceError::Failed(_)) => {
                     row(Internal, "EXTRACT_FAILED", "no template could be extracted from this image")
                 }
+                ExtractError::Device(DeviceError::Lost(_)) => {
+                    row(Unavailable, "DEVICE_LOST", "the device that computes was lost; try again shortly")
+                }
                 ExtractError::Device(DeviceError::Stopped) => {
                     row(Unavailable, "DEVICE_STOPPED", "the device has stopped; try again shortly")
                 }

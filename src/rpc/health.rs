@@ -8,7 +8,7 @@ use tonic_health::server::HealthReporter;
 
 use super::Core;
 use crate::{
-    pipeline::{CanaryError, DeviceError},
+    pipeline::{CanaryError, Condition, DeviceError},
     telemetry::Metrics,
 };
 
@@ -20,33 +20,30 @@ const NOT_RUN: u32 = 3;
 
 /// Until the server is told to stop, or serves no more.
 pub async fn watch(core: Arc<Core>, reporter: HealthReporter, mut stopped: watch::Receiver<bool>) {
+    let mut condition = core.pipeline.condition();
     report(&reporter, false).await;
-    loop {
-        let tested = tokio::select! {
-            tested = core.pipeline.run_canary() => tested,
-            _ = stopped.wait_for(|stop| *stop) => return,
-        };
-        match tested {
-            Ok(()) => break,
-            // Those who did not wait for SERVING may have filled the queue.
-            Err(CanaryError::NotRun(error @ (DeviceError::Full { .. } | DeviceError::Late))) => {
-                tracing::warn!(%error, "the self-test did not run; trying again");
-                tokio::time::sleep(INTERVAL).await;
-            }
-            Err(error) => {
-                tracing::error!(%error, "self-test failed; not serving");
-                return;
-            }
-        }
+    if !passes(&core, &mut stopped).await {
+        return;
     }
-    tracing::info!("self-test passed; serving");
     report(&reporter, true).await;
     let mut not_run = 0;
     let mut next_canary = Instant::now() + core.limits.canary_interval;
     loop {
-        tokio::select! {
+        let changed = tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => break,
-            () = tokio::time::sleep(INTERVAL.min(core.limits.canary_interval)) => {}
+            Ok(()) = condition.changed() => true,
+            () = tokio::time::sleep(INTERVAL.min(core.limits.canary_interval)) => false,
+        };
+        if changed {
+            // Lost: what takes its place must earn it as the first did.
+            report(&reporter, false).await;
+            let replaced = condition.wait_for(|condition| *condition != Condition::Replacing).await;
+            let replaced = replaced.is_ok_and(|condition| *condition == Condition::Running);
+            if !replaced || !passes(&core, &mut stopped).await {
+                break;
+            }
+            report(&reporter, true).await;
+            continue;
         }
         Metrics::get().references.set(super::gauge(core.access.references()));
         if core.access.store_failed() {
@@ -70,6 +67,8 @@ pub async fn watch(core: Arc<Core>, reporter: HealthReporter, mut stopped: watch
         not_run = if outcome == "not_run" { not_run + 1 } else { 0 };
         match canary {
             Ok(()) => {}
+            // Its condition says so, too.
+            Err(CanaryError::NotRun(DeviceError::Lost(_))) => {}
             Err(error) if outcome == "not_run" && not_run < NOT_RUN => tracing::warn!(%error, "a canary did not run"),
             Err(error) => {
                 tracing::error!(%error, "the device is not fit to serve; not serving");
@@ -80,12 +79,36 @@ pub async fn watch(core: Arc<Core>, reporter: HealthReporter, mut stopped: watch
     report(&reporter, false).await;
 }
 
+/// Whether the networks agree with the reference executor; false as well where the server is told to stop meanwhile.
+async fn passes(core: &Core, stopped: &mut watch::Receiver<bool>) -> bool {
+    loop {
+        let tested = tokio::select! {
+            tested = core.pipeline.run_canary() => tested,
+            _ = stopped.wait_for(|stop| *stop) => return false,
+        };
+        match tested {
+            Ok(()) => break,
+            // Those who did not wait for SERVING may have filled the queue. A lost device may be replaced; where it is not, the server stops.
+            Err(CanaryError::NotRun(error @ (DeviceError::Full { .. } | DeviceError::Late | DeviceError::Lost(_)))) => {
+                tracing::warn!(%error, "the self-test did not run; trying again");
+                tokio::time::sleep(INTERVAL).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "self-test failed; not serving");
+                return false;
+            }
+        }
+    }
+    tracing::info!("self-test passed; serving");
+    true
+}
+
 /// The word for it in metrics.
 fn outcome(canary: &Result<(), CanaryError>) -> &'static str {
     match canary {
         Ok(()) => "good",
         Err(CanaryError::NotRun(DeviceError::Full { .. } | DeviceError::Late)) => "not_run",
-        Err(CanaryError::NotRun(DeviceError::Failed(_) | DeviceError::Stopped)) => "failed",
+        Err(CanaryError::NotRun(DeviceError::Failed(_) | DeviceError::Lost(_) | DeviceError::Stopped)) => "failed",
         Err(CanaryError::Hung { .. }) => "hung",
         Err(CanaryError::Wrong { .. } | CanaryError::Pair) => "wrong",
     }

@@ -15,6 +15,7 @@ use super::{
         review_service_server::ReviewServiceServer,
     },
 };
+use crate::pipeline::Condition;
 
 /// Of a message to health or reflection, which anyone may send: a name and little more.
 const OPEN_MESSAGE_BYTES: usize = 1 << 10;
@@ -47,6 +48,8 @@ pub enum Ended {
     Drained,
     /// The grace was over before they were.
     BrokenOff,
+    /// The device was lost, with what it had under way, and nothing took its place.
+    DeviceLost,
 }
 
 /// Binds both ports; port 0 takes a free one. Plaintext, so loopback alone. `identities` decide who is at the other end of each
@@ -118,9 +121,18 @@ impl Serving {
         let server =
             Transport::new(&limits, core.runtimes.clone(), self.identities, stopped).serve(connections, Arc::new(door));
         tokio::pin!(server);
+        let mut condition = self.core.pipeline.condition();
+        let mut lost = false;
+        let told_or_lost = async {
+            tokio::select! {
+                () = stop => {}
+                // Without a sender there is no device to lose.
+                Ok(_) = condition.wait_for(|condition| matches!(condition, Condition::Lost(_))) => lost = true,
+            }
+        };
         let ended = tokio::select! {
             () = &mut server => Ended::Drained,
-            () = stop => {
+            () = told_or_lost => {
                 core.stopping.send_replace(true);
                 // Connections may be gone while changes that were begun over them are still carried to their end, and to their record.
                 let drained = async {
@@ -137,7 +149,7 @@ impl Serving {
         core.stopping.send_replace(true);
         watcher.abort();
         metrics.abort();
-        Ok(ended)
+        Ok(if lost { Ended::DeviceLost } else { ended })
     }
 }
 

@@ -43,7 +43,7 @@ fn pipeline_in(precision: Precision) -> (Pipeline, Threshold) {
     let set = ModelSet::open(&here("data/models"), "default").expect("run `make model`");
     let set = set.with_precision(precision).unwrap();
     let Config { decode, batch, rates, pixel_bytes, .. } = Config::load(None).unwrap();
-    let settings = Settings { decode, batch, rates, decoders: NonZeroUsize::MIN, pixel_bytes };
+    let settings = Settings { decode, batch, rates, decoders: NonZeroUsize::MIN, pixel_bytes, replacement: None };
     let executor = set.executor(DeviceChoice::Cpu, NonZeroUsize::MIN).unwrap();
     let threshold = set.card().calibration.at_fmr(Fmr::new(0.01).unwrap(), Tail::Measured).unwrap().threshold;
     (Pipeline::start(&set, vec![executor], settings, &RootKey::from_bytes([7; 32])).unwrap(), threshold)

@@ -131,16 +131,9 @@ struct Row {
 #[ignore = "a measurement: many minutes"]
 async fn views_of_the_detector() {
     let set = ModelSet::open(&here("data/models"), "default").unwrap();
-    let (pipeline, threshold) = pipeline();
-    let pipeline = pipeline.ignoring_quality();
-    let faces = crops(&pipeline).await.expect("needs the crops");
     let mut networks = Networks::of(&set);
+    let (faces, kinds, threshold) = shown(&mut networks).await;
     let wide = SIDES.len() - 1;
-    let boxes: Vec<Rect> =
-        faces.iter().map(|f| networks.located(&f.image, Framing::CROP, wide).unwrap().0.rect).collect();
-    let mut kinds = of_crops(&faces, &boxes);
-    kinds.extend(of_photos(&pipeline).await);
-    kinds.push(Kind { name: "drawn", images: (0..300).map(|seed| Shown::new(drawn(seed), [])).collect() });
     let usual = templates(&mut networks, &faces, Framing::CROP, wide);
     let views: Vec<(usize, f32)> = (0..SIDES.len()).flat_map(|side| MARGINS.map(|margin| (side, margin))).collect();
     let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -158,7 +151,28 @@ async fn views_of_the_detector() {
     let mut rows = rows.into_inner().unwrap();
     rows.sort_by(|a, b| (a.side, a.margin).partial_cmp(&(b.side, b.margin)).unwrap());
     print(&rows, &kinds, &faces, &mut networks);
+}
+
+#[tokio::test]
+#[ignore = "a measurement: minutes"]
+async fn views_in_turn() {
+    let mut networks = Networks::of(&ModelSet::open(&here("data/models"), "default").unwrap());
+    let (_, kinds, _) = shown(&mut networks).await;
     in_turn(&kinds, &mut networks);
+}
+
+/// Everything that is shown to the detector, the crops, and the threshold that decides about them.
+async fn shown(networks: &mut Networks) -> (Vec<Face>, Vec<Kind>, Threshold) {
+    let (pipeline, threshold) = pipeline();
+    let pipeline = pipeline.ignoring_quality();
+    let faces = crops(&pipeline).await.expect("needs the crops");
+    let wide = SIDES.len() - 1;
+    let boxes: Vec<Rect> =
+        faces.iter().map(|f| networks.located(&f.image, Framing::CROP, wide).unwrap().0.rect).collect();
+    let mut kinds = of_crops(&faces, &boxes);
+    kinds.extend(of_photos(&pipeline).await);
+    kinds.push(Kind { name: "drawn", images: (0..300).map(|seed| Shown::new(drawn(seed), [])).collect() });
+    (faces, kinds, threshold)
 }
 
 fn row(
@@ -271,7 +285,7 @@ fn print(rows: &[Row], kinds: &[Kind], faces: &[Face], networks: &mut Networks) 
 
 /// In which framing the service finds the face that an image is about, or what it takes for one: the table of `pipeline::locate`.
 fn in_turn(kinds: &[Kind], networks: &mut Networks) {
-    println!("\n| images | | found | small | crop | tight | photo |\n| --- | --- | --- | --- | --- | --- | --- |");
+    println!("| images | | found | small | crop | tight | photo |\n| --- | --- | --- | --- | --- | --- | --- |");
     let place = |side| SIDES.iter().position(|known| *known == side).unwrap();
     for Kind { name, images } in kinds {
         let mut by_framing = [0; Framing::ALL.len()];

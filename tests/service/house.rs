@@ -108,6 +108,7 @@ impl House {
             rates: config.rates,
             decoders: NonZeroUsize::MIN,
             pixel_bytes: config.pixel_bytes,
+            replacement: None,
         };
         let executor = set.executor(DeviceChoice::Cpu, NonZeroUsize::MIN).unwrap();
         let pipeline = Pipeline::start(&set, vec![executor], settings, &root).unwrap();

@@ -80,6 +80,9 @@ pub enum ExecuteError {
     Device(String),
     #[error("output {index} of the network is not finite")]
     NotFinite { index: usize },
+    /// And whatever is asked of its executors from now on.
+    #[error("the device is lost: {0}")]
+    Lost(String),
 }
 
 /// What an executor is given for one place of a batch.

@@ -7,6 +7,8 @@
 //! in the next one. What is done ahead is the work on pixels: a view of an image queues ready to run, where the executor does not make
 //! it itself.
 
+mod again;
+mod loss;
 mod state;
 
 use std::{
@@ -18,9 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use vultus_engine::{
-    executor::{Batching, ExecuteError, Executor, Sight},
+    executor::{Batching, Executor, Sight},
     input::InputSize,
     view::{Image, View},
 };
@@ -30,6 +32,8 @@ use crate::{
     model::Role,
     telemetry::Metrics,
 };
+use again::Again;
+pub use loss::{Condition, Replacement};
 use state::{Entry, State};
 
 /// How much may wait, and how much runs at once.
@@ -58,6 +62,8 @@ pub enum DeviceError {
     Late,
     #[error("the device failed: {0}")]
     Failed(String),
+    #[error("the device is lost: {0}")]
+    Lost(String),
     #[error("the device has stopped")]
     Stopped,
 }
@@ -104,6 +110,10 @@ impl Job {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    condition: watch::Sender<Condition>,
+    replacement: Option<Replacement>,
+    /// Threads that own an executor.
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 struct Queue {
@@ -111,6 +121,8 @@ struct Queue {
     state: Option<State<Job>>,
     /// Executors that wait for a batch.
     idle: usize,
+    /// How often others took the place of the executors: who was there before takes no batch any more.
+    generation: u32,
 }
 
 impl Shared {
@@ -119,8 +131,19 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn threads(&self) -> MutexGuard<'_, Vec<thread::JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// No more jobs; those that wait learn that the device has stopped.
     fn close(&self) {
+        self.condition.send_if_modified(|condition| {
+            let ran = !matches!(condition, Condition::Lost(_) | Condition::Stopped);
+            if ran {
+                *condition = Condition::Stopped;
+            }
+            ran
+        });
         let state = self.lock().state.take();
         self.changed.notify_all();
         for job in state.into_iter().flat_map(State::into_jobs) {
@@ -135,27 +158,28 @@ pub struct Device {
     sizes: [InputSize; Role::ALL.len()],
     makes_views: bool,
     limits: BatchLimits,
-    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Device {
-    /// Moves each executor into its own OS thread. They are alike: any of them may run any batch.
+    /// Moves each executor into its own OS thread. They are alike: any of them may run any batch. `replacement` are others, for when their
+    /// device is lost; without one it stops then.
     ///
     /// # Errors
     /// When there is no executor, or the system gives no thread.
-    pub fn start(executors: Vec<Box<dyn Executor>>, limits: BatchLimits) -> io::Result<Self> {
+    pub fn start(
+        executors: Vec<Box<dyn Executor>>,
+        limits: BatchLimits,
+        replacement: Option<Replacement>,
+    ) -> io::Result<Self> {
         let first = executors.first().ok_or_else(|| io::Error::other("expected an executor, got none"))?;
         let sizes = Role::ALL.map(|role| first.input_size(role.network()));
         let makes_views = first.makes_views();
-        let queue = Mutex::new(Queue { state: Some(State::new(limits, executors.len())), idle: 0 });
-        let shared = Arc::new(Shared { queue, changed: Condvar::new() });
-        let mut device = Self { shared, sizes, makes_views, limits, threads: Vec::new() };
-        for (index, executor) in executors.into_iter().enumerate() {
-            let shared = Arc::clone(&device.shared);
-            let name = format!("device-{index}");
-            // Where this fails, dropping the device ends those before it.
-            device.threads.push(thread::Builder::new().name(name).spawn(move || own(executor, &shared))?);
-        }
+        let queue = Mutex::new(Queue { state: Some(State::new(limits, executors.len())), idle: 0, generation: 0 });
+        let (condition, threads) = (watch::Sender::new(Condition::Running), Mutex::default());
+        let shared = Arc::new(Shared { queue, changed: Condvar::new(), condition, replacement, threads });
+        let device = Self { shared, sizes, makes_views, limits };
+        // Where this fails, dropping the device ends those that run.
+        spawn(&device.shared, executors, 0)?;
         Ok(device)
     }
 
@@ -171,7 +195,12 @@ impl Device {
 
     /// One at least.
     pub fn executors(&self) -> usize {
-        self.threads.len()
+        self.shared.lock().state.as_ref().map_or(1, State::executors)
+    }
+
+    /// What it is fit for, and every change of it.
+    pub fn condition(&self) -> watch::Receiver<Condition> {
+        self.shared.condition.subscribe()
     }
 
     /// True until the device has failed or was stopped.
@@ -211,7 +240,8 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         self.shared.close();
-        for thread in self.threads.drain(..) {
+        // A thread that replaces executors may add others, which end at once.
+        while let Some(thread) = self.shared.threads().pop() {
             let _ = thread.join(); // its panic, if any, was logged when it happened
         }
     }
@@ -230,22 +260,32 @@ struct Begun {
     at: Instant,
 }
 
+/// Moves each executor into a thread of its own.
+fn spawn(shared: &Arc<Shared>, executors: Vec<Box<dyn Executor>>, generation: u32) -> io::Result<()> {
+    for (index, executor) in executors.into_iter().enumerate() {
+        let owner = Arc::clone(shared);
+        let named = thread::Builder::new().name(format!("device-{index}"));
+        let thread = named.spawn(move || own(executor, &owner, generation))?;
+        shared.threads().push(thread);
+    }
+    Ok(())
+}
+
 /// The life of an executor's thread: as many batches under way as the executor can have.
-fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
+fn own(mut executor: Box<dyn Executor>, shared: &Arc<Shared>, generation: u32) {
     executor.settle();
     let wants = Role::ALL.map(|role| executor.batching(role.network()));
     // Batches under way are of any networks: as many as each of these allows.
     let most = wants.iter().map(|wants| wants.in_flight).min().unwrap_or(1).max(1);
     let mut begun: VecDeque<Begun> = VecDeque::new();
-    // Of batches that failed: each is run alone, so that a bad image fails alone.
-    let mut again: VecDeque<Job> = VecDeque::new();
+    let mut again = Again::default();
     loop {
         // What a panic leaves of an executor is unknown: the device stops, the process goes on and says so.
         let stepped = catch_unwind(AssertUnwindSafe(|| {
-            while begun.len() < most {
-                let next = match next_again(&mut again) {
+            while begun.len() < most && again.lost.is_none() {
+                let next = match again.next() {
                     Some(job) => Some(vec![job]),
-                    None => take(shared, &wants, begun.is_empty())?,
+                    None => take(shared, generation, &wants, begun.is_empty())?,
                 };
                 let Some(jobs) = next else { break };
                 begun.extend(submit(executor.as_mut(), jobs, &mut again));
@@ -253,8 +293,15 @@ fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
             begun.pop_front().into_iter().for_each(|batch| complete(executor.as_mut(), batch, &mut again));
             Some(())
         }));
+        if let Some(reason) = again.lost.take() {
+            // An executor of a lost device is left alone: what it has under way never ends.
+            let jobs = begun.into_iter().flat_map(|begun| begun.jobs).chain(again.jobs);
+            jobs.for_each(|job| job.answer(Err(DeviceError::Lost(reason.clone()))));
+            return loss::lose(shared, generation, executor, &reason);
+        }
         match stepped {
             Ok(Some(())) => {}
+            Ok(None) if shared.lock().generation != generation => return,
             Ok(None) => break,
             Err(_) => {
                 tracing::error!("the device's executor panicked; the device stops");
@@ -265,18 +312,6 @@ fn own(mut executor: Box<dyn Executor>, shared: &Shared) {
     shared.close();
 }
 
-/// The next of those that are run alone; who has left or is late by now is not.
-fn next_again(again: &mut VecDeque<Job>) -> Option<Job> {
-    while let Some(job) = again.pop_front() {
-        match () {
-            () if job.gone() => drop_dead(vec![], &[job]),
-            () if job.turn.deadline <= Instant::now() => drop_dead(vec![job], &[]),
-            () => return Some(job),
-        }
-    }
-    None
-}
-
 /// Counts who left the queue without work, and tells the late.
 fn drop_dead(late: Vec<Job>, gone: &[Job]) {
     gone.iter().for_each(|job| Metrics::get().dropped("gone", "device", job.turn.lane.as_str()));
@@ -285,12 +320,13 @@ fn drop_dead(late: Vec<Job>, gone: &[Job]) {
 }
 
 /// The next batch; waits for one if `wait`, and is `Some(None)` where there is none. `None` when the device is to stop.
-fn take(shared: &Shared, wants: &[Batching; Role::ALL.len()], wait: bool) -> Option<Option<Vec<Job>>> {
+fn take(shared: &Shared, generation: u32, wants: &[Batching; Role::ALL.len()], wait: bool) -> Option<Option<Vec<Job>>> {
     let taken = {
         let mut queue = shared.lock();
         loop {
             let takers = queue.idle + 1;
-            match queue.state.as_mut() {
+            let others = queue.generation != generation;
+            match queue.state.as_mut().filter(|_| !others) {
                 Some(state) if state.len() > 0 => {
                     let taken = state.take(Instant::now(), takers, wants);
                     note_depth(state);
@@ -311,7 +347,7 @@ fn take(shared: &Shared, wants: &[Batching; Role::ALL.len()], wait: bool) -> Opt
     Some(Some(taken.batch).filter(|batch| !batch.is_empty()))
 }
 
-fn submit(executor: &mut dyn Executor, jobs: Vec<Job>, again: &mut VecDeque<Job>) -> Option<Begun> {
+fn submit(executor: &mut dyn Executor, jobs: Vec<Job>, again: &mut Again) -> Option<Begun> {
     let role = jobs.first()?.role;
     let sights: Vec<Arc<Sight>> = jobs.iter().map(|job| Arc::clone(&job.sight)).collect();
     Metrics::get().batch_images.with_label_values(&[role.as_str()]).observe(sights.len() as f64);
@@ -319,13 +355,13 @@ fn submit(executor: &mut dyn Executor, jobs: Vec<Job>, again: &mut VecDeque<Job>
     match executor.submit(role.network(), &sights) {
         Ok(()) => Some(Begun { role, jobs, at }),
         Err(error) => {
-            fail(jobs, &error, again);
+            again.fail(jobs, &error);
             None
         }
     }
 }
 
-fn complete(executor: &mut dyn Executor, Begun { role, jobs, at }: Begun, again: &mut VecDeque<Job>) {
+fn complete(executor: &mut dyn Executor, Begun { role, jobs, at }: Begun, again: &mut Again) {
     let outputs = executor.complete();
     let ran = at.elapsed();
     Metrics::get().stage(role.as_str(), ran);
@@ -341,18 +377,7 @@ fn complete(executor: &mut dyn Executor, Begun { role, jobs, at }: Begun, again:
             let message = format!("{} outputs for {} images", outputs.iter().len(), jobs.len());
             jobs.into_iter().for_each(|job| job.answer(Err(DeviceError::Failed(message.clone()))));
         }
-        Err(error) => fail(jobs, &error, again),
-    }
-}
-
-/// A batch that failed: one alone is told, of several each is run again.
-fn fail(jobs: Vec<Job>, error: &ExecuteError, again: &mut VecDeque<Job>) {
-    if jobs.len() > 1 {
-        return again.extend(jobs);
-    }
-    for job in jobs {
-        tracing::warn!(role = job.role.as_str(), %error, "an image failed on the device");
-        job.answer(Err(DeviceError::Failed(error.to_string())));
+        Err(error) => again.fail(jobs, &error),
     }
 }
 

@@ -49,6 +49,17 @@ pub struct Taken<J> {
     pub gone: Vec<J>,
 }
 
+impl<J> State<J> {
+    pub fn executors(&self) -> usize {
+        self.executors
+    }
+
+    /// So many take batches from now on.
+    pub fn set_executors(&mut self, executors: usize) {
+        self.executors = executors;
+    }
+}
+
 impl<J: Entry> State<J> {
     pub fn new(limits: BatchLimits, executors: usize) -> Self {
         let lanes = std::array::from_fn(|_| InTurn::default());
