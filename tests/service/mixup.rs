@@ -11,7 +11,7 @@ use vultus::rpc::pb::{self, Decision, match_service_client::MatchServiceClient};
 
 use crate::{
     faces::PEOPLE,
-    requests::{assess, describe, encoded, enrol, identify, of, raw, sent, verify},
+    requests::{CUT, assess, describe, encoded, enrol, identify, of, raw, sent, verify},
     server::{CONFIG, Server},
 };
 
@@ -141,6 +141,8 @@ async fn ten_thousand_mixed_requests_are_each_answered_with_their_own() {
         each * CONNECTIONS,
         verified.load(Ordering::Relaxed)
     );
+    let cut = CUT.load(Ordering::Relaxed);
+    assert!(cut <= each * CONNECTIONS / 1000, "{cut} connections were cut under a call");
     let scrape = server.scrape();
     assert!(scrape.contains("vultus_decisions_total{decision=\"match\""), "{scrape}");
 }

@@ -1,5 +1,10 @@
 //! Requests that are right, for tests to send or to spoil.
 
+use std::{
+    io::ErrorKind,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
 use prost::bytes::Bytes;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
@@ -31,7 +36,20 @@ pub fn never_sent(status: &Status) -> bool {
     of_http2.any(told_to_go) || status.code() == Code::Cancelled && std::error::Error::source(status).is_some()
 }
 
-/// What the call is answered, which is made again as long as it never left, a few times.
+/// Whether the connection was cut under the call: what the server sends last, that it is to go, is lost where the client's next call meets
+/// the socket closed.
+fn cut(status: &Status) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    causes.any(|cause| {
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(kind, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset))
+    })
+}
+
+/// Calls under which their connection was cut.
+pub static CUT: AtomicUsize = AtomicUsize::new(0);
+
+/// What the call is answered, which is made again as long as it never left, a few times. It is one that may be made twice.
 pub async fn sent<T, C: Future<Output = Result<Response<T>, Status>>>(
     mut call: impl FnMut() -> C,
 ) -> Result<T, Status> {
@@ -39,6 +57,7 @@ pub async fn sent<T, C: Future<Output = Result<Response<T>, Status>>>(
     for _ in 1..TRIES {
         match call().await {
             Err(status) if never_sent(&status) => {}
+            Err(status) if cut(&status) => _ = CUT.fetch_add(1, Ordering::Relaxed),
             answered => return answered.map(Response::into_inner),
         }
     }

@@ -7,30 +7,28 @@ use std::{
     collections::BTreeMap,
     fmt,
     rc::Rc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
-    driver::Driver,
+    driver::{Attribute, Driver, Handle},
     error::{Error, Kind, Loss, Status},
 };
-
-/// What can be asked of a device, numbered as in cuda.h.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Attribute {
-    Multiprocessors = 16,
-    CapabilityMajor = 75,
-    CapabilityMinor = 76,
-    /// Of a block that asks for it, bytes.
-    SharedMemory = 97,
-}
 
 /// The least that the driver must know: CUDA 13.0.
 const LEAST_VERSION: u32 = 13_000;
 /// The least compute capability.
 const LEAST_CAPABILITY: (i32, i32) = (8, 0);
 const MIB: u64 = 1 << 20;
+
+/// The stream that is there without being made.
+pub(crate) const DEFAULT_STREAM: Handle = 0;
+
+/// Questions that are asked at once, before a thread sleeps between them.
+const AT_ONCE: u32 = 2_000;
+/// How long it sleeps.
+const PAUSE: Duration = Duration::from_micros(20);
 
 /// A device that the driver shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +165,27 @@ impl Device {
             Kind::WrongBinary => Error::Binary(status),
             _ => Error::Call { call, status },
         })
+    }
+
+    /// Asks until it is done. What is not done in time hangs, and the device is lost: a driver would wait for it for ever.
+    pub(crate) fn wait(
+        &self,
+        call: &'static str,
+        question: impl Fn(&dyn Driver) -> Result<(), Status>,
+    ) -> Result<(), Error> {
+        let mut asked = 0;
+        let started = Instant::now();
+        loop {
+            match self.call(call, &question) {
+                Err(Error::Call { status: Status::NOT_READY, .. }) => {}
+                other => return other,
+            }
+            if started.elapsed() >= self.patience() {
+                return Err(self.lose(Loss::Hung { seconds: self.patience().as_secs() as u32 }));
+            }
+            asked += 1;
+            if asked < AT_ONCE { std::hint::spin_loop() } else { thread::sleep(PAUSE) }
+        }
     }
 
     /// A call of an owner that goes: nobody waits for its result, and a device that is lost is not asked.

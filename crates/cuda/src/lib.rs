@@ -18,8 +18,8 @@ mod memory;
 mod stream;
 
 pub use self::{
-    device::{Attribute, Device, DeviceInfo, Limits, device, devices},
-    driver::{Driver, Handle, Launch, library::Library},
+    device::{Device, DeviceInfo, Limits, device, devices},
+    driver::{Attribute, Driver, Handle, Launch, library::Library},
     error::{Error, Kind, Loss, Status},
     launch::{Argument, Function, Module, argument},
     memory::{Buffer, Pinned},

@@ -7,9 +7,8 @@ use std::{fmt, ptr::NonNull, rc::Rc, slice};
 use zeroize::Zeroize;
 
 use crate::{
-    device::Device,
+    device::{DEFAULT_STREAM, Device},
     error::{Error, Status},
-    stream::DEFAULT_STREAM,
 };
 
 /// Memory of a device.

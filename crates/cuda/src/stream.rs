@@ -2,50 +2,14 @@
 
 #![allow(unsafe_code)]
 
-use std::{
-    fmt,
-    rc::Rc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt, rc::Rc, time::Duration};
 
 use crate::{
     device::Device,
-    driver::{Driver, Handle},
-    error::{Error, Loss, Status},
+    driver::Handle,
+    error::Error,
     memory::{Buffer, Pinned},
 };
-
-/// The stream that is there without being made.
-pub(crate) const DEFAULT_STREAM: Handle = 0;
-
-/// Questions that are asked at once, before a thread sleeps between them.
-const AT_ONCE: u32 = 2_000;
-/// How long it sleeps.
-const PAUSE: Duration = Duration::from_micros(20);
-
-impl Device {
-    /// Asks until it is done. What is not done in time hangs, and the device is lost: a driver would wait for it for ever.
-    pub(crate) fn wait(
-        &self,
-        call: &'static str,
-        question: impl Fn(&dyn Driver) -> Result<(), Status>,
-    ) -> Result<(), Error> {
-        let mut asked = 0;
-        let started = Instant::now();
-        loop {
-            match self.call(call, &question) {
-                Err(Error::Call { status: Status::NOT_READY, .. }) => {}
-                other => return other,
-            }
-            if started.elapsed() >= self.patience() {
-                return Err(self.lose(Loss::Hung { seconds: self.patience().as_secs() as u32 }));
-            }
-            asked += 1;
-            if asked < AT_ONCE { std::hint::spin_loop() } else { thread::sleep(PAUSE) }
-        }
-    }
-}
 
 /// Work in order; streams do not wait for each other.
 pub struct Stream {

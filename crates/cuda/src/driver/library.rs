@@ -14,11 +14,8 @@ use std::{
 
 use cudarc::driver::sys::{self, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchConfig};
 
-use super::{Driver, Handle, Launch};
-use crate::{
-    device::Attribute,
-    error::{Error, Status},
-};
+use super::{Attribute, Driver, Handle, Launch};
+use crate::error::{Error, Status};
 
 type Object = *mut c_void;
 

@@ -8,10 +8,21 @@ pub mod library;
 
 use std::ffi::c_void;
 
-use crate::{device::Attribute, error::Status};
+use crate::error::Status;
 
 /// An object of the driver's.
 pub type Handle = usize;
+
+/// What can be asked of a device, numbered as in cuda.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Attribute {
+    Multiprocessors = 16,
+    CapabilityMajor = 75,
+    CapabilityMinor = 76,
+    /// Of a block that asks for it, bytes.
+    SharedMemory = 97,
+}
 
 /// How a kernel is launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,7 @@ use std::ffi::c_void;
 
 use super::{Fake, State, Work};
 use crate::{
-    device::Attribute,
-    driver::{Driver, Handle, Launch},
+    driver::{Attribute, Driver, Handle, Launch},
     error::Status,
 };
 
