@@ -148,6 +148,13 @@ impl Server {
         self.end()
     }
 
+    /// Ends it, and reads all that it wrote.
+    pub fn log_at_the_end(self) -> String {
+        let log = self.log.clone();
+        assert!(self.terminate().success());
+        fs::read_to_string(log).unwrap()
+    }
+
     pub fn tell_to_stop(&self) {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());

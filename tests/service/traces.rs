@@ -36,8 +36,8 @@ async fn images_and_receipts_leave_no_trace() {
     matching.identify(of("shop", identify(GALLERY, answer.receipt.clone()))).await.unwrap();
     let metrics = server.scrape();
     assert!(metrics.contains("vultus_enrolments_total 1\n"), "what is sent again counts once");
-    let log = server.log();
-    assert!(server.terminate().success());
+    // What a busy machine has yet to write is written by its end.
+    let log = server.log_at_the_end();
 
     let mut left = files(dir.path());
     left.push(metrics.into_bytes());
