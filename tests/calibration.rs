@@ -133,9 +133,9 @@ fn compare_with_card(found: &serde_json::Value, precision: Precision) {
         let counted = found["fnmr_at_fmr"].as_array().unwrap().iter().find(at).unwrap();
         assert_eq!(counted["trials"], point.trials, "{counted}");
         // The thresholds are rounded up, and may miss one of the 80 more for that. In bf16 the last bit of a sum decides how the next value is
-        // rounded, layer after layer: machines that sum in another way differ by a tenth of a per cent, and by one of the 80 either way.
+        // rounded, layer after layer: machines that sum in another way differ by a few thousandths, and by a few of the 80 either way.
         let (within, missing) = match precision {
-            Precision::Bf16 => (-2e-3..2e-3, -0.0126..0.0126),
+            Precision::Bf16 => (-4e-3..4e-3, -0.0501..0.0501),
             _ => (0.0..5e-4, 0.0..0.0126),
         };
         let stricter = f64::from(point.threshold.value()) - counted["threshold"].as_f64().unwrap();
