@@ -91,3 +91,11 @@ fn a_misspelt_setting_is_a_fault() {
         assert!(Config::parse(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_lost_device_ends_the_server_unless_said_otherwise() {
+    assert_eq!(Config::load(None).unwrap().on_loss, OnLoss::Exit);
+    assert_eq!(Config::parse("[device]\non_loss = \"cpu\"").unwrap().on_loss, OnLoss::Cpu);
+    let refused = Config::parse("[device]\non_loss = \"wait\"").unwrap_err().to_string();
+    assert!(refused.contains("exit") && refused.contains("cpu"), "{refused}");
+}

@@ -1,6 +1,10 @@
 //! What becomes of the queue when a device is lost.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use vultus_engine::executor::Executor;
 
@@ -55,10 +59,13 @@ pub(super) fn lose(shared: &Arc<Shared>, generation: u32, executor: Box<dyn Exec
     become_unless_stopped(shared, if shared.replacement.is_some() { Condition::Replacing } else { lost() });
     Metrics::get().devices_lost_total.inc();
     tracing::error!(reason, "the device is lost");
-    // What it holds goes before others take as much.
-    drop(executor);
     let Some(Replacement(make)) = &shared.replacement else { return shared.close() };
-    let replaced = make().and_then(|executors| {
+    // What the old one holds goes before others take as much. Whoever waits is told whatever happens here.
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        drop(executor);
+        make()
+    }));
+    let replaced = made.unwrap_or_else(|_| Err("making them panicked".to_owned())).and_then(|executors| {
         let count = executors.len();
         if let Some(state) = shared.lock().state.as_mut() {
             state.set_executors(count.max(1));

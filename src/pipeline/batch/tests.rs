@@ -246,7 +246,7 @@ async fn what_waits_goes_to_those_that_take_its_place() {
 
 #[tokio::test]
 async fn where_nothing_takes_its_place_it_is_lost() {
-    let makes: [fn() -> loss::Made; 2] = [|| Err("no memory".into()), || Ok(vec![])];
+    let makes: [fn() -> loss::Made; 3] = [|| Err("no memory".into()), || Ok(vec![]), || panic!("asked to panic")];
     for make in makes {
         let device = loses(2, 1, Some(Replacement::new(make)));
         let answers = crowd(&device).await;
