@@ -142,6 +142,11 @@ impl Device {
         self.taken.borrow().clone()
     }
 
+    /// Bytes that its owner may still take.
+    pub fn memory_left(&self) -> u64 {
+        self.limits.memory.saturating_sub(self.taken.borrow().values().sum())
+    }
+
     /// Bytes that the device has free, whoever took the others.
     ///
     /// # Errors
@@ -202,8 +207,7 @@ impl Device {
 
     /// Memory within the limit.
     pub(crate) fn take(&self, what: &'static str, bytes: usize) -> Result<u64, Error> {
-        let all: u64 = self.taken.borrow().values().sum();
-        let left = self.limits.memory.saturating_sub(all);
+        let left = self.memory_left();
         let full = |free: u64| Error::Full { what, needs: (bytes as u64).div_ceil(MIB), free: free / MIB };
         if bytes as u64 > left {
             return Err(full(left));

@@ -55,15 +55,27 @@ impl Buffer {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Makes all of it zeros, now. Nothing under way may use it.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], [`Error::Call`].
+    pub fn clear(&mut self) -> Result<(), Error> {
+        let (address, bytes) = (self.address, self.bytes);
+        // SAFETY: the memory is its own, and who has it alone says that nothing uses it.
+        self.device
+            .call("cuMemsetD8Async", |driver| unsafe { driver.fill(address, 0, bytes, DEFAULT_STREAM) })
+            .and_then(|()| {
+                self.device.wait("cuStreamQuery", |driver| unsafe { driver.query_stream(DEFAULT_STREAM) })
+            })
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.wiped {
-            let (address, bytes) = (self.address, self.bytes);
-            // SAFETY: the memory is its own, and nothing under way uses it.
-            self.device.leave("cuMemsetD8Async", |driver| unsafe { driver.fill(address, 0, bytes, DEFAULT_STREAM) });
-            let _ = self.device.wait("cuStreamQuery", |driver| unsafe { driver.query_stream(DEFAULT_STREAM) });
+            // An error that matters stays with the device, and the next call gives it.
+            let _ = self.clear();
         }
         self.device.give_back(self.what, self.bytes, self.address);
     }

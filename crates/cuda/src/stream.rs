@@ -67,16 +67,16 @@ impl Stream {
         })
     }
 
-    /// Copies the first `bytes` from the device.
+    /// Copies `bytes` from the device, those from the offset `at` on.
     ///
     /// # Safety
     /// As [`Self::upload`]; nobody reads what is written before it is done.
     #[allow(clippy::missing_errors_doc)]
-    pub unsafe fn download(&self, to: &Pinned, from: &Buffer, bytes: usize) -> Result<(), Error> {
-        fits(bytes, from.bytes(), to.bytes())?;
+    pub unsafe fn download(&self, to: &Pinned, from: &Buffer, at: usize, bytes: usize) -> Result<(), Error> {
+        fits(bytes, from.bytes().saturating_sub(at), to.bytes())?;
         // SAFETY: as above, and the caller's promise.
         self.device.call("cuMemcpyDtoHAsync", |driver| unsafe {
-            driver.download(to.address(), from.address(), bytes, self.handle)
+            driver.download(to.address(), from.address() + at as u64, bytes, self.handle)
         })
     }
 

@@ -40,7 +40,7 @@ fn work(fake: &Fake) -> Result<Vec<u8>, Error> {
         stream.upload(&memory, &into, BYTES)?;
         let (mut address, mut bytes, mut more) = (memory.address(), BYTES as u32, 3u8);
         add.launch(&stream, &ONE, &mut [argument(&mut address), argument(&mut bytes), argument(&mut more)])?;
-        stream.download(&from, &memory, BYTES)
+        stream.download(&from, &memory, 0, BYTES)
     })?;
     unsafe { into.write() }.copy_from_slice(&std::array::from_fn::<u8, BYTES, _>(|i| i as u8));
     began.record(&stream)?;
@@ -192,7 +192,7 @@ fn arguments_are_of_the_kernels_sizes_and_copies_fit() {
     );
     let (memory, pinned) = (Buffer::new(&device, "a", 8).unwrap(), Pinned::new(&device, "b", 9).unwrap());
     assert_eq!(unsafe { stream.upload(&memory, &pinned, 9) }, Err(Error::Copy { bytes: 9, room: 8 }));
-    assert_eq!(unsafe { stream.download(&pinned, &memory, 9) }, Err(Error::Copy { bytes: 9, room: 8 }));
+    assert_eq!(unsafe { stream.download(&pinned, &memory, 0, 9) }, Err(Error::Copy { bytes: 9, room: 8 }));
 }
 
 /// The machine's own: a driver, or a sentence.

@@ -2,7 +2,7 @@
 //! galleries or cards.
 //!
 //! [`onnx`] reads a network from a file, [`tfjs`] reads tensors that [`architectures`] wires to one. A network is a [`graph`] of typed
-//! operations with [`weights`]; [`plan`] fuses what can be fused, and an [`executor`] runs the plan on [`view`]s of [`image`]s: [`cpu`].
+//! operations with [`weights`]; [`plan`] fuses what can be fused, and an [`executor`] runs the plan on [`view`]s of [`image`]s: [`cpu`], [`cuda`].
 //! [`int8`] is what a plan becomes where its results must have the same bits everywhere.
 //! [`candle`] runs the graph itself, node by node: the oracle, which [`parity`] holds the others against.
 
@@ -11,6 +11,7 @@
 pub mod parity;
 pub mod candle;
 pub mod cpu;
+pub mod cuda;
 pub mod int8;
 pub mod executor;
 pub mod view;
@@ -23,6 +24,7 @@ pub mod graph;
 #[cfg(test)]
 mod generated_tests;
 pub mod weights;
+mod slots;
 pub mod input;
 pub mod precision;
 pub mod device;

@@ -90,11 +90,15 @@ pub mod number;
 mod quantise;
 mod bounds;
 mod lower;
+mod memory;
 mod oracle;
+#[cfg(test)]
+pub(crate) mod drawn_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use lower::LowerError;
+pub use memory::Arena;
 pub use program::{Convolution, Emit, Form, How, Op, Program, Stem, Step, Tensor, TensorId};
 
 /// Names this specification. A program of another version may give other bits, and templates of two are not compared.

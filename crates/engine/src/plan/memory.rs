@@ -1,7 +1,7 @@
 //! When values die, and which of them can lie in the same memory.
 
 use super::{Plan, Step};
-use crate::graph::ValueId;
+use crate::{graph::ValueId, slots::Slots};
 
 /// Says after which step each value is needed no more.
 pub fn free_early(mut steps: Vec<Step>, output: ValueId) -> Vec<Step> {
@@ -36,26 +36,14 @@ impl Arena {
     /// `values`: how many there are; `size`: of each, in the executor's unit. A step's result never lies where one of its
     /// operands does. Each value takes the free slot that fits best.
     pub fn new(steps: &[Step], values: usize, size: impl Fn(ValueId) -> usize) -> Self {
-        let mut arena = Self { slot_of: vec![None; values], slots: vec![] };
-        let mut free: Vec<usize> = Vec::new();
-        arena.take(0, size(0), &mut free);
+        let mut slots = Slots::default();
+        let mut slot_of = vec![None; values];
+        slot_of[0] = Some(slots.take(size(0)));
         for step in steps {
-            arena.take(step.output, size(step.output), &mut free);
-            free.extend(step.frees.iter().filter_map(|&id| arena.slot_of[id]));
+            slot_of[step.output] = Some(slots.take(size(step.output)));
+            step.frees.iter().filter_map(|&id| slot_of[id]).for_each(|slot| slots.give_back(slot));
         }
-        arena
-    }
-
-    fn take(&mut self, value: ValueId, need: usize, free: &mut Vec<usize>) {
-        // The smallest that is large enough; else the largest grows.
-        let fit = |&slot: &usize| (self.slots[slot] < need, self.slots[slot].abs_diff(need));
-        let slot = free.iter().copied().min_by_key(fit).unwrap_or_else(|| {
-            self.slots.push(0);
-            self.slots.len() - 1
-        });
-        free.retain(|&other| other != slot);
-        self.slots[slot] = self.slots[slot].max(need);
-        self.slot_of[value] = Some(slot);
+        Self { slot_of, slots: slots.sizes }
     }
 
     /// Of all slots, for a batch of `images`.

@@ -4,7 +4,7 @@
 
 use std::ffi::c_void;
 
-use super::{Fake, State, Work};
+use super::{Fake, Region, State, Work};
 use crate::{
     driver::{Attribute, Driver, Handle, Launch},
     error::Status,
@@ -34,7 +34,7 @@ impl Driver for Fake {
 
     fn attribute(&self, device: u32, attribute: Attribute) -> Result<i32, Status> {
         let of = |state: &mut State| match attribute {
-            Attribute::Multiprocessors => 132,
+            Attribute::Multiprocessors => state.multiprocessors,
             Attribute::CapabilityMajor => state.cards[device as usize].1.0,
             Attribute::CapabilityMinor => state.cards[device as usize].1.1,
             Attribute::SharedMemory => 232_448,
@@ -55,30 +55,30 @@ impl Driver for Fake {
 
     unsafe fn memory(&self) -> Result<(u64, u64), Status> {
         self.call(|state| {
-            let taken: usize = state.memory.0.values().map(Vec::len).sum();
+            let taken = state.memory.taken();
             Ok(((state.room - taken) as u64, state.room as u64))
         })
     }
 
     unsafe fn allocate(&self, bytes: usize) -> Result<u64, Status> {
         self.call(|state| {
-            let taken: usize = state.memory.0.values().map(Vec::len).sum();
+            let taken = state.memory.taken();
             if bytes > state.room - taken {
                 return Err(Status::OUT_OF_MEMORY);
             }
-            // Far from each other, so that none reaches into the next.
-            let handle = state.new_object("memory");
-            let address = (handle as u64) << 32;
-            state.memory.0.insert(address, vec![0xaa; bytes]);
+            let region = Region::new(bytes);
+            let address = region.address();
+            state.objects.insert(address as Handle, "memory");
+            state.memory.0.insert(address, region);
             Ok(address)
         })
     }
 
     unsafe fn free(&self, address: u64) -> Result<(), Status> {
         self.call(|state| {
-            let bytes = state.memory.0.remove(&address).expect("memory that lives");
-            state.unwiped += bytes.iter().filter(|byte| **byte != 0).count();
-            state.end_object((address >> 32) as Handle, "memory")
+            let region = state.memory.0.remove(&address).expect("memory that lives");
+            state.unwiped += region.end().iter().filter(|byte| **byte != 0).count();
+            state.end_object(address as Handle, "memory")
         })
     }
 

@@ -10,7 +10,7 @@ use super::{Handle, Launch};
 use crate::error::{Kind, Status};
 
 /// What a kernel does: with the device's memory by address, and the bytes of its arguments.
-pub type Kernel = fn(&mut Memory, &Launch, &[Vec<u8>]);
+type Kernel = Rc<dyn Fn(&mut Memory, &Launch, &[Vec<u8>])>;
 
 /// What goes wrong at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +21,48 @@ pub enum Fault {
     Hangs,
 }
 
-/// A device's memory.
+/// A device's memory. Addresses are true ones, so that kernels which are compiled for the machine can run on it.
 #[derive(Debug, Default)]
-pub struct Memory(BTreeMap<u64, Vec<u8>>);
+pub struct Memory(BTreeMap<u64, Region>);
+
+/// What was allocated, with guards on both sides that nobody may write to.
+#[derive(Debug)]
+struct Region {
+    words: Vec<u8>,
+    bytes: usize,
+}
+
+impl Region {
+    const ALIGNMENT: usize = 256;
+    const GUARD: u8 = 0x5a;
+
+    fn new(bytes: usize) -> Self {
+        let mut region = Self { words: vec![Self::GUARD; bytes + 3 * Self::ALIGNMENT], bytes };
+        region.bytes_mut().fill(0xaa);
+        region
+    }
+
+    fn start(&self) -> usize {
+        Self::ALIGNMENT + self.words.as_ptr().addr().wrapping_neg() % Self::ALIGNMENT
+    }
+
+    fn address(&self) -> u64 {
+        (self.words.as_ptr().addr() + self.start()) as u64
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let start = self.start();
+        &mut self.words[start..][..self.bytes]
+    }
+
+    /// Its bytes, once nobody wrote beyond them.
+    fn end(&self) -> &[u8] {
+        let (before, rest) = self.words.split_at(self.start());
+        let (bytes, after) = rest.split_at(self.bytes);
+        assert!(before.iter().chain(after).all(|byte| *byte == Self::GUARD), "written beyond {} bytes", self.bytes);
+        bytes
+    }
+}
 
 impl Memory {
     /// From an address on, to the end of what was allocated there.
@@ -31,10 +70,14 @@ impl Memory {
     /// # Panics
     /// Where nothing was.
     pub fn at(&mut self, address: u64) -> &mut [u8] {
-        let (start, bytes) = self.0.range_mut(..=address).next_back().expect("an address of the device");
+        let (start, region) = self.0.range_mut(..=address).next_back().expect("an address of the device");
         let offset = (address - start) as usize;
-        assert!(offset < bytes.len(), "an address that is no longer, or never was, of the device");
-        &mut bytes[offset..]
+        assert!(offset < region.bytes, "an address that is no longer, or never was, of the device");
+        &mut region.bytes_mut()[offset..]
+    }
+
+    fn taken(&self) -> usize {
+        self.0.values().map(|region| region.bytes).sum()
     }
 }
 
@@ -49,6 +92,7 @@ enum Work {
 struct State {
     version: u32,
     cards: Vec<(String, (i32, i32))>,
+    multiprocessors: i32,
     room: usize,
     kernels: BTreeMap<String, (Vec<usize>, Kernel)>,
     calls: usize,
@@ -90,6 +134,7 @@ impl Fake {
         Self(Rc::new(RefCell::new(State {
             version: 13_000,
             cards: cards.iter().map(|(name, capability)| ((*name).to_owned(), *capability)).collect(),
+            multiprocessors: 132,
             room: 1 << 30,
             kernels: BTreeMap::new(),
             calls: 0,
@@ -114,6 +159,13 @@ impl Fake {
         self
     }
 
+    /// With so many on each card.
+    #[must_use]
+    pub fn multiprocessors(self, count: i32) -> Self {
+        self.0.borrow_mut().multiprocessors = count;
+        self
+    }
+
     /// With so much memory.
     #[must_use]
     pub fn room(self, bytes: usize) -> Self {
@@ -123,8 +175,13 @@ impl Fake {
 
     /// With a kernel that takes arguments of so many bytes.
     #[must_use]
-    pub fn kernel(self, name: &str, takes: &[usize], does: Kernel) -> Self {
-        self.0.borrow_mut().kernels.insert(name.to_owned(), (takes.to_vec(), does));
+    pub fn kernel(
+        self,
+        name: &str,
+        takes: &[usize],
+        does: impl Fn(&mut Memory, &Launch, &[Vec<u8>]) + 'static,
+    ) -> Self {
+        self.0.borrow_mut().kernels.insert(name.to_owned(), (takes.to_vec(), Rc::new(does)));
         self
     }
 
@@ -211,7 +268,7 @@ impl State {
                 to[..bytes].copy_from_slice(&self.memory.at(from)[..bytes]);
             }
             Work::Launch(name, launch, arguments) => {
-                let (_, does) = self.kernels[&name];
+                let does = Rc::clone(&self.kernels[&name].1);
                 does(&mut self.memory, &launch, &arguments);
             }
         }

@@ -12,13 +12,12 @@ use super::{
     kernels::Buffer,
     layers_tests::Layer,
     layout::Layout,
-    tests::Draw,
     winograd::Winograd,
 };
 use crate::{
     cpu::kernels::Level,
     graph::{Edges, Shape, Window},
-    int8::{Convolution, Form, How, Tensor},
+    int8::{Convolution, Form, How, Tensor, drawn_tests::Draw},
     plan::Activation,
 };
 

@@ -13,7 +13,7 @@ use crate::{
     cpu::kernels::Level,
     graph::{Edges, Shape},
     image::Pixels,
-    int8::{Convolution, Emit, Op, Program, Step, Tensor},
+    int8::{Arena, Convolution, Emit, Op, Program, Step, Tensor},
 };
 
 /// Bytes of the largest tensor of the images that run together, at most, unless one image alone has more.
@@ -259,48 +259,4 @@ fn layouts(program: &Program, level: Level) -> Vec<Layout> {
     }
     let with = |(tensor, halo): (&Tensor, Edges)| Layout::new(level, *tensor, halo);
     program.tensors.iter().zip(halos).map(with).collect()
-}
-
-/// Memory for all tensors of a program: slots that they use in turn. Nothing lies where an operand of its step does.
-struct Arena {
-    slot_of: Vec<usize>,
-    /// Bytes for one image.
-    slots: Vec<usize>,
-}
-
-impl Arena {
-    fn new(program: &Program, bytes: impl Fn(usize) -> usize) -> Self {
-        let mut arena = Self { slot_of: vec![0; program.tensors.len()], slots: vec![bytes(0)] };
-        let mut last = vec![0; program.tensors.len()];
-        for (at, step) in program.steps.iter().enumerate() {
-            step.inputs.iter().for_each(|&id| last[id] = at);
-        }
-        last[program.output] = usize::MAX;
-        let mut free = Vec::new();
-        for (at, step) in program.steps.iter().enumerate() {
-            for emit in &step.emits {
-                arena.take(emit.tensor, bytes(emit.tensor), &mut free);
-            }
-            let (read, stored) = (step.inputs.iter().copied(), step.emits.iter().map(|emit| emit.tensor));
-            for id in read.filter(|&id| last[id] == at).chain(stored.filter(|&id| last[id] <= at)) {
-                // An operand may be read twice.
-                if !free.contains(&arena.slot_of[id]) {
-                    free.push(arena.slot_of[id]);
-                }
-            }
-        }
-        arena
-    }
-
-    fn take(&mut self, tensor: usize, need: usize, free: &mut Vec<usize>) {
-        // The smallest that is large enough; else the largest grows.
-        let fit = |&slot: &usize| (self.slots[slot] < need, self.slots[slot].abs_diff(need));
-        let slot = free.iter().copied().min_by_key(fit).unwrap_or_else(|| {
-            self.slots.push(0);
-            self.slots.len() - 1
-        });
-        free.retain(|&other| other != slot);
-        self.slots[slot] = self.slots[slot].max(need);
-        self.slot_of[tensor] = slot;
-    }
 }

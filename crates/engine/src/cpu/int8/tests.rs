@@ -13,44 +13,16 @@ use super::{
 use crate::{
     cpu::kernels::Level,
     graph::{Edges, Shape, Window},
-    int8::{Convolution, Form, How, Stem, Tensor, number},
+    int8::{
+        Convolution, Form, How, Stem, Tensor,
+        drawn_tests::{Draw, activation},
+        number,
+    },
     plan::{Activation, Border},
 };
 
 /// Of halves.
 const EXPONENT: u8 = 3;
-
-/// Numbers that are the same wherever they are drawn.
-pub struct Draw(u64);
-
-impl Draw {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(2) | 1)
-    }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % end
-    }
-
-    /// From -0.5 to 0.5.
-    pub fn noise(&mut self) -> f32 {
-        self.below(1 << 24) as f32 / (1u32 << 24) as f32 - 0.5
-    }
-
-    pub fn noises(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.noise()).collect()
-    }
-
-    /// The ends as often as all others together, where it is said so.
-    pub fn whole(&mut self, low: i32, high: i32, ends: bool) -> i32 {
-        match (ends, self.below(4)) {
-            (true, 0) => low,
-            (true, 1) => high,
-            _ => low + self.below((high - low + 1) as usize) as i32,
-        }
-    }
-}
 
 /// Values of n images as the specification has them: image, channel, row, column.
 pub struct Values {
@@ -114,15 +86,6 @@ pub fn activate(activation: &Activation, v: f32, channel: usize) -> f32 {
         Activation::Relu => number::relu(v),
         Activation::Leaky(slope) => number::leaky(v, *slope),
         Activation::PRelu(slopes) => number::leaky(v, slopes[channel]),
-    }
-}
-
-pub fn activation(kind: usize, channels: usize, draw: &mut Draw) -> Activation {
-    match kind % 4 {
-        0 => Activation::Identity,
-        1 => Activation::Relu,
-        2 => Activation::Leaky(0.1),
-        _ => Activation::PRelu(draw.noises(channels)),
     }
 }
 

@@ -6,13 +6,13 @@ use proptest::prelude::*;
 
 use super::{
     layout::Layout,
-    tests::{Case, Draw, cases},
+    tests::{Case, cases},
     winograd::Winograd,
 };
 use crate::{
     cpu::kernels::Level,
     graph::{Edges, Shape, Window},
-    int8::{Convolution, Form, Tensor},
+    int8::{Convolution, Form, Tensor, drawn_tests::Draw},
     plan::Activation,
 };
 
