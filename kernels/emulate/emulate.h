@@ -1,7 +1,7 @@
 // The kernels on a CPU, for tests where there is no device: the twins of device.cuh's functions, and what CUDA C++ has of its own.
 //
 // The threads of a block are fibers. They run in an order that changes, and give way where a thread waits for others: at barriers and where a warp works
-// together. Copies land late and out of order: when their group is waited for, or at any time before. Shared memory is full of rubbish at first.
+// together; warps rest now and then, so that others get ahead of them. Copies land late and out of order: when their group is waited for, or at any time before. Shared memory is full of rubbish at first.
 // Fragments lie as PTX documents them. It is a model of what kernels compute and of what they must wait for, not of their time.
 #pragma once
 #include <math.h>
