@@ -8,6 +8,7 @@ export PATH="$HOME/.cargo/bin:$PATH"
 RUST_NEEDED="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)"
 readonly RUST_NEEDED
 readonly REQUIREMENTS=clients/python/requirements.txt
+readonly CUDA_REQUIREMENTS=kernels/requirements.txt
 readonly VENV=.venv
 
 say() { echo "setup: $*"; }
@@ -110,14 +111,21 @@ TEXT
   exit 1
 }
 
+# What is to be in the environment: the Python client's packages and, unless the build is told to leave CUDA out, nvcc.
+requirements() {
+  cat "$REQUIREMENTS"
+  [ "${VULTUS_WITHOUT_CUDA:-}" = 1 ] || cat "$CUDA_REQUIREMENTS"
+}
+
 # The stamp is the list of requirements that the environment was made from.
 make_venv() {
-  cmp -s "$REQUIREMENTS" "$VENV/made-from.txt" && [ -x "$VENV/bin/python" ] && return
-  say "making $VENV for the Python client"
+  cmp -s <(requirements) "$VENV/made-from.txt" && [ -x "$VENV/bin/python" ] && return
+  say "making $VENV for the Python client$([ "${VULTUS_WITHOUT_CUDA:-}" = 1 ] || echo " and nvcc")"
   rm -rf "$VENV"
   python3 -m venv "$VENV"
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement "$REQUIREMENTS"
-  cp "$REQUIREMENTS" "$VENV/made-from.txt"
+  requirements >"$VENV/wanted.txt"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement "$VENV/wanted.txt"
+  mv "$VENV/wanted.txt" "$VENV/made-from.txt"
 }
 
 main() {
