@@ -103,7 +103,7 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
             let report = match shared.onnx_file_for(output.as_deref())? {
                 Some(file) => {
                     let precision = shared.precision.unwrap_or(Precision::F32);
-                    let report = bench_file(file, output.as_deref(), precision, *batch, threads, duration);
+                    let report = bench_file(file, output.as_deref(), precision, device, *batch, threads, duration);
                     report.map_err(|e| format!("{}: {e}", file.display()))?
                 }
                 None => bench_embed(&shared.carded_model_set()?, shared.precision, device, *batch, threads, duration)?,

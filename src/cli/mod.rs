@@ -23,12 +23,21 @@ use crate::telemetry::{self, LogFormat};
 
 /// Face verification (1:1) and duplicate-identity search (1:N).
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(version = version(), about, propagate_version = true)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
     shared: Shared,
+}
+
+/// The version, and whether kernels for CUDA devices are in it.
+fn version() -> &'static str {
+    if vultus_engine::cuda::is_built() {
+        concat!(env!("CARGO_PKG_VERSION"), " (with CUDA)")
+    } else {
+        concat!(env!("CARGO_PKG_VERSION"), " (without CUDA)")
+    }
 }
 
 /// What every subcommand takes.

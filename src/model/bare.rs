@@ -5,8 +5,10 @@ use std::{num::NonZeroUsize, path::Path};
 
 use vultus_engine::{
     candle,
-    cpu::{CpuNetwork, calibrate},
-    executor::{ExecuteError, LoadError},
+    cpu::{CpuExecutor, calibrate},
+    cuda::{self, CudaExecutor, CudaSettings},
+    device::DeviceChoice,
+    executor::{ExecuteError, Executor, LoadError, Planned},
     graph::Graph,
     image::Pixels,
     input::{Colour, Input},
@@ -57,14 +59,15 @@ impl Bare {
         Ok(Self { input, graph, weights, sha256 })
     }
 
-    /// Ready to run on the CPU; the weights move there. Comes with the operations for one image. There is no card to
-    /// say activation ranges: int8 takes those of `seen`, images of the network's size.
-    pub fn into_cpu(
+    /// Ready to run on a device; the weights move there. Comes with the operations for one image. There is no card to
+    /// say activation ranges: int8 takes those of `seen`, images of the network's size. `threads` are those of the CPU.
+    pub fn into_executor(
         self,
         precision: Precision,
+        device: DeviceChoice,
         threads: NonZeroUsize,
         seen: &[&Pixels],
-    ) -> Result<(CpuNetwork, u64), LoadError> {
+    ) -> Result<(Box<dyn Executor>, u64), LoadError> {
         let ranges = match precision {
             Precision::Int8 => calibrate::ranges(Plan::new(&self.graph, &self.weights)?, &self.input, seen, threads)?,
             _ => vec![],
@@ -74,7 +77,15 @@ impl Bare {
             plan = plan.with_ranges(&ranges)?;
         }
         let flops = plan.flops();
-        Ok((CpuNetwork::new(plan, &self.input, precision, threads)?, flops))
+        let planned = vec![Planned { plan, input: self.input, precision }];
+        let executor: Result<Box<dyn Executor>, _> = match device {
+            DeviceChoice::Auto | DeviceChoice::Cpu => CpuExecutor::new(planned, threads).map(|e| Box::new(e) as _),
+            DeviceChoice::Cuda(ordinal) => {
+                let device = CudaExecutor::new(planned, cuda::driver(), CudaSettings::of(ordinal));
+                device.map(|e| Box::new(e) as _)
+            }
+        };
+        Ok((executor.map_err(|(_, error)| error)?, flops))
     }
 
     /// By the reference executor: slow and plain.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use vultus_engine::{
     cpu::{ceiling, instructions},
     device::DeviceChoice,
-    executor::{ExecuteError, Executor, Sight},
+    executor::{Batching, ExecuteError, Executor, NetworkId, Sight},
     image::Pixels,
     input::InputSize,
     parity::noise,
@@ -30,6 +30,12 @@ use super::{
 /// Images of the kind that is measured with, from which int8 takes the activation ranges of a file alone.
 const CALIBRATION_IMAGES: u32 = 4;
 
+/// How often a batch follows the one before it, where an executor has several under way.
+const ROUNDS: usize = 8;
+/// Batches alone that are measured, at most, and within which time.
+const ALONE: usize = 31;
+const ALONE_WITHIN: Duration = Duration::from_secs(1);
+
 /// Why there is no figure.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -41,10 +47,12 @@ pub enum BenchError {
     Execute(#[from] ExecuteError),
 }
 
-/// Faces that went through the network each second, one batch after the other; decoding and alignment not counted.
+/// Faces that went through the network each second, as many batches under way as the executor takes; decoding and alignment not counted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BenchEmbed {
     pub faces_per_s: f64,
+    /// From begin to end of a batch with nothing else under way, the median.
+    pub batch_ms: f64,
     pub batch: usize,
     pub precision: &'static str,
     /// The instruction set that was taken.
@@ -94,14 +102,16 @@ pub fn bench_embed(
         .map_err(|e| OpenError::Network { role: Role::Embed, source: e.into() })?;
     let gflop_per_face = plan.flops() as f64 / 1e9;
     let model = set.card().name.clone();
-    Ok(BenchEmbed::new(model, device, precision, batch, threads, faces_per_s, gflop_per_face))
+    let batch_ms = bare.batch_ms(Role::Embed)?;
+    Ok(BenchEmbed::new(model, device, precision, batch, threads, [faces_per_s, batch_ms], gflop_per_face))
 }
 
-/// The same for the network in an ONNX file, to its `output`, on the CPU.
+/// The same for the network in an ONNX file, to its `output`. A device is named, or it is the CPU.
 pub fn bench_file(
     path: &Path,
     output: Option<&str>,
     precision: Precision,
+    device: DeviceChoice,
     batch: NonZeroUsize,
     threads: NonZeroUsize,
     duration: Duration,
@@ -109,16 +119,21 @@ pub fn bench_file(
     let start = Instant::now();
     let bare = Bare::open(path, output).map_err(BareError::from)?;
     let size = InputSize { width: bare.input.width, height: bare.input.height };
+    let device = if device == DeviceChoice::Auto { DeviceChoice::Cpu } else { device };
     let weight_bytes = 4 * bare.weights.iter().map(|(_, w)| w.values().len()).sum::<usize>();
     let seen: Vec<Pixels> = (0..CALIBRATION_IMAGES).filter_map(|seed| noise(size, seed)).collect();
     let seen: Vec<&Pixels> = seen.iter().collect();
-    let (mut network, flops) = bare.into_cpu(precision, threads, &seen).map_err(BareError::from)?;
+    let (mut executor, flops) =
+        bare.into_executor(precision, device, threads, &seen).map_err(BareError::from)?;
     let open_s = start.elapsed().as_secs_f64();
-    let faces_per_s = rate(size, batch, duration, |images| network.run(images))?;
+    let images: Vec<_> = (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).map(Sight::Made).map(Arc::new).collect();
+    executor.settle();
+    let faces_per_s = per_s(duration, || batches(executor.as_mut(), NetworkId(0), &images))?;
+    let batch_ms = alone_ms(executor.as_mut(), NetworkId(0), &images)?;
     let gflop_per_face = flops as f64 / 1e9;
     let file = BenchFile { open_s, gflop_per_face, weight_bytes, peak_bytes: peak_bytes() };
     let model = path.display().to_string();
-    let bench = BenchEmbed::new(model, DeviceChoice::Cpu, precision, batch, threads, faces_per_s, gflop_per_face);
+    let bench = BenchEmbed::new(model, device, precision, batch, threads, [faces_per_s, batch_ms], gflop_per_face);
     Ok(BenchEmbed { file: Some(file), ..bench })
 }
 
@@ -130,13 +145,14 @@ impl BenchEmbed {
         precision: Precision,
         batch: NonZeroUsize,
         threads: NonZeroUsize,
-        faces_per_s: f64,
+        [faces_per_s, batch_ms]: [f64; 2],
         gflop_per_face: f64,
     ) -> Self {
         let gflop_per_s = gflop_per_face * faces_per_s;
         let ceiling_gflop_per_s = ceiling(precision, threads) / 1e9;
         Self {
             faces_per_s,
+            batch_ms,
             batch: batch.get(),
             precision: precision.as_str(),
             isa: instructions(),
@@ -173,6 +189,13 @@ impl BareLoop {
         Self::new(vec![executor], images)
     }
 
+    /// The median time of a batch of a role's network that has the first executor for itself, ms.
+    fn batch_ms(&mut self, role: Role) -> Result<f64, ExecuteError> {
+        let none = || ExecuteError::Device("no executor".into());
+        let executor = self.executors.first_mut().ok_or_else(none)?;
+        alone_ms(executor.as_mut(), role.network(), &self.images[role as usize])
+    }
+
     /// Faces a second of all executors together, each face through the networks of all `roles`, for at least `duration` after a batch
     /// that warms up. An executor has a thread of its own, and waits for no other.
     pub fn faces_per_s(&mut self, roles: &[Role], duration: Duration) -> Result<f64, ExecuteError> {
@@ -198,27 +221,51 @@ fn batch(
 ) -> Result<usize, ExecuteError> {
     let mut faces = 0;
     for role in roles {
-        executor.submit(role.network(), &images[*role as usize])?;
-        faces = executor.complete()?.iter().len();
+        faces = batches(executor, role.network(), &images[*role as usize])?;
     }
     Ok(faces)
+}
+
+/// Runs the images through a network, and again, as long as it takes to have as many batches under way as the executor likes: their number.
+fn batches(executor: &mut dyn Executor, network: NetworkId, images: &[Arc<Sight>]) -> Result<usize, ExecuteError> {
+    let Batching { sizes, in_flight } = executor.batching(network);
+    let most = if in_flight > 1 { sizes.last().copied().unwrap_or(1) } else { images.len() };
+    let rounds = if in_flight > 1 { ROUNDS } else { 1 };
+    let (mut begun, mut done) = (0, 0);
+    for images in std::iter::repeat_n(images, rounds).flat_map(|images| images.chunks(most.max(1))) {
+        if begun == in_flight {
+            done += executor.complete()?.iter().len();
+            begun -= 1;
+        }
+        executor.submit(network, images)?;
+        begun += 1;
+    }
+    for _ in 0..begun {
+        done += executor.complete()?.iter().len();
+    }
+    Ok(done)
+}
+
+/// The median time of a batch that has the executor for itself, ms.
+fn alone_ms(executor: &mut dyn Executor, network: NetworkId, images: &[Arc<Sight>]) -> Result<f64, ExecuteError> {
+    let most = executor.batching(network).sizes.last().copied().unwrap_or(1);
+    let images = &images[..images.len().min(most)];
+    let mut times = Vec::new();
+    let began = Instant::now();
+    while times.is_empty() || times.len() < ALONE && began.elapsed() < ALONE_WITHIN {
+        let began = Instant::now();
+        executor.submit(network, images)?;
+        executor.complete()?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
 }
 
 impl std::fmt::Debug for BareLoop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BareLoop").field("batch", &self.images[0].len()).finish_non_exhaustive()
     }
-}
-
-fn rate(
-    size: InputSize,
-    batch: NonZeroUsize,
-    duration: Duration,
-    mut run: impl FnMut(&[&Pixels]) -> Result<Vec<Vec<f32>>, ExecuteError>,
-) -> Result<f64, ExecuteError> {
-    let images: Vec<Pixels> = (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).collect();
-    let images: Vec<&Pixels> = images.iter().collect();
-    per_s(duration, || Ok(run(&images)?.len()))
 }
 
 /// What `batch` does each second, for at least `duration` after one that warms up.

@@ -95,19 +95,24 @@ impl Golden {
     pub fn of_network(bundle: &Bundle, precision: Precision) -> Result<Vec<Self>, ExecuteError> {
         let (role, input) = (bundle.contract().role, &bundle.contract().input);
         let Input { width, height, .. } = *input;
-        let size = InputSize { width, height };
-        let (faces, head, share) = match role {
-            Role::DetectSmall | Role::Detect => (vec![ONE], 0.25, SHARE_OF_F32),
-            Role::Landmark => (vec![ONE], 0.75, SHARE_OF_F32),
-            Role::Embed => (vec![ONE, ONE_DIMMED, ANOTHER], 0.75, share_of(bundle, precision)),
-        };
-        let images: Vec<Pixels> = faces.iter().map(|face| face.draw(size, head)).collect();
+        let share = if role == Role::Embed { share_of(bundle, precision) } else { SHARE_OF_F32 };
+        let images = Self::images(role, InputSize { width, height });
         let outputs = candle::reference(bundle.graph(), bundle.weights(), input, &images.iter().collect::<Vec<_>>())?;
         let golden = images.into_iter().zip(outputs).map(|(image, expected)| {
             let largest = expected.iter().fold(1e-3_f32, |largest, v| largest.max(v.abs()));
             Self { role, image, expected, tolerance: share * largest }
         });
         Ok(golden.collect())
+    }
+
+    /// The golden faces of a role, drawn for a network of that size.
+    pub fn images(role: Role, size: InputSize) -> Vec<Pixels> {
+        let (faces, head) = match role {
+            Role::DetectSmall | Role::Detect => (vec![ONE], 0.25),
+            Role::Landmark => (vec![ONE], 0.75),
+            Role::Embed => (vec![ONE, ONE_DIMMED, ANOTHER], 0.75),
+        };
+        faces.iter().map(|face| face.draw(size, head)).collect()
     }
 
     /// Runs the face network's golden faces on an executor, alone.

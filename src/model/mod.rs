@@ -16,6 +16,7 @@ pub mod import;
 pub mod landmarks;
 pub mod list;
 pub mod parity;
+mod placement;
 mod role;
 mod set;
 

@@ -1,13 +1,12 @@
 //! The networks that work together: found, aligned, embedded.
 
-use std::{num::NonZeroUsize, path::Path};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use vultus_engine::{
     candle::{CandleExecutor, Written},
-    cpu::CpuExecutor,
     device::{DeviceChoice, DeviceError},
-    executor::{Executor, LoadError, NetworkId, Planned},
+    executor::{ExecuteError, LoadError, Planned},
     int8,
     plan::Plan,
     precision::Precision,
@@ -48,6 +47,14 @@ pub enum OpenError {
     NotMeasured(Precision),
     #[error(transparent)]
     DeviceChoice(#[from] DeviceError),
+    #[error(
+        "{device} runs the face network in int8 alone, the model's card says {}: expected --precision int8, or --device cpu", precision.as_str()
+    )]
+    OnDevice { device: DeviceChoice, precision: Precision },
+    #[error("{device} does not run golden faces: {source}")]
+    SelfTest { device: DeviceChoice, source: ExecuteError },
+    #[error("{device} does not give the CPU's bits for golden faces, and is not to be trusted")]
+    Bits { device: DeviceChoice },
 }
 
 /// What the rest of the program knows of a model.
@@ -212,30 +219,6 @@ impl ModelSet {
         ModelDigest::new(hash.finalize().into())
     }
 
-    /// Loads the networks onto a device, the face network in the card's precision. `threads` are those of the CPU.
-    pub fn executor(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Box<dyn Executor>, OpenError> {
-        self.executor_in(self.card.precision, device, threads)
-    }
-
-    /// With the face network in a precision of the caller's: for measurements. The others run in f32.
-    pub fn executor_in(
-        &self,
-        precision: Precision,
-        device: DeviceChoice,
-        threads: NonZeroUsize,
-    ) -> Result<Box<dyn Executor>, OpenError> {
-        device.check()?;
-        Ok(Box::new(CpuExecutor::new(self.networks(precision)?, threads).map_err(failed)?))
-    }
-
-    /// For a server: executors that run batches at the same time, of one set of weights. On a CPU there is one for each
-    /// of `threads`.
-    pub fn executors(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Vec<Box<dyn Executor>>, OpenError> {
-        device.check()?;
-        let each = CpuExecutor::for_each_thread(self.networks(self.card.precision)?, threads).map_err(failed)?;
-        Ok(each.into_iter().map(|executor| Box::new(executor) as Box<dyn Executor>).collect())
-    }
-
     /// The oracle: slow and plain.
     pub fn reference_executor(&self) -> CandleExecutor {
         let written = |role| {
@@ -247,7 +230,7 @@ impl ModelSet {
     }
 
     /// What an executor takes, a network for each role. `precision` is the face network's.
-    fn networks(&self, precision: Precision) -> Result<Vec<Planned>, OpenError> {
+    pub(super) fn networks(&self, precision: Precision) -> Result<Vec<Planned>, OpenError> {
         let planned = |role: Role| {
             let bundle = self.bundle(role);
             let contract = bundle.contract();
@@ -263,12 +246,6 @@ impl ModelSet {
         };
         Role::ALL.into_iter().map(planned).collect()
     }
-}
-
-fn failed((NetworkId(place), source): (NetworkId, LoadError)) -> OpenError {
-    // As many as there are roles, in their order.
-    let role = Role::ALL.get(place).copied().unwrap_or(Role::Embed);
-    OpenError::Network { role, source }
 }
 
 /// The detector as it takes a smaller view: its weights slide over images of any size. It is made here and never written.

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use vultus_cuda::Library;
+
+use crate::cuda;
+
 /// The device that the operator chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
@@ -20,8 +24,8 @@ pub enum DeviceError {
     Word,
     #[error("cuda:{0}: {1}; use auto or cpu")]
     Cuda(u32, vultus_cuda::Error),
-    #[error("cuda:{0} ({1}): the CUDA executor is not built yet; use auto or cpu")]
-    CudaNotBuilt(u32, String),
+    #[error("cuda:{0}: this program was built without CUDA (VULTUS_WITHOUT_CUDA=1); use auto or cpu")]
+    NotBuilt(u32),
 }
 
 impl DeviceChoice {
@@ -37,22 +41,28 @@ impl DeviceChoice {
         }
     }
 
-    /// Whether this program can use it. `auto` is the CPU today.
+    /// Whether it is there. Of `auto` something always is.
     pub fn check(self) -> Result<(), DeviceError> {
         match self {
             Self::Auto | Self::Cpu => Ok(()),
-            Self::Cuda(n) => Err(cuda(n)),
+            Self::Cuda(n) if !cuda::is_built() => Err(DeviceError::NotBuilt(n)),
+            Self::Cuda(n) => {
+                let found = Library::open().and_then(|driver| vultus_cuda::device(&driver, n));
+                found.map(drop).map_err(|error| DeviceError::Cuda(n, error))
+            }
         }
     }
 }
 
-/// Why nothing runs on that device: of what is there, the executor.
-fn cuda(ordinal: u32) -> DeviceError {
-    let found = vultus_cuda::Library::open().and_then(|driver| vultus_cuda::device(&driver, ordinal));
-    match found {
-        Ok(device) => DeviceError::CudaNotBuilt(ordinal, device.name),
-        Err(error) => DeviceError::Cuda(ordinal, error),
-    }
+/// The CUDA devices that kernels can run on, by their numbers; or why there is none.
+///
+/// # Errors
+/// [`DeviceError`] of device 0.
+pub fn cuda_devices() -> Result<Vec<u32>, DeviceError> {
+    DeviceChoice::Cuda(0).check()?;
+    let all = Library::open().and_then(|driver| vultus_cuda::devices(&driver));
+    let all = all.map_err(|error| DeviceError::Cuda(0, error))?;
+    Ok(all.iter().map(|device| device.ordinal).filter(|&n| DeviceChoice::Cuda(n).check().is_ok()).collect())
 }
 
 impl fmt::Display for DeviceChoice {
@@ -92,7 +102,7 @@ mod tests {
         let e = DeviceChoice::Cuda(9999).check().unwrap_err();
         let said = e.to_string();
         assert!(said.starts_with("cuda:9999: ") && said.ends_with("; use auto or cpu"), "{said}");
-        assert!(matches!(e, DeviceError::Cuda(9999, _)), "whether there is a driver or not: {said}");
+        assert!(matches!(e, DeviceError::Cuda(9999, _) | DeviceError::NotBuilt(9999)), "driver or not: {said}");
         assert_eq!(DeviceChoice::Auto.check(), Ok(()));
     }
 }

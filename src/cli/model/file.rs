@@ -8,7 +8,12 @@ use std::{
 };
 
 use serde_json::json;
-use vultus_engine::{cpu::instructions, image::Pixels, precision::Precision};
+use vultus_engine::{
+    cpu::instructions,
+    executor::{self, NetworkId},
+    image::Pixels,
+    precision::Precision,
+};
 
 use super::super::{Failure, Outcome, Shared, open::cores};
 use crate::model::{
@@ -67,9 +72,11 @@ pub fn run(options: &RunOptions, shared: &Shared) -> Result<Outcome, Failure> {
             dimension = keep(bare.reference(images)?)?;
         }
     } else {
-        let (mut network, _) = bare.into_cpu(shared.precision.unwrap_or(Precision::F32), cores(), &seen)?;
-        for images in images.chunks(options.batch.get()) {
-            dimension = keep(network.run(images)?)?;
+        let precision = shared.precision.unwrap_or(Precision::F32);
+        let (mut executor, _) = bare.into_executor(precision, shared.device_choice()?, cores(), &seen)?;
+        let most = executor.batching(NetworkId(0)).sizes.last().copied().unwrap_or(1);
+        for images in images.chunks(options.batch.get().min(most)) {
+            dimension = keep(executor::run(executor.as_mut(), NetworkId(0), images)?)?;
         }
     }
     out.flush()?;

@@ -54,7 +54,7 @@ pub struct Lane {
     graphs: Vec<Vec<Graph>>,
     done: Event,
     stream: Stream,
-    tensors: Buffer,
+    _tensors: Buffer,
     _partial: Buffer,
     _tickets: Buffer,
     pixels: Pinned,
@@ -105,7 +105,7 @@ impl Lane {
             graphs,
             done,
             stream,
-            tensors,
+            _tensors: tensors,
             _partial: partial,
             _tickets: tickets,
             pixels,
@@ -153,11 +153,6 @@ impl Lane {
             }
         }
         Ok((network, values))
-    }
-
-    /// Bytes of its tensors on the device.
-    pub fn bytes(&self) -> usize {
-        self.tensors.bytes()
     }
 }
 

@@ -5,6 +5,9 @@
 //! does not return is a device that is lost.
 
 mod arguments;
+mod divided;
+#[cfg(test)]
+mod executor_tests;
 mod lane;
 mod layout;
 mod ops;
@@ -18,13 +21,13 @@ use std::{
     fmt,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use vultus_cuda::{Device, Driver, Error, Limits};
+use vultus_cuda::{Device, Driver, Error, Library, Limits};
 use zeroize::Zeroizing;
 
 use self::{
@@ -48,8 +51,30 @@ pub struct CudaSettings {
     pub images: &'static [&'static [u8]],
 }
 
+pub use divided::DividedExecutor;
+
+/// For work that was given to a device, until it counts as lost: many times what the largest batch takes.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+impl CudaSettings {
+    /// Of that device, with this program's kernels and as much memory as there is.
+    pub fn of(ordinal: u32) -> Self {
+        Self { ordinal, limits: Limits { memory: u64::MAX, patience: PATIENCE }, images: vultus_kernels::NET }
+    }
+}
+
+/// Whether kernels were built into this program.
+pub fn is_built() -> bool {
+    !vultus_kernels::NET.is_empty()
+}
+
+/// This machine's driver.
+pub fn driver() -> OpenDriver {
+    Box::new(|| Ok(Box::new(Library::open()?)))
+}
+
 /// How much longer than the device an answer may take: copies of pixels into pinned memory.
-const MORE: Duration = Duration::from_secs(5);
+const MORE: Duration = Duration::from_secs(2);
 /// Loading networks, and the first start of a driver.
 const START: Duration = Duration::from_secs(120);
 
@@ -67,7 +92,7 @@ enum Answer {
 /// Runs networks on one device, two batches at a time.
 pub struct CudaExecutor {
     networks: Vec<Known>,
-    commands: Option<Sender<Command>>,
+    commands: Option<SyncSender<Command>>,
     answers: Receiver<Answer>,
     thread: Option<JoinHandle<()>>,
     patience: Duration,
@@ -104,8 +129,8 @@ impl CudaExecutor {
     ) -> Result<Self, (NetworkId, LoadError)> {
         let (programs, mut networks) = load(networks)?;
         let patience = settings.limits.patience;
-        let (commands, asked) = channel();
-        let (answer, answers) = channel();
+        let (commands, asked) = sync_channel(1);
+        let (answer, answers) = sync_channel(1);
         let failed = |what: String| (NetworkId(0), LoadError::Device(what));
         let run = move || own(driver, &settings, programs, &asked, &answer);
         let thread = thread::Builder::new().name("cuda".into()).spawn(run).map_err(|e| failed(e.to_string()))?;
@@ -148,7 +173,7 @@ fn own(
     settings: &CudaSettings,
     programs: Programs,
     asked: &Receiver<Command>,
-    answer: &Sender<Answer>,
+    answer: &SyncSender<Answer>,
 ) {
     let open = || {
         let device = Device::open(driver()?, settings.ordinal, settings.limits)?;

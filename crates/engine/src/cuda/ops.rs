@@ -34,7 +34,7 @@ fn by_fours(here: &Here<'_>) -> Launch {
 
 /// An activation among the constants.
 #[derive(Debug, Clone, Copy)]
-struct Activation {
+pub struct Activation {
     kind: i32,
     slopes: Option<Place>,
 }

@@ -5,15 +5,19 @@
 use std::{sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use vultus_cuda::{Device, Limits, fake::Fake};
+use vultus_cuda::{
+    Device, Limits, Status,
+    fake::{Fake, Fault},
+};
 
 use super::{
+    lane::failed,
     layout::Constants,
     program::DeviceProgram,
     worker::{Programs, Worker},
 };
 use crate::{
-    executor::{NetworkId, Sight},
+    executor::{ExecuteError, NetworkId, Sight},
     graph::Shape,
     image::Pixels,
     input::InputSize,
@@ -108,4 +112,85 @@ proptest! {
         let images: Vec<Pixels> = (0..images).map(|_| image(&program.input, &mut draw)).collect();
         compare(&program, &images, seed);
     }
+}
+
+/// A program of a few operations, two images, and what it gives for them.
+fn small() -> (Program, Vec<Pixels>, Vec<f32>) {
+    let mut sketch = Sketch::new(6, 5, 3);
+    sketch.stem();
+    [5, 0, 20].into_iter().for_each(|choice| sketch.step(choice));
+    let program = sketch.finish();
+    let mut draw = Draw::new(3);
+    let images: Vec<Pixels> = (0..2).map(|_| image(&program.input, &mut draw)).collect();
+    let expected = images.iter().flat_map(|image| program.run_oracle(image).unwrap()).collect();
+    (program, images, expected)
+}
+
+fn programs(program: &Program) -> Programs {
+    let mut constants = Constants::default();
+    let size = InputSize { width: program.input.width, height: program.input.height };
+    Programs { programs: vec![(DeviceProgram::new(program, &mut constants).unwrap(), size)], constants }
+}
+
+/// Opens the device, loads the program and runs a batch.
+fn life(fake: &Fake, limits: Limits, program: &Program, images: &[Pixels]) -> Result<Vec<f32>, ExecuteError> {
+    let device = Device::open(Box::new(fake.clone()), 0, limits).map_err(failed)?;
+    let mut worker = Worker::new(device, &[b"90"], programs(program)).map_err(failed)?;
+    worker.submit(NetworkId(0), &sights(images))?;
+    Ok(worker.complete()?.1.to_vec())
+}
+
+/// Whatever the call: an error is a value, what lives is given back unless the device is lost, and no output is wrong.
+#[test]
+fn every_call_may_fail() {
+    let (program, images, expected) = small();
+    let healthy = emulated(4, 1);
+    assert_same(&life(&healthy, LIMITS, &program, &images).unwrap(), &expected, "healthy");
+    let calls = healthy.calls();
+    assert!(calls > 100, "{calls}");
+    let (mut failed, mut lost) = (0, 0);
+    for at in 0..calls {
+        for status in [2, 700, 999] {
+            let fake = emulated(4, 1).fault(at, Fault::Gives(Status(status)));
+            match life(&fake, LIMITS, &program, &images) {
+                // What waits asks again, what goes has nobody to tell.
+                Ok(outputs) => assert_same(&outputs, &expected, &format!("call {at} gave {status}")),
+                Err(ExecuteError::Lost(_)) => lost += 1,
+                Err(_) => {
+                    failed += 1;
+                    assert!(at < 7 || status != 2 || fake.left().is_empty(), "call {at} gave {status}: {:?}", fake.left());
+                }
+            }
+        }
+    }
+    assert!(failed > calls / 2 && lost > calls, "{failed} failed and {lost} lost of {calls} calls");
+}
+
+#[test]
+fn memory_bounds_the_batches_and_too_little_is_said() {
+    let (program, images, expected) = small();
+    let sizes = |memory| {
+        let limits = Limits { memory, ..LIMITS };
+        let device = Device::open(Box::new(emulated(4, 1)), 0, limits).unwrap();
+        Worker::new(device, &[b"90"], programs(&program)).map(|worker| worker.sizes())
+    };
+    assert_eq!(sizes(1 << 30).unwrap(), [[1, 8, 32, 128, 256]]);
+    let Programs { programs: of, constants } = programs(&program);
+    let for_some = constants.bytes().len() + 2 * of[0].0.bytes(32) * 5 / 4 + (64 << 10);
+    assert_eq!(sizes(for_some as u64).unwrap(), [[1, 8, 32]]);
+    let refused = sizes(1 << 10).unwrap_err().to_string();
+    assert!(refused.contains("of which"), "{refused}");
+    // More than the greatest size, and more batches than lanes.
+    let mut worker = worker(&emulated(4, 1), &[&program]);
+    let many: Vec<Pixels> = (0..257).map(|_| images[0].clone()).collect();
+    assert!(worker.submit(NetworkId(0), &sights(&many)).is_err() && worker.submit(NetworkId(0), &[]).is_err());
+    worker.submit(NetworkId(0), &sights(&images)).unwrap();
+    worker.submit(NetworkId(0), &sights(&images)).unwrap();
+    assert!(worker.submit(NetworkId(0), &sights(&images)).is_err());
+    assert_same(&worker.complete().unwrap().1, &expected, "the first of two");
+    // One of another size leaves the lanes as they were.
+    let wrong = [Pixels::flat(3, 3, [1; 3])];
+    assert!(matches!(worker.submit(NetworkId(0), &sights(&wrong)), Err(ExecuteError::Size { .. })));
+    assert_same(&worker.complete().unwrap().1, &expected, "the second");
+    assert!(worker.complete().is_err());
 }

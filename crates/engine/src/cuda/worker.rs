@@ -36,7 +36,6 @@ pub struct Worker {
     networks: Vec<Sized>,
     sizes: Vec<InputSize>,
     _constants: Buffer,
-    device: Rc<Device>,
 }
 
 /// The networks, before there is a device.
@@ -70,17 +69,12 @@ impl Worker {
         }
         let lane = |_| Lane::new(&device, &networks, &functions, &constants);
         let lanes = (0..LANES).map(lane).collect::<Result<_, _>>()?;
-        Ok(Self { lanes, begun: VecDeque::new(), networks, sizes, _constants: constants, device })
+        Ok(Self { lanes, begun: VecDeque::new(), networks, sizes, _constants: constants })
     }
 
     /// Numbers of images of a batch, of each network.
     pub fn sizes(&self) -> Vec<Vec<usize>> {
         self.networks.iter().map(|network| network.sizes.clone()).collect()
-    }
-
-    /// Bytes that are taken of the device, by what takes them.
-    pub fn taken(&self) -> BTreeMap<&'static str, u64> {
-        self.device.taken()
     }
 
     /// Begins a batch, on a lane that rests.

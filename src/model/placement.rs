@@ -1,0 +1,150 @@
+//! Where a model set's networks run: on the CPU, or the face network on a CUDA device.
+//!
+//! Only int8 has the same bits on both, so only it runs on a device; networks that find faces and place landmarks run in f32 on the CPU beside it, and
+//! crops are the same wherever templates are made. A device serves once it has given the CPU's bits for golden faces.
+
+use std::num::NonZeroUsize;
+
+use vultus_engine::{
+    cpu::CpuExecutor,
+    cuda::{self, CudaSettings, DividedExecutor},
+    device::{DeviceChoice, cuda_devices},
+    executor::{ExecuteError, Executor, LoadError, NetworkId, run},
+    image::Pixels,
+    precision::Precision,
+};
+
+use super::{
+    golden::Golden,
+    role::Role,
+    set::{ModelSet, OpenError},
+};
+
+impl ModelSet {
+    /// Loads the networks onto a device, the face network in the card's precision. `threads` are those of the CPU.
+    pub fn executor(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Box<dyn Executor>, OpenError> {
+        self.executor_in(self.card().precision, device, threads)
+    }
+
+    /// With the face network in a precision of the caller's: for measurements. The others run in f32.
+    pub fn executor_in(
+        &self,
+        precision: Precision,
+        device: DeviceChoice,
+        threads: NonZeroUsize,
+    ) -> Result<Box<dyn Executor>, OpenError> {
+        device.check()?;
+        match self.device_for(precision, device) {
+            Ok(ordinal) => self.on_cuda(precision, ordinal, threads),
+            Err(_) => Ok(Box::new(CpuExecutor::new(self.networks(precision)?, threads).map_err(failed)?)),
+        }
+    }
+
+    /// For a server: executors that run batches at the same time. On a CPU there is one for each of `threads`, of one set of weights; otherwise
+    /// one for each device. The log says which, and why.
+    pub fn executors(&self, device: DeviceChoice, threads: NonZeroUsize) -> Result<Vec<Box<dyn Executor>>, OpenError> {
+        device.check()?;
+        let precision = self.card().precision;
+        let tried = match device {
+            DeviceChoice::Cpu => Err("it was asked for".to_owned()),
+            DeviceChoice::Cuda(ordinal) => {
+                let executor = self.on_cuda(precision, ordinal, threads)?;
+                tracing::info!(device = %device, "networks run on a device; it was asked for, and has the CPU's bits");
+                Ok(vec![executor])
+            }
+            DeviceChoice::Auto => self.on_all_devices(precision, threads),
+        };
+        match tried {
+            Ok(executors) => Ok(executors),
+            Err(why) => {
+                tracing::info!(device = "cpu", %why, "networks run on the CPU");
+                let each = CpuExecutor::for_each_thread(self.networks(precision)?, threads).map_err(failed)?;
+                Ok(each.into_iter().map(|executor| Box::new(executor) as Box<dyn Executor>).collect())
+            }
+        }
+    }
+
+    /// The device that is meant, or why it is the CPU.
+    fn device_for(&self, precision: Precision, device: DeviceChoice) -> Result<u32, String> {
+        match device {
+            DeviceChoice::Cpu => Err("it was asked for".to_owned()),
+            DeviceChoice::Cuda(ordinal) => Ok(ordinal),
+            DeviceChoice::Auto if precision != Precision::Int8 => {
+                Err(format!("the face network runs in {}, on a device in int8 alone", precision.as_str()))
+            }
+            DeviceChoice::Auto => {
+                let devices = cuda_devices().map_err(|e| e.to_string())?;
+                devices.first().copied().ok_or_else(|| "there is no device".to_owned())
+            }
+        }
+    }
+
+    /// An executor for each device that gives the CPU's bits, or why there is none.
+    fn on_all_devices(&self, precision: Precision, threads: NonZeroUsize) -> Result<Vec<Box<dyn Executor>>, String> {
+        self.device_for(precision, DeviceChoice::Auto)?;
+        let mut executors = Vec::new();
+        let mut refused = "there is no device".to_owned();
+        for ordinal in cuda_devices().map_err(|e| e.to_string())? {
+            let device = DeviceChoice::Cuda(ordinal);
+            match self.on_cuda(precision, ordinal, threads) {
+                Ok(executor) => {
+                    tracing::info!(%device, "networks run on a device; it is there, and has the CPU's bits");
+                    executors.push(executor);
+                }
+                Err(error) => {
+                    tracing::warn!(%device, %error, "a device is left alone");
+                    refused = error.to_string();
+                }
+            }
+        }
+        if executors.is_empty() { Err(refused) } else { Ok(executors) }
+    }
+
+    fn on_cuda(
+        &self,
+        precision: Precision,
+        ordinal: u32,
+        threads: NonZeroUsize,
+    ) -> Result<Box<dyn Executor>, OpenError> {
+        if precision != Precision::Int8 {
+            return Err(OpenError::OnDevice { device: DeviceChoice::Cuda(ordinal), precision });
+        }
+        let networks = self.networks(precision)?;
+        let divided = DividedExecutor::new(networks, threads, cuda::driver(), CudaSettings::of(ordinal));
+        let mut executor = divided.map_err(failed)?;
+        let device = DeviceChoice::Cuda(ordinal);
+        let compared = self.has_the_cpus_bits(&mut executor, precision, threads);
+        match compared.map_err(|source| OpenError::SelfTest { device, source })? {
+            true => Ok(Box::new(executor)),
+            false => Err(OpenError::Bits { device }),
+        }
+    }
+
+    /// Whether the golden faces give what the CPU makes of them, bit for bit: alone, and all in one batch.
+    fn has_the_cpus_bits(
+        &self,
+        executor: &mut dyn Executor,
+        precision: Precision,
+        threads: NonZeroUsize,
+    ) -> Result<bool, ExecuteError> {
+        let images = Golden::images(Role::Embed, executor.input_size(Role::Embed.network()));
+        let images: Vec<&Pixels> = images.iter().collect();
+        let refused = |e: OpenError| ExecuteError::Device(e.to_string());
+        let networks = self.networks(precision).map_err(refused)?;
+        let mut cpu = CpuExecutor::new(networks, threads).map_err(|e| refused(failed(e)))?;
+        let expected = run(&mut cpu, Role::Embed.network(), &images)?;
+        let together = run(executor, Role::Embed.network(), &images)?;
+        let mut alone = Vec::new();
+        for image in images {
+            alone.extend(run(executor, Role::Embed.network(), &[image])?);
+        }
+        let bits = |outputs: &[Vec<f32>]| outputs.iter().flatten().map(|v| v.to_bits()).collect::<Vec<_>>();
+        Ok(bits(&together) == bits(&expected) && bits(&alone) == bits(&expected))
+    }
+}
+
+fn failed((NetworkId(place), source): (NetworkId, LoadError)) -> OpenError {
+    // As many as there are roles, in their order.
+    let role = Role::ALL.get(place).copied().unwrap_or(Role::Embed);
+    OpenError::Network { role, source }
+}
