@@ -69,6 +69,8 @@ void run_block() {
   memset(b.shared, 0xee, b.shared_bytes);
   b.warps.assign((b.threads + 31) / 32, Warp());
   b.arrived = b.generation = 0;
+  b.barriers.clear();
+  b.flying.clear();
   while (machine.fibers.size() < b.threads) {
     machine.fibers.push_back(std::make_unique<Fiber>());
     machine.fibers.back()->started = false;
@@ -79,6 +81,7 @@ void run_block() {
     f.done = false;
     f.thread = {i, 0, 0};
     f.groups.assign(1, {});
+    f.products.assign(1, {});
   }
   // Rounds that a warp rests, so that others get far ahead of it.
   std::vector<uint32_t> rests(b.warps.size(), 0);
@@ -110,11 +113,23 @@ void run_block() {
         }
       }
     }
+    // Copies land in any order, each at any time.
+    if (!b.flying.empty() && (random(2) == 0 || machine.steps == before)) {
+      const uint32_t at = random((uint32_t)b.flying.size());
+      const auto copy = b.flying[at];
+      b.flying.erase(b.flying.begin() + at);
+      copy();
+      machine.steps++;
+    }
     if (left > 0 && machine.steps == before && !rested) fail("all threads wait for each other");
   }
   for (uint32_t i = 0; i < b.threads; ++i)
     for (const auto& group : machine.fibers[i]->groups)
       if (!group.empty()) fail("a copy was never waited for");
+  for (uint32_t i = 0; i < b.threads; ++i)
+    for (const auto& group : machine.fibers[i]->products)
+      if (!group.empty()) fail("a product was never waited for");
+  if (!b.flying.empty()) fail("a block ends before its copies have landed");
 }
 
 }  // namespace
@@ -154,6 +169,21 @@ const uint8_t (*exchange(const void* mine, size_t bytes))[32] {
     while (warp.generation == generation) yield();
   }
   return given;
+}
+
+Barrier& barrier(uint32_t at) {
+  const auto found = machine.block.barriers.find(at);
+  if (found == machine.block.barriers.end()) fail("a barrier that was never made");
+  return found->second;
+}
+
+void look_at(Barrier& barrier) {
+  progress();
+  if (barrier.pending < 0) fail("more arrive at a barrier than it counts");
+  if (barrier.pending == 0 && barrier.bytes == 0) {
+    barrier.parity ^= 1;
+    barrier.pending = barrier.count;
+  }
 }
 
 void land(const Copy& copy) {

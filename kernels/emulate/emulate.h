@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include <functional>
+#include <map>
 #include <vector>
 
 #define DEVICE static inline
@@ -49,7 +50,12 @@ struct Warp {
   unsigned generation = 0;
 };
 
+// A barrier of Hopper in shared memory: arrivals and bytes that its phase still waits for.
+struct Barrier { int count, pending, bytes, parity; };
+
 struct Block {
+  std::map<uint32_t, Barrier> barriers;
+  std::vector<std::function<void()>> flying;  // copies of the copy engine that have not landed
   uint8_t* shared;
   size_t shared_bytes;
   Index index, grid;
@@ -63,6 +69,7 @@ struct Fiber {
   bool started, done;
   Index thread;
   std::vector<std::vector<Copy>> groups;  // of copies that were begun; the last is not ended
+  std::vector<std::vector<std::function<void()>>> products;  // the same of products of a warp group
 };
 
 Block& block();
@@ -77,6 +84,9 @@ uint32_t random(uint32_t below);
 // What all lanes of the warp gave, 32 bytes each; every lane must come.
 const uint8_t (*exchange(const void* mine, size_t bytes))[32];
 void land(const Copy& copy);
+Barrier& barrier(uint32_t at);
+// The phase ends where nothing is missing.
+void look_at(Barrier& barrier);
 
 }  // namespace emulate
 
@@ -162,6 +172,13 @@ template <bool SIGNED> uint32_t to_codes(const float (&v)[4]) {
 // By _Float16, which g++ rounds half to even.
 DEVICE uint16_t to_half(float v) { const _Float16 h = (_Float16)v; uint16_t bits; memcpy(&bits, &h, 2); return bits; }
 DEVICE float from_half(uint16_t v) { _Float16 h; memcpy(&h, &v, 2); return (float)h; }
+
+template <class T> T __shfl_xor_sync(unsigned, T v, int mask) {
+  T got;
+  memcpy(&got, emulate::exchange(&v, sizeof v)[(threadIdx.x & 31) ^ mask], sizeof got);
+  return got;
+}
+inline void __syncwarp() { emulate::exchange("", 1); }
 
 DEVICE void fence() {}
 DEVICE int32_t take_ticket(int32_t* tickets) { return (*tickets)++; }

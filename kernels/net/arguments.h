@@ -64,6 +64,26 @@ struct Convolution {
   int32_t unused;
 };
 
+// How the copy engine of Hopper finds a tile of a tensor; the driver writes it.
+struct alignas(64) TensorMap {
+  uint64_t words[16];
+};
+
+// The same as Convolution, for Hopper: `x` finds the pixels under a place of the window, `weight` rows of weights. A step is a part of a pixel's channels
+// under one place; a row of weights has them one after the other.
+struct HopperConvolution {
+  TensorMap x;
+  TensorMap weight;
+  Result result;
+  Operand residual;
+  Activation activation;
+  const float* scale;
+  const float* bias;
+  Slide slide;
+  int32_t parts;  // of a pixel
+  int32_t tiles, across;  // of the result: all, and side by side in its channels
+};
+
 // A convolution in groups. Depthwise, `weight` is [height * width][pitch]; otherwise [height * width][channels of the operand / groups][pitch].
 struct Grouped {
   Result result;

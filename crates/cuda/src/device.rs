@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    driver::{Attribute, Driver, Handle},
+    driver::{Attribute, Driver, Handle, RowMap, TensorMap, WindowMap},
     error::{Error, Kind, Loss, Status},
 };
 
@@ -154,6 +154,18 @@ impl Device {
     pub fn free_memory(&self) -> Result<u64, Error> {
         // SAFETY: the context is current: owners cannot leave the thread.
         self.call("cuMemGetInfo", |driver| unsafe { driver.memory() }).map(|(free, _)| free)
+    }
+
+    /// # Errors
+    /// [`Error::Call`] where the numbers do not fit, [`Error::Lost`].
+    pub fn window_map(&self, map: &WindowMap) -> Result<TensorMap, Error> {
+        self.call("cuTensorMapEncodeIm2col", |driver| driver.window_map(map))
+    }
+
+    /// # Errors
+    /// As [`Self::window_map`].
+    pub fn row_map(&self, map: &RowMap) -> Result<TensorMap, Error> {
+        self.call("cuTensorMapEncodeTiled", |driver| driver.row_map(map))
     }
 
     /// A call, unless the device is lost; what a context does not survive loses it.

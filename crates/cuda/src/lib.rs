@@ -19,7 +19,7 @@ mod stream;
 
 pub use self::{
     device::{Device, DeviceInfo, Limits, device, devices},
-    driver::{Attribute, Driver, Handle, Launch, library::Library},
+    driver::{Attribute, Driver, Handle, Launch, RowMap, TensorMap, WindowMap, library::Library},
     error::{Error, Kind, Loss, Status},
     launch::{Argument, Function, Module, argument},
     memory::{Buffer, Pinned},

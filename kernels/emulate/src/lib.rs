@@ -34,6 +34,11 @@ pub fn kernels() -> Vec<Emulated> {
     (0..count).map(kernel).collect()
 }
 
+/// As arguments are aligned.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [u8; 64]);
+
 impl Emulated {
     /// Runs blocks of `shared` bytes of shared memory on a grid. Another seed is another order.
     ///
@@ -44,7 +49,7 @@ impl Emulated {
     /// Where the argument is of another size.
     pub unsafe fn run(&self, argument: &[u8], grid: [u32; 2], shared: u32, seed: u32) {
         assert_eq!(argument.len(), self.arguments, "the argument of {}", self.name);
-        let mut aligned = vec![0u128; argument.len().div_ceil(16)];
+        let mut aligned = vec![Line([0; 64]); argument.len().div_ceil(64)];
         // SAFETY: so many bytes are there.
         unsafe {
             std::ptr::copy_nonoverlapping(argument.as_ptr(), aligned.as_mut_ptr().cast(), argument.len());

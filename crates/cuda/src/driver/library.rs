@@ -14,13 +14,13 @@ use std::{
 
 use cudarc::driver::sys::{self, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchConfig};
 
-use super::{Attribute, Driver, Handle, Launch};
+use super::{Attribute, Driver, Handle, Launch, RowMap, TensorMap, WindowMap};
 use crate::error::{Error, Status};
 
 type Object = *mut c_void;
 
 macro_rules! symbols {
-    ($($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
+    ($($field:ident = $symbol:literal ($($argument:ty),* $(,)?);)*) => {
         /// The functions, each of the signature that cuda.h gives it.
         struct Symbols {
             $($field: unsafe extern "C" fn($($argument),*) -> u32,)*
@@ -78,6 +78,13 @@ symbols! {
     function_set = "cuFuncSetAttribute" (Object, c_uint, c_int);
     occupancy = "cuOccupancyMaxActiveBlocksPerMultiprocessor" (*mut c_int, Object, c_int, usize);
     launch = "cuLaunchKernelEx" (*const CUlaunchConfig, Object, *mut Object, *mut Object);
+    encode_windows = "cuTensorMapEncodeIm2col" (
+        *mut TensorMap, c_uint, c_uint, *mut c_void, *const u64, *const u64, *const c_int, *const c_int, c_uint, c_uint, *const c_uint, c_uint, c_uint,
+        c_uint, c_uint
+    );
+    encode_rows = "cuTensorMapEncodeTiled" (
+        *mut TensorMap, c_uint, c_uint, *mut c_void, *const u64, *const u64, *const c_uint, *const c_uint, c_uint, c_uint, c_uint, c_uint
+    );
     capture_begin = "cuStreamBeginCapture_v2" (Object, c_uint);
     capture_end = "cuStreamEndCapture" (Object, *mut Object);
     graph_destroy = "cuGraphDestroy" (Object);
@@ -126,6 +133,20 @@ fn object(handle: Handle) -> Object {
 const NON_BLOCKING: c_uint = 1;
 const MAX_DYNAMIC_SHARED: c_uint = 8;
 const THREAD_LOCAL: c_uint = 1;
+/// Of tensor maps: the type of elements, how they lie, what of them the L2 cache fetches, and what lies outside.
+const UINT8: c_uint = 0;
+const NOT_INTERLEAVED: c_uint = 0;
+const PROMOTED_256: c_uint = 3;
+const ZEROS: c_uint = 0;
+
+/// How rows of that many bytes are turned.
+fn swizzle(bytes: u64) -> c_uint {
+    match bytes {
+        128 => 3,
+        64 => 2,
+        _ => 0,
+    }
+}
 
 // SAFETY of all calls below: the signatures are cuda.h's; what is handed over lives, as the trait demands.
 impl Driver for Library {
@@ -308,6 +329,56 @@ impl Driver for Library {
             numAttrs: count as c_uint,
         };
         done(unsafe { (self.0.launch)(&raw const configuration, object(function), arguments.as_mut_ptr(), null_mut()) })
+    }
+
+    fn window_map(&self, map: &WindowMap) -> Result<TensorMap, Status> {
+        let row = map.channels * map.width;
+        let (sizes, strides) = ([map.channels, map.width, map.height, map.images], [map.channels, row, row * map.height]);
+        let corner = |x: i64, y: i64| [x as c_int, y as c_int];
+        let (lower, upper) = (corner(map.left, map.top), corner(map.right, map.bottom));
+        let steps = [1, map.stride as c_uint, map.stride as c_uint, 1];
+        // SAFETY: the arrays have as many elements as the rank says, and are read before this returns.
+        given(|to| unsafe {
+            (self.0.encode_windows)(
+                to,
+                UINT8,
+                4,
+                map.address as *mut c_void,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                lower.as_ptr(),
+                upper.as_ptr(),
+                map.bytes as c_uint,
+                map.pixels as c_uint,
+                steps.as_ptr(),
+                NOT_INTERLEAVED,
+                swizzle(map.bytes),
+                PROMOTED_256,
+                ZEROS,
+            )
+        })
+    }
+
+    fn row_map(&self, map: &RowMap) -> Result<TensorMap, Status> {
+        let (sizes, strides) = ([map.row_bytes, map.rows], [map.row_bytes]);
+        let (part, steps) = ([map.bytes as c_uint, map.box_rows as c_uint], [1, 1]);
+        // SAFETY: as above.
+        given(|to| unsafe {
+            (self.0.encode_rows)(
+                to,
+                UINT8,
+                2,
+                map.address as *mut c_void,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                part.as_ptr(),
+                steps.as_ptr(),
+                NOT_INTERLEAVED,
+                swizzle(map.bytes),
+                PROMOTED_256,
+                ZEROS,
+            )
+        })
     }
 
     unsafe fn begin_capture(&self, stream: Handle) -> Result<(), Status> {

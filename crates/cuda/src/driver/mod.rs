@@ -24,6 +24,48 @@ pub enum Attribute {
     SharedMemory = 97,
 }
 
+/// How the copy engine finds a tile of a tensor, as a kernel is given it. The driver writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct TensorMap(pub [u64; 16]);
+
+/// Bytes of images (image, row, column, channel) as windows read them: a copy brings `bytes` channels of `pixels` windows that follow each other row
+/// by row, at one place of the window. Outside of the images lie zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct WindowMap {
+    /// A multiple of 16, as `channels` is.
+    pub address: u64,
+    pub images: u64,
+    pub height: u64,
+    pub width: u64,
+    /// Bytes of a pixel.
+    pub channels: u64,
+    /// The column and the row where the first window begins: 0 or less.
+    pub left: i64,
+    pub top: i64,
+    /// Where the last begins, counted from the last column and row: 0 or less where nothing is padded.
+    pub right: i64,
+    pub bottom: i64,
+    pub stride: u64,
+    /// Of a copy: windows, and the bytes of each, 64 or 128. They are turned as wgmma reads them.
+    pub pixels: u64,
+    pub bytes: u64,
+}
+
+/// Rows of bytes, of which a copy brings `bytes` of `box_rows`. What lies beyond is zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct RowMap {
+    pub address: u64,
+    pub rows: u64,
+    /// A multiple of 16.
+    pub row_bytes: u64,
+    pub box_rows: u64,
+    /// 64 or 128.
+    pub bytes: u64,
+}
+
 /// How a kernel is launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Launch {
@@ -95,6 +137,9 @@ pub trait Driver {
         stream: Handle,
         arguments: &mut [*mut c_void],
     ) -> Result<(), Status>;
+
+    fn window_map(&self, map: &WindowMap) -> Result<TensorMap, Status>;
+    fn row_map(&self, map: &RowMap) -> Result<TensorMap, Status>;
 
     unsafe fn begin_capture(&self, stream: Handle) -> Result<(), Status>;
     /// An executable graph of what was captured. The capture ends in every case.

@@ -1,6 +1,8 @@
 //! What the kernels are given: the same as in kernels/net/arguments.h. Addresses are the device's. A kernel's size of its argument is compared at every
 //! launch.
 
+use vultus_cuda::TensorMap;
+
 use crate::{
     graph::{Edges, Window},
     int8::Form,
@@ -93,6 +95,23 @@ pub struct Convolution {
     pub steps: i32,
     pub splits: i32,
     pub unused: i32,
+}
+
+/// As [`Convolution`], for Hopper.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct HopperConvolution {
+    pub x: TensorMap,
+    pub weight: TensorMap,
+    pub result: Result,
+    pub residual: Operand,
+    pub activation: Activation,
+    pub scale: u64,
+    pub bias: u64,
+    pub slide: Slide,
+    pub parts: i32,
+    pub tiles: i32,
+    pub across: i32,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, rc::Rc};
 use vultus_cuda::{Buffer, Device, Error, Event, Function, Graph, Pinned, Stream};
 use zeroize::Zeroizing;
 
-use super::{place::Run, program::DeviceProgram};
+use super::{
+    place::{Card, Run},
+    program::DeviceProgram,
+};
 use crate::executor::{ExecuteError, NetworkId};
 
 /// A network with the numbers of images that it runs, ascending.
@@ -24,9 +27,9 @@ impl Sized {
 }
 
 /// Bytes that a lane takes for the networks: on the device, and its scratch's parts of sums and tickets.
-pub fn needs(networks: &[Sized], multiprocessors: usize) -> (usize, usize, usize) {
+pub fn needs(networks: &[Sized], card: &Card<'_>) -> (usize, usize, usize) {
     networks.iter().fold((0, 0, 0), |(tensors, partial, tickets), network| {
-        let of_sizes = network.sizes.iter().map(|&images| network.program.scratch(images, multiprocessors));
+        let of_sizes = network.sizes.iter().map(|&images| network.program.scratch(images, card));
         let scratch = of_sizes.fold((partial, tickets), |most, of| (most.0.max(of.0), most.1.max(of.1)));
         (tensors.max(network.program.bytes(network.most())), scratch.0, scratch.1)
     })
@@ -68,9 +71,9 @@ impl Lane {
         networks: &[Sized],
         functions: &BTreeMap<&'static str, Function>,
         constants: &Buffer,
+        card: &Card<'_>,
     ) -> Result<Self, Error> {
-        let multiprocessors = usize::try_from(device.info().multiprocessors).unwrap_or(1).max(1);
-        let (tensors, partial, tickets) = needs(networks, multiprocessors);
+        let (tensors, partial, tickets) = needs(networks, card);
         let most = |bytes: fn(&DeviceProgram) -> usize| {
             networks.iter().map(|network| network.most() * bytes(&network.program)).max().unwrap_or(0)
         };
@@ -82,9 +85,10 @@ impl Lane {
         tickets.clear()?;
         let (stream, done) = (Stream::new(device)?, Event::new(device)?);
         let run = Run {
+            device,
             stream: &stream,
             functions,
-            multiprocessors,
+            card: *card,
             partial: partial.address(),
             tickets: tickets.address(),
         };

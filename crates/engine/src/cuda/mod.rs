@@ -10,11 +10,14 @@ mod divided;
 mod executor_tests;
 mod lane;
 mod layout;
+#[cfg(test)]
+mod methods_tests;
 mod ops;
 mod place;
 mod program;
 #[cfg(test)]
 mod tests;
+mod tuning;
 mod worker;
 
 use std::{
@@ -33,6 +36,7 @@ use zeroize::Zeroizing;
 use self::{
     layout::Constants,
     program::DeviceProgram,
+    tuning::Tuning,
     worker::{LANES, Programs, Worker},
 };
 use crate::{
@@ -177,7 +181,7 @@ fn own(
 ) {
     let open = || {
         let device = Device::open(driver()?, settings.ordinal, settings.limits)?;
-        Worker::new(device, settings.images, programs)
+        Worker::new(device, settings.images, programs, &Tuning::default())
     };
     let mut worker = match open() {
         Ok(worker) => worker,

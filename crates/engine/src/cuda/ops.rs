@@ -2,6 +2,7 @@
 
 mod convolve;
 mod grouped;
+mod hopper;
 mod plain;
 mod stem;
 
@@ -10,6 +11,7 @@ use vultus_cuda::Launch;
 pub use self::{
     convolve::{Convolve, TILES},
     grouped::Grouped,
+    hopper::HOPPER_TILES,
     plain::Plain,
     stem::Stem,
 };

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use vultus_cuda::{Error, Function, Launch, Stream, argument};
+use vultus_cuda::{Device, Error, Function, Launch, Stream, argument};
 
 use super::{
     arguments::{self, Emit, MAX_EMITS, Operand, form},
     layout::{Layout, Place},
     program::{Node, Stored},
+    tuning::Tuning,
 };
 
 /// Addresses of a lane, for a number of images.
@@ -96,12 +97,22 @@ impl Here<'_> {
     }
 }
 
+/// What is chosen by.
+#[derive(Debug, Clone, Copy)]
+pub struct Card<'a> {
+    pub multiprocessors: usize,
+    /// Whether it has kernels for Hopper.
+    pub hopper: bool,
+    pub tuning: &'a Tuning,
+}
+
 /// What launches go through.
 #[derive(Debug)]
 pub struct Run<'a> {
+    pub device: &'a Device,
     pub stream: &'a Stream,
     pub functions: &'a BTreeMap<&'static str, Function>,
-    pub multiprocessors: usize,
+    pub card: Card<'a>,
     /// Scratch of convolutions whose tiles are shared.
     pub partial: u64,
     pub tickets: u64,

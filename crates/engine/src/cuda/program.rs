@@ -6,7 +6,7 @@ use super::{
     arguments::MAX_EMITS,
     layout::{ALIGNMENT, Constants, Layout, Place},
     ops::{Convolve, Grouped, Plain, Stem},
-    place::{Addresses, Here, Run},
+    place::{Addresses, Card, Here, Run},
 };
 use crate::{
     graph::Shape,
@@ -84,12 +84,20 @@ impl DeviceProgram {
     }
 
     /// Scratch of its convolutions: bytes of parts of sums, and tickets.
-    pub fn scratch(&self, images: usize, multiprocessors: usize) -> (usize, usize) {
+    pub fn scratch(&self, images: usize, card: &Card<'_>) -> (usize, usize) {
         let of = |node: &Node| match &node.kind {
-            Kind::Convolve(convolve) => convolve.scratch(images, multiprocessors),
+            Kind::Convolve(convolve) => convolve.scratch(images, card),
             _ => (0, 0),
         };
         self.nodes.iter().map(of).fold((0, 0), |most, of| (most.0.max(of.0), most.1.max(of.1)))
+    }
+
+    /// Its dense convolutions.
+    pub fn convolutions(&self) -> impl Iterator<Item = &Convolve> {
+        self.nodes.iter().filter_map(|node| match &node.kind {
+            Kind::Convolve(convolve) => Some(convolve),
+            Kind::Grouped(_) | Kind::Stem(_) | Kind::Plain(_) => None,
+        })
     }
 
     /// Bytes of an image's pixels, which lie at the start.

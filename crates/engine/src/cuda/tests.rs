@@ -14,6 +14,7 @@ use super::{
     lane::failed,
     layout::Constants,
     program::DeviceProgram,
+    tuning::Tuning,
     worker::{Programs, Worker},
 };
 use crate::{
@@ -43,6 +44,10 @@ pub fn emulated(multiprocessors: i32, seed: u32) -> Fake {
 }
 
 pub fn worker(fake: &Fake, programs: &[&Program]) -> Worker {
+    tuned(fake, programs, &Tuning::default())
+}
+
+pub fn tuned(fake: &Fake, programs: &[&Program], tuning: &Tuning) -> Worker {
     let mut constants = Constants::default();
     let of = |program: &&Program| {
         let size = InputSize { width: program.input.width, height: program.input.height };
@@ -50,7 +55,7 @@ pub fn worker(fake: &Fake, programs: &[&Program]) -> Worker {
     };
     let programs = programs.iter().map(of).collect();
     let device = Device::open(Box::new(fake.clone()), 0, LIMITS).unwrap();
-    Worker::new(device, &[b"90"], Programs { programs, constants }).unwrap()
+    Worker::new(device, &[b"90"], Programs { programs, constants }, tuning).unwrap()
 }
 
 pub fn sights(images: &[Pixels]) -> Vec<Arc<Sight>> {
@@ -135,7 +140,7 @@ fn programs(program: &Program) -> Programs {
 /// Opens the device, loads the program and runs a batch.
 fn life(fake: &Fake, limits: Limits, program: &Program, images: &[Pixels]) -> Result<Vec<f32>, ExecuteError> {
     let device = Device::open(Box::new(fake.clone()), 0, limits).map_err(failed)?;
-    let mut worker = Worker::new(device, &[b"90"], programs(program)).map_err(failed)?;
+    let mut worker = Worker::new(device, &[b"90"], programs(program), &Tuning::default()).map_err(failed)?;
     worker.submit(NetworkId(0), &sights(images))?;
     Ok(worker.complete()?.1.to_vec())
 }
@@ -172,7 +177,7 @@ fn memory_bounds_the_batches_and_too_little_is_said() {
     let sizes = |memory| {
         let limits = Limits { memory, ..LIMITS };
         let device = Device::open(Box::new(emulated(4, 1)), 0, limits).unwrap();
-        Worker::new(device, &[b"90"], programs(&program)).map(|worker| worker.sizes())
+        Worker::new(device, &[b"90"], programs(&program), &Tuning::default()).map(|worker| worker.sizes())
     };
     assert_eq!(sizes(1 << 30).unwrap(), [[1, 8, 32, 128, 256]]);
     let Programs { programs: of, constants } = programs(&program);

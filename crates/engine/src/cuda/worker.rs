@@ -12,8 +12,10 @@ use zeroize::Zeroizing;
 use super::{
     lane::{self, Lane, Sized, failed},
     layout::Constants,
-    ops::{Stem, TILES},
+    ops::{HOPPER_TILES, Stem, TILES},
+    place::Card,
     program::DeviceProgram,
+    tuning::Tuning,
 };
 use crate::{
     executor::{ExecuteError, NetworkId, Sight},
@@ -24,6 +26,8 @@ use crate::{
 const SIZES: [usize; 5] = [1, 8, 32, 128, 256];
 /// Batches that may be under way.
 pub const LANES: usize = 2;
+/// The capability that has more than all others.
+const HOPPER: (i32, i32) = (9, 0);
 /// What stays free of the device's memory, for the driver and others: one part of so many.
 const SPARED: u64 = 16;
 
@@ -47,18 +51,20 @@ pub struct Programs {
 
 impl Worker {
     /// Loads the kernels and the networks: `images` are binaries with all kernels, the first that the card takes is taken.
-    pub fn new(device: Rc<Device>, images: &[&[u8]], programs: Programs) -> Result<Self, Error> {
+    pub fn new(device: Rc<Device>, images: &[&[u8]], programs: Programs, tuning: &Tuning) -> Result<Self, Error> {
         let module = Module::new(&device, images)?;
-        let functions = functions(&module)?;
+        let hopper = device.info().capability == HOPPER;
+        let functions = functions(&module, hopper)?;
         let constants = upload(&device, &programs.constants)?;
         let budget = device.free_memory()?.min(device.memory_left()) * (SPARED - 1) / SPARED / LANES as u64;
         let multiprocessors = usize::try_from(device.info().multiprocessors).unwrap_or(1).max(1);
+        let card = Card { multiprocessors, hopper, tuning };
         let (mut networks, mut sizes) = (Vec::new(), Vec::new());
         for (program, size) in programs.programs {
             let within = |images: &usize| *images <= program.most_images();
             let mut sized = Sized { sizes: SIZES.into_iter().filter(within).collect(), program };
             let fits = |sized: &Sized| {
-                let (tensors, partial, tickets) = lane::needs(std::slice::from_ref(sized), multiprocessors);
+                let (tensors, partial, tickets) = lane::needs(std::slice::from_ref(sized), &card);
                 (tensors + partial + tickets * size_of::<i32>()) as u64 <= budget
             };
             while sized.sizes.len() > 1 && !fits(&sized) {
@@ -67,7 +73,7 @@ impl Worker {
             networks.push(sized);
             sizes.push(size);
         }
-        let lane = |_| Lane::new(&device, &networks, &functions, &constants);
+        let lane = |_| Lane::new(&device, &networks, &functions, &constants, &card);
         let lanes = (0..LANES).map(lane).collect::<Result<_, _>>()?;
         Ok(Self { lanes, begun: VecDeque::new(), networks, sizes, _constants: constants })
     }
@@ -104,8 +110,10 @@ impl Worker {
 }
 
 /// All kernels, with the shared memory that they take.
-fn functions(module: &Rc<Module>) -> Result<BTreeMap<&'static str, Function>, Error> {
-    let tiles = TILES.iter().flat_map(|tile| tile.names().map(|name| (name, tile.shared())));
+fn functions(module: &Rc<Module>, hopper: bool) -> Result<BTreeMap<&'static str, Function>, Error> {
+    let of_hopper = HOPPER_TILES.iter().filter(|_| hopper);
+    let of_hopper = of_hopper.flat_map(|tile| tile.names.map(|name| (name, tile.shared())));
+    let tiles = TILES.iter().flat_map(|tile| tile.names().map(|name| (name, tile.shared()))).chain(of_hopper);
     let plain = ["depthwise", "grouped", "elementwise", "normalise", "pool", "reduce", "move"].map(|name| (name, 0));
     let all = tiles.chain(Stem::KERNELS).chain(plain);
     all.map(|(name, shared)| Ok((name, module.function(name, shared)?))).collect()

@@ -110,10 +110,13 @@ impl Sketch {
     }
 
     pub fn stem(&mut self) -> usize {
-        let x = self.program.tensors[0].shape;
-        let (window, padding) = self.window(x);
+        let (window, padding) = self.window(self.program.tensors[0].shape);
         let outs = 1 + self.draw.below(40);
-        let out = Self::slid(x, outs, window, padding);
+        self.stem_of(outs, window, padding)
+    }
+
+    pub fn stem_of(&mut self, outs: usize, window: Window, padding: Edges) -> usize {
+        let out = Self::slid(self.program.tensors[0].shape, outs, window, padding);
         let taps = 3 * window.height * window.width;
         let stem = Stem {
             weight: (0..outs * taps).map(|_| self.draw.whole(-16383, 16383, false) as i16).collect(),
@@ -146,6 +149,18 @@ impl Sketch {
             _ => (1, 1 + self.draw.below(70)),
         };
         let (outs, groups) = if outs > 150 { (9, 1) } else { (outs, groups) };
+        self.convolve_of(value, outs, groups, window, padding)
+    }
+
+    pub fn convolve_of(
+        &mut self,
+        value: usize,
+        outs: usize,
+        groups: usize,
+        window: Window,
+        padding: Edges,
+    ) -> usize {
+        let x = self.values[value];
         let out = Self::slid(x, outs, window, padding);
         let form = if self.draw.below(2) == 0 { Form::U8 } else { Form::S8 };
         let mut inputs = vec![self.want(value, form)];

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 
 use super::{Fake, Region, State, Work};
 use crate::{
-    driver::{Attribute, Driver, Handle, Launch},
+    driver::{Attribute, Driver, Handle, Launch, RowMap, TensorMap, WindowMap},
     error::Status,
 };
 
@@ -221,6 +221,34 @@ impl Driver for Fake {
             let arguments = arguments.iter().zip(&state.kernels[&name].0).map(bytes).collect();
             state.give(stream, Work::Launch(name, *launch, arguments))
         })
+    }
+
+    /// As the emulator reads it: the kind, and the numbers in their order.
+    fn window_map(&self, map: &WindowMap) -> Result<TensorMap, Status> {
+        let good = map.address.is_multiple_of(16)
+            && map.channels.is_multiple_of(16)
+            && map.channels >= map.bytes
+            && [64, 128].contains(&map.bytes)
+            && (1..=1024).contains(&map.pixels)
+            && (1..=8).contains(&map.stride)
+            && [map.left, map.top, map.right, map.bottom].iter().all(|corner| (-128..128).contains(corner));
+        let WindowMap { address, images, height, width, channels, stride, pixels, bytes, .. } = *map;
+        let corners = [map.left, map.top, map.right, map.bottom].map(|corner| corner as u64);
+        let [left, top, right, bottom] = corners;
+        let numbers =
+            [1, address, images, height, width, channels, left, top, right, bottom, stride, pixels, bytes, 0, 0, 0];
+        self.call(|_| if good { Ok(TensorMap(numbers)) } else { Err(Status(1)) })
+    }
+
+    fn row_map(&self, map: &RowMap) -> Result<TensorMap, Status> {
+        let good = map.address.is_multiple_of(16)
+            && map.row_bytes.is_multiple_of(16)
+            && [64, 128].contains(&map.bytes)
+            && (1..=256).contains(&map.box_rows);
+        let RowMap { address, rows, row_bytes, box_rows, bytes } = *map;
+        let mut numbers = [0; 16];
+        numbers[..6].copy_from_slice(&[2, address, rows, row_bytes, box_rows, bytes]);
+        self.call(|_| if good { Ok(TensorMap(numbers)) } else { Err(Status(1)) })
     }
 
     unsafe fn begin_capture(&self, stream: Handle) -> Result<(), Status> {

@@ -2,14 +2,18 @@
 
 use vultus_cuda::Error;
 
-use super::{Activation, on};
+use super::{
+    Activation,
+    hopper::{self, Form, HOPPER_TILES, HopperTile},
+    on,
+};
 use crate::{
     cuda::{
         arguments::{self, Operand, Slide},
         layout::{Constants, LINE, Layout, Place},
-        place::{Here, Run},
+        place::{Card, Here, Run},
     },
-    int8::{self, Form},
+    int8,
 };
 
 /// Bytes of a row of the window that a block multiplies in one step.
@@ -53,21 +57,19 @@ pub const TILES: [Tile; 4] = [
 
 /// How a convolution is computed for a number of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
-    pub tile: Tile,
-    /// Blocks that share a tile.
-    pub splits: usize,
+pub enum Method {
+    /// On any card; blocks that share a tile.
+    Tile { tile: Tile, splits: usize },
+    Hopper(HopperTile),
 }
 
-impl Choice {
-    fn tiles(&self, pixels: usize, pitch: usize) -> usize {
-        pixels.div_ceil(self.tile.pixels) * pitch.div_ceil(self.tile.channels)
-    }
-
-    /// Bytes of the parts of sums.
-    fn partial(&self, pixels: usize, pitch: usize) -> usize {
-        let of_tile = self.tile.pixels * self.tile.channels * 4;
-        if self.splits > 1 { self.tiles(pixels, pitch) * self.splits * of_tile } else { 0 }
+impl Method {
+    /// As a tuning names it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Tile { tile, splits } => format!("{}x{}/{splits}", tile.pixels, tile.channels),
+            Self::Hopper(HopperTile { pixels, channels, bytes, .. }) => format!("hopper {pixels}x{channels}/{bytes}"),
+        }
     }
 }
 
@@ -86,9 +88,10 @@ pub struct Convolve {
     signed: bool,
     residual: bool,
     steps: usize,
-    /// Pixels of an image of the result, and elements of each.
+    /// Pixels of an image of the result.
     area: usize,
-    pitch: usize,
+    /// Elements of a pixel of the operand and of the result.
+    pitches: [usize; 2],
 }
 
 impl Convolve {
@@ -111,40 +114,88 @@ impl Convolve {
             scale: constants.add_channels(&c.scale),
             bias: constants.add_channels(&c.bias),
             slide: Slide::new(c.window, c.padding),
-            signed: x.tensor.form == Form::S8,
+            signed: x.tensor.form == int8::Form::S8,
             residual: c.residual,
             steps,
             area: out.shape().height * out.shape().width,
-            pitch: out.pitch,
+            pitches: [x.pitch, out.pitch],
         })
     }
 
-    /// What is taken for so many images on a card of so many multiprocessors, where nothing was measured: the largest tile of which there are enough for
-    /// all of them; the smallest otherwise, shared by blocks.
-    pub fn choose(&self, images: usize, multiprocessors: usize) -> Choice {
-        let pixels = self.area * images;
-        let fits = |tile: &&Tile| tile.channels < self.pitch + LINE || tile.channels == TILES[TILES.len() - 1].channels;
-        let alone = |tile: Tile| Choice { tile, splits: 1 };
-        let enough = |choice: &Choice| choice.tiles(pixels, self.pitch) >= multiprocessors;
-        let mut fitting = TILES.iter().filter(fits).map(|&tile| alone(tile));
-        if let Some(choice) = fitting.clone().find(enough) {
-            return choice;
-        }
-        // At least one fits.
-        let choice = fitting.next_back().unwrap_or(alone(TILES[0]));
-        let wanted = multiprocessors.div_ceil(choice.tiles(pixels, self.pitch));
-        Choice { splits: wanted.min(self.steps / LEAST_STEPS).clamp(1, MAX_SPLITS), ..choice }
+    /// What it is, as far as that matters for its speed: the key of a tuning.
+    pub fn key(&self, images: usize) -> String {
+        let Slide { height, width, stride, .. } = self.slide;
+        let [x, out] = self.pitches;
+        let residual = if self.residual { " residual" } else { "" };
+        format!("{images} x {} px, {height}x{width}/{stride}, {x} -> {out}{residual}", self.area)
     }
 
-    /// Bytes of scratch for so many images: parts of sums; and how many tiles there are.
-    pub fn scratch(&self, images: usize, multiprocessors: usize) -> (usize, usize) {
-        let (choice, pixels) = (self.choose(images, multiprocessors), self.area * images);
-        (choice.partial(pixels, self.pitch), choice.tiles(pixels, self.pitch))
+    fn tiles(&self, images: usize, [pixels, channels]: [usize; 2]) -> usize {
+        (self.area * images).div_ceil(pixels) * self.pitches[1].div_ceil(channels)
+    }
+
+    /// All ways to compute it for so many images.
+    pub fn methods(&self, images: usize, card: &Card<'_>) -> Vec<Method> {
+        let hopper = HOPPER_TILES.iter().filter(|tile| card.hopper && hopper::fits(tile, &self.slide, self.pitches[0]));
+        let mut methods: Vec<Method> = hopper.map(|&tile| Method::Hopper(tile)).collect();
+        for tile in TILES {
+            methods.push(Method::Tile { tile, splits: 1 });
+            let splits = self.splits(images, tile, card);
+            if splits > 1 {
+                methods.push(Method::Tile { tile, splits });
+            }
+        }
+        methods
+    }
+
+    /// Blocks that share a tile so that all multiprocessors have work.
+    fn splits(&self, images: usize, tile: Tile, card: &Card<'_>) -> usize {
+        let wanted = card.multiprocessors.div_ceil(self.tiles(images, [tile.pixels, tile.channels]));
+        wanted.min(self.steps / LEAST_STEPS).clamp(1, MAX_SPLITS)
+    }
+
+    /// What is taken for so many images: what was measured; else the largest tile of which there are enough for all multiprocessors, and where
+    /// there is none the smallest, shared by blocks.
+    pub fn choose(&self, images: usize, card: &Card<'_>) -> Method {
+        if let Some(name) = card.tuning.get(&self.key(images))
+            && let Some(method) = self.methods(images, card).into_iter().find(|method| method.name() == name)
+        {
+            return method;
+        }
+        let out = self.pitches[1];
+        let enough = |size: [usize; 2]| self.tiles(images, size) >= card.multiprocessors;
+        let narrow = |channels: usize| channels < out + LINE;
+        let hopper = HOPPER_TILES.iter().rev().filter(|tile| card.hopper && hopper::fits(tile, &self.slide, self.pitches[0]));
+        let hopper = hopper.filter(|tile| narrow(tile.channels) && tile.channels <= 128);
+        if let Some(&tile) = hopper.clone().find(|tile| enough([tile.pixels, tile.channels])) {
+            return Method::Hopper(tile);
+        }
+        let fitting = TILES.iter().filter(|tile| narrow(tile.channels));
+        if let Some(&tile) = fitting.clone().find(|tile| enough([tile.pixels, tile.channels])) {
+            return Method::Tile { tile, splits: 1 };
+        }
+        let tile = fitting.last().copied().unwrap_or(TILES[TILES.len() - 1]);
+        Method::Tile { tile, splits: self.splits(images, tile, card) }
+    }
+
+    /// Bytes of scratch for so many images: parts of sums; and how many tiles share them.
+    pub fn scratch(&self, images: usize, card: &Card<'_>) -> (usize, usize) {
+        match self.choose(images, card) {
+            Method::Tile { tile, splits } if splits > 1 => self.shared(images, tile, splits),
+            _ => (0, 0),
+        }
+    }
+
+    fn shared(&self, images: usize, tile: Tile, splits: usize) -> (usize, usize) {
+        let tiles = self.tiles(images, [tile.pixels, tile.channels]);
+        (tiles * splits * tile.pixels * tile.channels * size_of::<i32>(), tiles)
     }
 
     pub fn launch(&self, here: &Here<'_>, run: &Run<'_>) -> Result<(), Error> {
-        let choice = self.choose(here.images(), run.multiprocessors);
-        let pixels = self.area * here.images();
+        self.launch_by(self.choose(here.images(), &run.card), here, run)
+    }
+
+    pub fn launch_by(&self, method: Method, here: &Here<'_>, run: &Run<'_>) -> Result<(), Error> {
         let argument = arguments::Convolution {
             result: here.result(),
             x: here.operand(0),
@@ -157,11 +208,19 @@ impl Convolve {
             tickets: run.tickets,
             slide: self.slide,
             steps: self.steps as i32,
-            splits: choice.splits as i32,
+            splits: 1,
             unused: 0,
         };
-        let grid = [choice.tiles(pixels, self.pitch) as u32, choice.splits as u32];
-        let tile = choice.tile;
-        run.launch(tile.names[usize::from(self.signed)], on(grid, tile.threads, tile.shared()), argument)
+        match method {
+            Method::Tile { tile, splits } => {
+                let grid = [self.tiles(here.images(), [tile.pixels, tile.channels]) as u32, splits as u32];
+                let argument = arguments::Convolution { splits: splits as i32, ..argument };
+                run.launch(tile.names[usize::from(self.signed)], on(grid, tile.threads, tile.shared()), argument)
+            }
+            Method::Hopper(tile) => {
+                let form = Form { argument: &argument, signed: self.signed, pitches: self.pitches, area: self.area };
+                hopper::launch(&tile, &form, here, run)
+            }
+        }
     }
 }
