@@ -11,7 +11,7 @@ fn main() {
         .include("..")
         .define("VULTUS_EMULATED", None)
         .flag("-ffp-contract=off")
-        .opt_level(2)
+        .opt_level(3)
         // longjmp between stacks is what fibers do; and pragmas are nvcc's.
         .flag("-U_FORTIFY_SOURCE")
         .flag("-Wno-unknown-pragmas")

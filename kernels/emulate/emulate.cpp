@@ -38,7 +38,9 @@ struct Machine {
   uint32_t seed = 1;
 };
 
-thread_local Machine machine;
+// A pointer, which needs no look at every use at whether it was made.
+thread_local Machine* of_thread = nullptr;
+#define machine (*of_thread)
 
 // A fiber runs the kernel for one thread after the other, and rests in between.
 void live() {
@@ -211,6 +213,8 @@ extern "C" const char* emulated_kernel(size_t at, size_t* arguments, uint32_t* t
 // Runs all blocks of a grid, one after the other, in an order that changes.
 extern "C" void run_emulated(size_t at, const void* arguments, uint32_t x, uint32_t y, uint32_t shared, uint32_t seed) {
   using namespace emulate;
+  static thread_local Machine made;
+  of_thread = &made;
   const auto& kernel = kernels()[at];
   machine.seed = seed;
   machine.run = kernel.run;

@@ -88,6 +88,13 @@ Barrier& barrier(uint32_t at);
 // The phase ends where nothing is missing.
 void look_at(Barrier& barrier);
 
+// Of 32 codes with 32 weights.
+template <bool SIGNED> int32_t dot(const uint8_t* codes, const uint8_t* weights) {
+  int32_t sum = 0;
+  for (int k = 0; k < 32; ++k) sum += (SIGNED ? (int32_t)(int8_t)codes[k] : (int32_t)codes[k]) * (int8_t)weights[k];
+  return sum;
+}
+
 }  // namespace emulate
 
 #define threadIdx (emulate::fiber().thread)
@@ -146,13 +153,15 @@ template <bool SIGNED> void multiply(int32_t (&c)[4], const uint32_t (&a)[4], ui
   const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
   const auto* all = emulate::exchange(mine, sizeof mine);
   const int lane = threadIdx.x & 31, g = lane >> 2, q = lane & 3;
-  for (int e = 0; e < 4; ++e) {
-    const int column = 2 * q + (e & 1), low = e >> 1;
-    for (int k = 0; k < 32; ++k) {
-      const uint8_t x = all[g * 4 + k % 16 / 4][(k / 16 * 2 + low) * 4 + k % 4], w = all[column * 4 + k % 16 / 4][16 + k / 16 * 4 + k % 4];
-      c[e] += (SIGNED ? (int32_t)(int8_t)x : (int32_t)x) * (int8_t)w;
-    }
-  }
+  // Two rows of a and two columns of b, 32 each: a lane has four neighbouring ones of each half.
+  uint8_t rows[2][32], columns[2][32];
+  for (int one = 0; one < 2; ++one)
+    for (int half = 0; half < 2; ++half)
+      for (int k = 0; k < 4; ++k) {
+        memcpy(rows[one] + half * 16 + k * 4, all[g * 4 + k] + (half * 2 + one) * 4, 4);
+        memcpy(columns[one] + half * 16 + k * 4, all[(2 * q + one) * 4 + k] + 16 + half * 4, 4);
+      }
+  for (int e = 0; e < 4; ++e) c[e] += emulate::dot<SIGNED>(rows[e >> 1], columns[e & 1]);
 }
 
 // As cvt.rni.s32.f32: of no number 0, saturated.

@@ -107,9 +107,8 @@ template <bool SIGNED, int N> struct Product {
         for (int e = 0; e < 2; ++e) {
           row(b, j * 8 + 2 * q + e, column);
           for (int half = 0; half < 2; ++half) {
-            int32_t sum = more ? sums[4 * j + 2 * half + e] : 0;
-            for (int k = 0; k < 32; ++k) sum += (SIGNED ? (int32_t)(int8_t)rows[half][k] : (int32_t)rows[half][k]) * (int8_t)column[k];
-            sums[4 * j + 2 * half + e] = sum;
+            int32_t& sum = sums[4 * j + 2 * half + e];
+            sum = (more ? sum : 0) + emulate::dot<SIGNED>(rows[half], column);
           }
         }
     });

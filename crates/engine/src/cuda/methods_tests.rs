@@ -24,7 +24,7 @@ use crate::{
 static TRIED: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 25, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20, ..ProptestConfig::default() })]
 
     #[test]
     fn every_method_has_the_bits_of_the_oracle(
@@ -32,7 +32,7 @@ proptest! {
         (ins, outs) in (prop_oneof![1..40usize, Just(64), Just(128), Just(192)], 1..290usize),
         (rows, columns, stride) in (1..4usize, 1..4usize, 1..4usize),
         edges in [0..3usize, 0..3usize, 0..3usize, 0..3usize],
-        images in 1..4usize,
+        images in prop_oneof![3 => Just(1usize), 1 => Just(2)],
         multiprocessors in prop_oneof![Just(1), Just(3), Just(40)],
         seed in any::<u64>(),
     ) {
@@ -62,7 +62,8 @@ proptest! {
                 tuning.set(convolution.key(size), name.clone());
                 prop_assert_eq!(convolution.choose(size, &Card { tuning: &tuning, ..card }), method);
                 let mut worker = tuned(&emulated(multiprocessors as i32, seed as u32), &[&program], &tuning);
-                for _ in 0..2 {
+                // Again, where something of the first run stays.
+                for _ in 0..if kind == 2 { 2 } else { 1 } {
                     worker.submit(NetworkId(0), &sights(&images)).unwrap();
                     assert_same(&worker.complete().unwrap().1, &expected, &name);
                 }
