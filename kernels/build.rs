@@ -38,7 +38,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, how) in IMAGES {
         let mut command = Command::new(&nvcc);
         // Results are to have the CPU's bits: no product and sum is contracted; subnormals, divisions and roots are IEEE's by default.
-        command.args(["-std=c++17", "-O3", "-fmad=false", "-I."]).args(how).arg("net/all.cu").arg("-o").arg(out.join(name));
+        command
+            .args(["-std=c++17", "-O3", "-fmad=false", "-I."])
+            .args(how)
+            .arg("net/all.cu")
+            .arg("-o")
+            .arg(out.join(name));
         running.push((name, command.spawn()?));
     }
     for (name, mut child) in running {

@@ -39,7 +39,9 @@ fn machine_code_is_that_of_the_table() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let mut table = String::from("# kernel card: registers, static shared memory, tensor core instructions of a warp and of a warp group\n");
+    let mut table = String::from(
+        "# kernel card: registers, static shared memory, tensor core instructions of a warp and of a warp group\n",
+    );
     for (card, image) in CARDS.iter().zip(vultus_kernels::NET) {
         let file = folder.path().join("net.cubin");
         fs::write(&file, image).unwrap();
@@ -66,7 +68,8 @@ fn tools() -> Option<PathBuf> {
 }
 
 fn inspect(tools: &Path, cubin: &Path) -> BTreeMap<String, Code> {
-    let path = env::join_paths([tools.to_owned()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap()))).unwrap();
+    let path =
+        env::join_paths([tools.to_owned()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap()))).unwrap();
     let dump = |how: &str| {
         let output = Command::new(tools.join("cuobjdump")).env("PATH", &path).arg(how).arg(cubin).output().unwrap();
         assert!(output.status.success(), "cuobjdump {how}: {}", String::from_utf8_lossy(&output.stderr));

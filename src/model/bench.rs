@@ -123,10 +123,10 @@ pub fn bench_file(
     let weight_bytes = 4 * bare.weights.iter().map(|(_, w)| w.values().len()).sum::<usize>();
     let seen: Vec<Pixels> = (0..CALIBRATION_IMAGES).filter_map(|seed| noise(size, seed)).collect();
     let seen: Vec<&Pixels> = seen.iter().collect();
-    let (mut executor, flops) =
-        bare.into_executor(precision, device, threads, &seen).map_err(BareError::from)?;
+    let (mut executor, flops) = bare.into_executor(precision, device, threads, &seen).map_err(BareError::from)?;
     let open_s = start.elapsed().as_secs_f64();
-    let images: Vec<_> = (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).map(Sight::Made).map(Arc::new).collect();
+    let images: Vec<_> =
+        (0..batch.get()).filter_map(|seed| noise(size, seed as u32)).map(Sight::Made).map(Arc::new).collect();
     executor.settle();
     let faces_per_s = per_s(duration, || batches(executor.as_mut(), NetworkId(0), &images))?;
     let batch_ms = alone_ms(executor.as_mut(), NetworkId(0), &images)?;

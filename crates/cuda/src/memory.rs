@@ -65,9 +65,7 @@ impl Buffer {
         // SAFETY: the memory is its own, and who has it alone says that nothing uses it.
         self.device
             .call("cuMemsetD8Async", |driver| unsafe { driver.fill(address, 0, bytes, DEFAULT_STREAM) })
-            .and_then(|()| {
-                self.device.wait("cuStreamQuery", |driver| unsafe { driver.query_stream(DEFAULT_STREAM) })
-            })
+            .and_then(|()| self.device.wait("cuStreamQuery", |driver| unsafe { driver.query_stream(DEFAULT_STREAM) }))
     }
 }
 

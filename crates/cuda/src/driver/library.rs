@@ -333,7 +333,8 @@ impl Driver for Library {
 
     fn window_map(&self, map: &WindowMap) -> Result<TensorMap, Status> {
         let row = map.channels * map.width;
-        let (sizes, strides) = ([map.channels, map.width, map.height, map.images], [map.channels, row, row * map.height]);
+        let (sizes, strides) =
+            ([map.channels, map.width, map.height, map.images], [map.channels, row, row * map.height]);
         let corner = |x: i64, y: i64| [x as c_int, y as c_int];
         let (lower, upper) = (corner(map.left, map.top), corner(map.right, map.bottom));
         let steps = [1, map.stride as c_uint, map.stride as c_uint, 1];

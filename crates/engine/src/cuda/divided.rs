@@ -33,7 +33,10 @@ pub struct DividedExecutor {
 
 impl fmt::Debug for DividedExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DividedExecutor").field("device", &self.device).field("places", &self.places).finish_non_exhaustive()
+        f.debug_struct("DividedExecutor")
+            .field("device", &self.device)
+            .field("places", &self.places)
+            .finish_non_exhaustive()
     }
 }
 

@@ -144,7 +144,9 @@ impl Lane {
 
     /// Waits for the batch: which network's it was, and its outputs, each image's in the order channel, row, column.
     pub fn end(&mut self, networks: &[Sized]) -> Result<(NetworkId, Zeroizing<Vec<f32>>), Error> {
-        let Some(Begun { network, images }) = self.begun.take() else { return Ok((NetworkId(0), Zeroizing::default())) };
+        let Some(Begun { network, images }) = self.begun.take() else {
+            return Ok((NetworkId(0), Zeroizing::default()));
+        };
         self.done.wait()?;
         let output = networks[network.0].program.output();
         let (shape, each) = (output.shape(), output.elements());

@@ -207,8 +207,7 @@ fn load(networks: Vec<Planned>) -> Result<(Programs, Vec<Known>), (NetworkId, Lo
             return Err(refused(LoadError::Unsupported("another precision than int8")));
         }
         let program = Program::new(&plan, &input).map_err(|e| refused(LoadError::Lower(e.to_string())))?;
-        let program =
-            DeviceProgram::new(&program, &mut constants).map_err(|e| refused(LoadError::Unsupported(e)))?;
+        let program = DeviceProgram::new(&program, &mut constants).map_err(|e| refused(LoadError::Unsupported(e)))?;
         let (size, shape) = (InputSize { width: input.width, height: input.height }, program.output_shape());
         known.push(Known { size, sizes: vec![1], outputs: shape.channels * shape.height * shape.width });
         programs.push((program, size));
@@ -229,7 +228,9 @@ impl Executor for CudaExecutor {
     fn submit(&mut self, network: NetworkId, sights: &[Arc<Sight>]) -> Result<(), ExecuteError> {
         match self.ask(Command::Submit(network, sights.to_vec()))? {
             Answer::Submitted(submitted) => submitted,
-            Answer::Started(_) | Answer::Completed(_) => Err(ExecuteError::Device("an answer to another question".into())),
+            Answer::Started(_) | Answer::Completed(_) => {
+                Err(ExecuteError::Device("an answer to another question".into()))
+            }
         }
     }
 
@@ -240,7 +241,9 @@ impl Executor for CudaExecutor {
                 self.outputs = outputs;
                 Outputs::new(&self.outputs, self.networks.get(network.0).map_or(1, |known| known.outputs))
             }
-            Answer::Started(_) | Answer::Submitted(_) => Err(ExecuteError::Device("an answer to another question".into())),
+            Answer::Started(_) | Answer::Submitted(_) => {
+                Err(ExecuteError::Device("an answer to another question".into()))
+            }
         }
     }
 }
@@ -249,7 +252,9 @@ impl Drop for CudaExecutor {
     fn drop(&mut self) {
         self.commands = None;
         // A driver that does not return keeps its thread; the process ends without it.
-        if self.lost.is_none() && matches!(self.answers.recv_timeout(self.patience), Err(RecvTimeoutError::Disconnected)) {
+        if self.lost.is_none()
+            && matches!(self.answers.recv_timeout(self.patience), Err(RecvTimeoutError::Disconnected))
+        {
             let _ = self.thread.take().map(JoinHandle::join);
         }
     }

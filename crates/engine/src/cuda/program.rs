@@ -56,7 +56,8 @@ impl DeviceProgram {
     /// What the kernels do not do.
     pub fn new(program: &Program, constants: &mut Constants) -> Result<Self, &'static str> {
         let layouts: Vec<Layout> = program.tensors.iter().map(|&tensor| Layout::new(tensor)).collect();
-        let nodes = program.steps.iter().map(|step| node(program, step, &layouts, constants)).collect::<Result<_, _>>()?;
+        let nodes =
+            program.steps.iter().map(|step| node(program, step, &layouts, constants)).collect::<Result<_, _>>()?;
         let arena = Arena::new(program, |id| layouts[id].bytes());
         Ok(Self { nodes, layouts, arena, output: program.output })
     }

@@ -163,7 +163,11 @@ fn every_call_may_fail() {
                 Err(ExecuteError::Lost(_)) => lost += 1,
                 Err(_) => {
                     failed += 1;
-                    assert!(at < 7 || status != 2 || fake.left().is_empty(), "call {at} gave {status}: {:?}", fake.left());
+                    assert!(
+                        at < 7 || status != 2 || fake.left().is_empty(),
+                        "call {at} gave {status}: {:?}",
+                        fake.left()
+                    );
                 }
             }
         }

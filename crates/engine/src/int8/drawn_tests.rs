@@ -152,14 +152,7 @@ impl Sketch {
         self.convolve_of(value, outs, groups, window, padding)
     }
 
-    pub fn convolve_of(
-        &mut self,
-        value: usize,
-        outs: usize,
-        groups: usize,
-        window: Window,
-        padding: Edges,
-    ) -> usize {
+    pub fn convolve_of(&mut self, value: usize, outs: usize, groups: usize, window: Window, padding: Edges) -> usize {
         let x = self.values[value];
         let out = Self::slid(x, outs, window, padding);
         let form = if self.draw.below(2) == 0 { Form::U8 } else { Form::S8 };

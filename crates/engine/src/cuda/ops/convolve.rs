@@ -59,7 +59,10 @@ pub const TILES: [Tile; 4] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// On any card; blocks that share a tile.
-    Tile { tile: Tile, splits: usize },
+    Tile {
+        tile: Tile,
+        splits: usize,
+    },
     Hopper(HopperTile),
 }
 
@@ -165,7 +168,8 @@ impl Convolve {
         let out = self.pitches[1];
         let enough = |size: [usize; 2]| self.tiles(images, size) >= card.multiprocessors;
         let narrow = |channels: usize| channels < out + LINE;
-        let hopper = HOPPER_TILES.iter().rev().filter(|tile| card.hopper && hopper::fits(tile, &self.slide, self.pitches[0]));
+        let hopper =
+            HOPPER_TILES.iter().rev().filter(|tile| card.hopper && hopper::fits(tile, &self.slide, self.pitches[0]));
         let hopper = hopper.filter(|tile| narrow(tile.channels) && tile.channels <= 128);
         if let Some(&tile) = hopper.clone().find(|tile| enough([tile.pixels, tile.channels])) {
             return Method::Hopper(tile);

@@ -101,10 +101,14 @@ impl Plain {
                 };
                 run.launch("elementwise", by_fours(here), argument)
             }
-            &Self::Normalise { mean, scale, colour } => {
-                run.launch("normalise", by_fours(here), arguments::Normalise { result, x, mean, scale, colour, unused: 0 })
+            &Self::Normalise { mean, scale, colour } => run.launch(
+                "normalise",
+                by_fours(here),
+                arguments::Normalise { result, x, mean, scale, colour, unused: 0 },
+            ),
+            &Self::Pool { slide, share } => {
+                run.launch("pool", by_fours(here), arguments::Pool { result, x, slide, share })
             }
-            &Self::Pool { slide, share } => run.launch("pool", by_fours(here), arguments::Pool { result, x, slide, share }),
             &Self::Reduce { squares } => {
                 let blocks = here.pixels().div_ceil(BLOCK as usize) as u32;
                 let argument = arguments::Reduce { result, x, squares: i32::from(squares), unused: 0 };
@@ -112,7 +116,11 @@ impl Plain {
             }
             &Self::Move { kind, top, left } => {
                 let (top, left) = (top as i32, left as i32);
-                run.launch("move", by_fours(here), arguments::Move { result, x, kind: kind as i32, top, left, unused: 0 })
+                run.launch(
+                    "move",
+                    by_fours(here),
+                    arguments::Move { result, x, kind: kind as i32, top, left, unused: 0 },
+                )
             }
         }
     }

@@ -50,7 +50,8 @@ impl Stem {
                 }
             }
         }
-        let classes: Vec<f32> = stem.bias.values.chunks_exact(outs).flat_map(|values| filled(values, out.pitch)).collect();
+        let classes: Vec<f32> =
+            stem.bias.values.chunks_exact(outs).flat_map(|values| filled(values, out.pitch)).collect();
         Self {
             activation: Activation::new(&stem.activation, outs, constants),
             weight: constants.add_codes(&weight),
