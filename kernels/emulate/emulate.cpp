@@ -148,6 +148,13 @@ void yield() {
   if (_setjmp(machine.current->at) == 0) _longjmp(machine.scheduler, 1);
 }
 
+void dawdle() {
+  while (random(4) == 0) {
+    progress();
+    yield();
+  }
+}
+
 void fail(const char* what) {
   fprintf(stderr, "emulated kernel, block %u %u: %s\n", machine.block.index.x, machine.block.index.y, what);
   abort();

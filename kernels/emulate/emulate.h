@@ -76,6 +76,8 @@ Block& block();
 Fiber& fiber();
 // Gives way to others.
 void yield();
+// Now and then, where nothing makes a thread wait: what happens late on a device shall happen late.
+void dawdle();
 // Something happened: who waits may go on.
 void progress();
 [[noreturn]] void fail(const char* what);
@@ -125,6 +127,7 @@ DEVICE void copy16(uint32_t to, const void* from, bool inside) {
 }
 DEVICE void end_group() { emulate::fiber().groups.emplace_back(); }
 template <int N> void wait_groups() {
+  emulate::dawdle();
   auto& groups = emulate::fiber().groups;
   while (groups.size() - 1 > N) {
     auto& group = groups.front();

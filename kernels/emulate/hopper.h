@@ -80,6 +80,7 @@ template <int N> void take_registers() {}
 DEVICE void begin_products() {}
 DEVICE void end_products() { emulate::fiber().products.emplace_back(); }
 template <int N> void wait_products() {
+  emulate::dawdle();
   auto& products = emulate::fiber().products;
   while (products.size() - 1 > N) {
     for (const auto& product : products.front()) product();
