@@ -77,10 +77,12 @@ DEVICE void prefetch_map(const TensorMap*) {}
 
 template <int N> void give_registers() {}
 template <int N> void take_registers() {}
-DEVICE void begin_products() {}
+DEVICE void begin_products() { emulate::exchange("", 1); }
 DEVICE void end_products() { emulate::fiber().products.emplace_back(); }
 template <int N> void wait_products() {
+  // All lanes of a warp at once, as for all instructions of products.
   emulate::dawdle();
+  emulate::exchange("", 1);
   auto& products = emulate::fiber().products;
   while (products.size() - 1 > N) {
     for (const auto& product : products.front()) product();
