@@ -13,14 +13,14 @@ use std::{
 /// The version whose code driver 580 takes.
 const VERSION: &str = "release 13.0";
 /// Name, and what nvcc is told. The first that a card takes is taken.
-const IMAGES: [(&str, [&str; 2]); 3] = [
-    ("net.sm_90a.cubin", ["-gencode=arch=compute_90a,code=sm_90a", "-cubin"]),
-    ("net.sm_80.cubin", ["-gencode=arch=compute_80,code=sm_80", "-cubin"]),
-    ("net.compute_80.ptx", ["-arch=compute_80", "-ptx"]),
+const IMAGES: [(&str, &[&str]); 3] = [
+    ("net.sm_90a.cubin", &["-DVULTUS_HOPPER", "-gencode=arch=compute_90a,code=sm_90a", "-cubin"]),
+    ("net.sm_80.cubin", &["-gencode=arch=compute_80,code=sm_80", "-cubin"]),
+    ("net.compute_80.ptx", &["-arch=compute_80", "-ptx"]),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for changed in ["build.rs", "net", "device.cuh"] {
+    for changed in ["build.rs", "net", "device.cuh", "hopper.cuh"] {
         println!("cargo:rerun-if-changed={changed}");
     }
     for variable in ["VULTUS_WITHOUT_CUDA", "VULTUS_NVCC"] {

@@ -68,6 +68,7 @@ DEVICE float from_half(uint16_t v) { return __half2float(__ushort_as_half(v)); }
 DEVICE void fence() { __threadfence(); }
 // Adds one, gives what was there before.
 DEVICE int32_t take_ticket(int32_t* tickets) { return atomicAdd(tickets, 1); }
+DEVICE void add_up(uint64_t* sum, uint64_t more) { atomicAdd((unsigned long long*)sum, (unsigned long long)more); }
 // A value that another block stored, past this multiprocessor's cache.
 DEVICE int32_t load_fresh(const int32_t* p) { return __ldcg(p); }
 

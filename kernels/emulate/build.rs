@@ -4,6 +4,7 @@ fn main() {
     println!("cargo:rerun-if-changed=.");
     println!("cargo:rerun-if-changed=../net");
     println!("cargo:rerun-if-changed=../device.cuh");
+    println!("cargo:rerun-if-changed=../hopper.cuh");
     cc::Build::new()
         .cpp(true)
         .std("c++17")

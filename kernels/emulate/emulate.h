@@ -194,4 +194,5 @@ inline void __syncwarp() { emulate::exchange("", 1); }
 
 DEVICE void fence() {}
 DEVICE int32_t take_ticket(int32_t* tickets) { return (*tickets)++; }
+DEVICE void add_up(uint64_t* sum, uint64_t more) { *sum += more; }
 DEVICE int32_t load_fresh(const int32_t* p) { return *p; }

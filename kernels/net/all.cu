@@ -3,6 +3,7 @@
 #if defined(VULTUS_HOPPER) || defined(VULTUS_EMULATED)
 #include "convolve_hopper.cu"
 #endif
+#include "digest.cu"
 #include "elementwise.cu"
 #include "grouped.cu"
 #include "move.cu"

@@ -163,3 +163,9 @@ struct Move {
   int32_t kind, top, left;
   int32_t unused;
 };
+
+struct Digest {
+  const void* data;
+  uint64_t words;
+  uint64_t* sum;  // what comes to it
+};

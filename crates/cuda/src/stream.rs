@@ -80,6 +80,20 @@ impl Stream {
         })
     }
 
+    /// Sets `bytes` of the device, those from the offset `at` on.
+    ///
+    /// # Safety
+    /// As [`Self::upload`].
+    #[allow(clippy::missing_errors_doc)]
+    pub unsafe fn fill(&self, to: &Buffer, at: usize, byte: u8, bytes: usize) -> Result<(), Error> {
+        let room = to.bytes().saturating_sub(at);
+        fits(bytes, room, room)?;
+        // SAFETY: as above, and the caller's promise.
+        self.device.call("cuMemsetD8Async", |driver| unsafe {
+            driver.fill(to.address() + at as u64, byte, bytes, self.handle)
+        })
+    }
+
     /// A graph of what `work` gives to this stream, and to those that wait for its events. The capture ends in every case.
     #[allow(clippy::missing_errors_doc)]
     pub fn capture(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<Graph, Error> {

@@ -225,6 +225,14 @@ pub struct Move {
     pub unused: i32,
 }
 
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Digest {
+    pub data: u64,
+    pub words: u64,
+    pub sum: u64,
+}
+
 /// As the kernels number it.
 pub fn form(form: Form) -> i32 {
     match form {

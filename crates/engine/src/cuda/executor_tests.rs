@@ -7,7 +7,7 @@ use std::{num::NonZeroUsize, thread, time::Duration};
 use vultus_cuda::{Driver, Limits, Status, fake::Fault};
 
 use super::{
-    CudaExecutor, CudaSettings, DividedExecutor, OpenDriver,
+    CudaExecutor, CudaSettings, DividedExecutor, OpenDriver, Tuning,
     tests::{LIMITS, assert_same, emulated, sights},
 };
 use crate::{
@@ -35,7 +35,7 @@ fn planned(precision: Precision, side: usize) -> (Planned, Vec<Pixels>) {
 }
 
 fn settings(limits: Limits) -> CudaSettings {
-    CudaSettings { ordinal: 0, limits, images: &[b"90"] }
+    CudaSettings { ordinal: 0, limits, images: &[b"90"], tuning: Some(Tuning::default()) }
 }
 
 fn driver(fault: Option<(usize, Fault)>) -> OpenDriver {

@@ -97,7 +97,7 @@ impl Lane {
             // SAFETY: the lane keeps what the graph names until the graph is gone, and touches pinned memory only while nothing is under way.
             stream.capture(|| unsafe {
                 stream.upload(&tensors, &pixels, bytes)?;
-                program.launch(images, constants.address(), tensors.address(), &run)?;
+                program.launch(&program.addresses(images, constants.address(), tensors.address()), &run)?;
                 stream.download(&outputs, &tensors, program.output_at(images), given)
             })
         };

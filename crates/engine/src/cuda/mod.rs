@@ -36,7 +36,6 @@ use zeroize::Zeroizing;
 use self::{
     layout::Constants,
     program::DeviceProgram,
-    tuning::Tuning,
     worker::{LANES, Programs, Worker},
 };
 use crate::{
@@ -53,9 +52,12 @@ pub struct CudaSettings {
     pub limits: Limits,
     /// Binaries with all kernels; the first that the card takes is taken.
     pub images: &'static [&'static [u8]],
+    /// Of this card, driver and these networks; without one it is measured while the device is opened.
+    pub tuning: Option<Tuning>,
 }
 
 pub use divided::DividedExecutor;
+pub use tuning::Tuning;
 
 /// For work that was given to a device, until it counts as lost: many times what the largest batch takes.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,7 +65,12 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 impl CudaSettings {
     /// Of that device, with this program's kernels and as much memory as there is.
     pub fn of(ordinal: u32) -> Self {
-        Self { ordinal, limits: Limits { memory: u64::MAX, patience: PATIENCE }, images: vultus_kernels::NET }
+        Self {
+            ordinal,
+            limits: Limits { memory: u64::MAX, patience: PATIENCE },
+            images: vultus_kernels::NET,
+            tuning: None,
+        }
     }
 }
 
@@ -87,8 +94,15 @@ enum Command {
     Complete,
 }
 
+/// What a worker says of itself.
+struct Started {
+    sizes: Vec<Vec<usize>>,
+    tuning: Tuning,
+    differ: Vec<String>,
+}
+
 enum Answer {
-    Started(Result<Vec<Vec<usize>>, Error>),
+    Started(Result<Started, Error>),
     Submitted(Result<(), ExecuteError>),
     Completed(Result<(NetworkId, Zeroizing<Vec<f32>>), ExecuteError>),
 }
@@ -100,6 +114,8 @@ pub struct CudaExecutor {
     answers: Receiver<Answer>,
     thread: Option<JoinHandle<()>>,
     patience: Duration,
+    tuning: Tuning,
+    differ: Vec<String>,
     /// Why it is.
     lost: Option<String>,
     /// Of the last batch.
@@ -143,16 +159,29 @@ impl CudaExecutor {
             Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(failed("its thread ended".into())),
             Err(RecvTimeoutError::Timeout) => return Err(failed("the driver does not answer".into())),
         };
-        networks.iter_mut().zip(started).for_each(|(known, sizes)| known.sizes = sizes);
+        let Started { sizes, tuning, differ } = started;
+        networks.iter_mut().zip(sizes).for_each(|(known, sizes)| known.sizes = sizes);
         Ok(Self {
             networks,
             commands: Some(commands),
             answers,
             thread: Some(thread),
             patience,
+            tuning,
+            differ,
             lost: None,
             outputs: Zeroizing::default(),
         })
+    }
+
+    /// Which kernels it takes: given, or measured when it was made.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// Kernels that the tuning left out, since they did not have the bits of others: a fault of the card or of this program.
+    pub fn differ(&self) -> &[String] {
+        &self.differ
     }
 
     fn ask(&mut self, command: Command) -> Result<Answer, ExecuteError> {
@@ -181,13 +210,17 @@ fn own(
 ) {
     let open = || {
         let device = Device::open(driver()?, settings.ordinal, settings.limits)?;
-        Worker::new(device, settings.images, programs, &Tuning::default())
+        Worker::new(device, settings.images, programs, settings.tuning.clone())
     };
     let mut worker = match open() {
         Ok(worker) => worker,
         Err(error) => return drop(answer.send(Answer::Started(Err(error)))),
     };
-    let mut said = answer.send(Answer::Started(Ok(worker.sizes())));
+    let mut said = answer.send(Answer::Started(Ok(Started {
+        sizes: worker.sizes(),
+        tuning: worker.tuning.clone(),
+        differ: worker.differ.clone(),
+    })));
     while said.is_ok() {
         let Ok(command) = asked.recv() else { return };
         said = answer.send(match command {

@@ -9,7 +9,7 @@ mod stem;
 use vultus_cuda::Launch;
 
 pub use self::{
-    convolve::{Convolve, TILES},
+    convolve::{Convolve, Method, TILES},
     grouped::Grouped,
     hopper::HOPPER_TILES,
     plain::Plain,
@@ -28,6 +28,9 @@ const BLOCK: u32 = 128;
 fn on(grid: [u32; 2], block: u32, shared: u32) -> Launch {
     Launch { grid: [grid[0], grid[1], 1], block, shared, cluster: 1, overlaps: false }
 }
+
+/// Of the kernel that compares: kernels/net/digest.cu.
+pub const DIGEST: Launch = Launch { grid: [256, 1, 1], block: 256, shared: 0, cluster: 1, overlaps: false };
 
 /// A launch with a thread for each four channels of a result.
 fn by_fours(here: &Here<'_>) -> Launch {

@@ -70,6 +70,14 @@ impl Here<'_> {
         }
     }
 
+    /// What is stored, of all images: where, and how many bytes.
+    pub fn stored(&self) -> impl Iterator<Item = (u64, usize)> {
+        let of = |stored: &Stored| {
+            (self.addresses.tensors[stored.tensor], self.layouts[stored.tensor].bytes() * self.images())
+        };
+        self.node.stored.iter().map(of)
+    }
+
     pub fn result(&self) -> arguments::Result {
         let mut emits = [Emit::default(); MAX_EMITS];
         for (emit, stored) in emits.iter_mut().zip(&self.node.stored) {

@@ -86,19 +86,13 @@ impl DeviceProgram {
 
     /// Scratch of its convolutions: bytes of parts of sums, and tickets.
     pub fn scratch(&self, images: usize, card: &Card<'_>) -> (usize, usize) {
-        let of = |node: &Node| match &node.kind {
-            Kind::Convolve(convolve) => convolve.scratch(images, card),
-            _ => (0, 0),
-        };
-        self.nodes.iter().map(of).fold((0, 0), |most, of| (most.0.max(of.0), most.1.max(of.1)))
+        let of = |convolve: &Convolve| convolve.scratch(convolve.choose(images, card), images);
+        self.convolutions().map(of).fold((0, 0), |most, of| (most.0.max(of.0), most.1.max(of.1)))
     }
 
     /// Its dense convolutions.
     pub fn convolutions(&self) -> impl Iterator<Item = &Convolve> {
-        self.nodes.iter().filter_map(|node| match &node.kind {
-            Kind::Convolve(convolve) => Some(convolve),
-            Kind::Grouped(_) | Kind::Stem(_) | Kind::Plain(_) => None,
-        })
+        self.nodes.iter().filter_map(Node::convolution)
     }
 
     /// Bytes of an image's pixels, which lie at the start.
@@ -119,20 +113,43 @@ impl DeviceProgram {
         self.slots(images).0[self.arena.slot_of[self.output]]
     }
 
-    /// Launches all of it, on tensors that lie from `base` on.
-    pub fn launch(&self, images: usize, constants: u64, base: u64, run: &Run<'_>) -> Result<(), Error> {
+    /// Where everything is for so many images, if tensors lie from `base` on.
+    pub fn addresses(&self, images: usize, constants: u64, base: u64) -> Addresses {
         let (starts, _) = self.slots(images);
-        let tensors = self.arena.slot_of.iter().map(|&slot| base + starts[slot] as u64).collect();
-        let addresses = Addresses { images, constants, tensors };
-        self.nodes.iter().try_for_each(|node| {
-            let here = Here { node, layouts: &self.layouts, addresses: &addresses };
-            match &node.kind {
-                Kind::Convolve(convolve) => convolve.launch(&here, run),
-                Kind::Grouped(grouped) => grouped.launch(&here, run),
-                Kind::Stem(stem) => stem.launch(&here, run),
-                Kind::Plain(plain) => plain.launch(&here, run),
-            }
-        })
+        Addresses {
+            images,
+            constants,
+            tensors: self.arena.slot_of.iter().map(|&slot| base + starts[slot] as u64).collect(),
+        }
+    }
+
+    /// The steps, in their order.
+    pub fn steps<'a>(&'a self, addresses: &'a Addresses) -> impl Iterator<Item = Here<'a>> {
+        self.nodes.iter().map(|node| Here { node, layouts: &self.layouts, addresses })
+    }
+
+    /// Launches all of it.
+    pub fn launch(&self, addresses: &Addresses, run: &Run<'_>) -> Result<(), Error> {
+        self.steps(addresses).try_for_each(|here| here.node.launch(&here, run))
+    }
+}
+
+impl Node {
+    pub fn launch(&self, here: &Here<'_>, run: &Run<'_>) -> Result<(), Error> {
+        match &self.kind {
+            Kind::Convolve(convolve) => convolve.launch(here, run),
+            Kind::Grouped(grouped) => grouped.launch(here, run),
+            Kind::Stem(stem) => stem.launch(here, run),
+            Kind::Plain(plain) => plain.launch(here, run),
+        }
+    }
+
+    /// Where there are several ways to compute it.
+    pub fn convolution(&self) -> Option<&Convolve> {
+        match &self.kind {
+            Kind::Convolve(convolve) => Some(convolve),
+            Kind::Grouped(_) | Kind::Stem(_) | Kind::Plain(_) => None,
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub fn tuned(fake: &Fake, programs: &[&Program], tuning: &Tuning) -> Worker {
     };
     let programs = programs.iter().map(of).collect();
     let device = Device::open(Box::new(fake.clone()), 0, LIMITS).unwrap();
-    Worker::new(device, &[b"90"], Programs { programs, constants }, tuning).unwrap()
+    Worker::new(device, &[b"90"], Programs { programs, constants }, Some(tuning.clone())).unwrap()
 }
 
 pub fn sights(images: &[Pixels]) -> Vec<Arc<Sight>> {
@@ -119,6 +119,36 @@ proptest! {
     }
 }
 
+/// The fastest is taken, unless it does not have the bits of others; and batches have the oracle's.
+#[test]
+fn tuning_takes_the_fastest_of_those_that_are_right() {
+    let (program, images, expected) = small();
+    let tune = |fake: &Fake| {
+        let device = Device::open(Box::new(fake.clone()), 0, LIMITS).unwrap();
+        Worker::new(device, &[b"90"], programs(&program), None).unwrap()
+    };
+    let fast = ["convolve_u8_128x64", "convolve_s8_128x64"];
+    let fake = fast.iter().fold(emulated(1, 1), |fake, name| fake.takes_ms(name, 0.1));
+    let mut worker = tune(&fake);
+    assert!(worker.differ.is_empty(), "{:?}", worker.differ);
+    let written = serde_json::to_string(&worker.tuning).unwrap();
+    assert_eq!(serde_json::from_str::<Tuning>(&written).unwrap(), worker.tuning);
+    // One dense convolution, for each of five sizes.
+    assert_eq!((worker.tuning.len(), written.matches("128x64/1").count()), (5, 5), "{written}");
+    worker.submit(NetworkId(0), &sights(&images)).unwrap();
+    assert_same(&worker.complete().unwrap().1, &expected, "tuned");
+    drop(worker);
+    assert!(fake.left().is_empty());
+    let wrong = fast.iter().fold(fake, |fake, name| {
+        let kernel = vultus_emulate::kernels().into_iter().find(|kernel| kernel.name == *name).unwrap();
+        fake.kernel(name, &[kernel.arguments], |_, _, _| {})
+    });
+    let mut worker = tune(&wrong);
+    assert_eq!(worker.differ.len(), 5, "{:?}", worker.differ);
+    worker.submit(NetworkId(0), &sights(&images)).unwrap();
+    assert_same(&worker.complete().unwrap().1, &expected, "without the wrong one");
+}
+
 /// A program of a few operations, two images, and what it gives for them.
 fn small() -> (Program, Vec<Pixels>, Vec<f32>) {
     let mut sketch = Sketch::new(6, 5, 3);
@@ -140,7 +170,7 @@ fn programs(program: &Program) -> Programs {
 /// Opens the device, loads the program and runs a batch.
 fn life(fake: &Fake, limits: Limits, program: &Program, images: &[Pixels]) -> Result<Vec<f32>, ExecuteError> {
     let device = Device::open(Box::new(fake.clone()), 0, limits).map_err(failed)?;
-    let mut worker = Worker::new(device, &[b"90"], programs(program), &Tuning::default()).map_err(failed)?;
+    let mut worker = Worker::new(device, &[b"90"], programs(program), Some(Tuning::default())).map_err(failed)?;
     worker.submit(NetworkId(0), &sights(images))?;
     Ok(worker.complete()?.1.to_vec())
 }
@@ -181,7 +211,7 @@ fn memory_bounds_the_batches_and_too_little_is_said() {
     let sizes = |memory| {
         let limits = Limits { memory, ..LIMITS };
         let device = Device::open(Box::new(emulated(4, 1)), 0, limits).unwrap();
-        Worker::new(device, &[b"90"], programs(&program), &Tuning::default()).map(|worker| worker.sizes())
+        Worker::new(device, &[b"90"], programs(&program), Some(Tuning::default())).map(|worker| worker.sizes())
     };
     assert_eq!(sizes(1 << 30).unwrap(), [[1, 8, 32, 128, 256]]);
     let Programs { programs: of, constants } = programs(&program);

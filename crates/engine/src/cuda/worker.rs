@@ -39,6 +39,9 @@ pub struct Worker {
     begun: VecDeque<usize>,
     networks: Vec<Sized>,
     sizes: Vec<InputSize>,
+    pub tuning: Tuning,
+    /// Methods that the tuning left out, since they did not have the bits of others.
+    pub differ: Vec<String>,
     _constants: Buffer,
 }
 
@@ -50,15 +53,22 @@ pub struct Programs {
 }
 
 impl Worker {
-    /// Loads the kernels and the networks: `images` are binaries with all kernels, the first that the card takes is taken.
-    pub fn new(device: Rc<Device>, images: &[&[u8]], programs: Programs, tuning: &Tuning) -> Result<Self, Error> {
+    /// Loads the kernels and the networks: `images` are binaries with all kernels, the first that the card takes is taken. Without a tuning it is
+    /// measured now.
+    pub fn new(
+        device: Rc<Device>,
+        images: &[&[u8]],
+        programs: Programs,
+        tuning: Option<Tuning>,
+    ) -> Result<Self, Error> {
         let module = Module::new(&device, images)?;
         let hopper = device.info().capability == HOPPER;
         let functions = functions(&module, hopper)?;
         let constants = upload(&device, &programs.constants)?;
         let budget = device.free_memory()?.min(device.memory_left()) * (SPARED - 1) / SPARED / LANES as u64;
         let multiprocessors = usize::try_from(device.info().multiprocessors).unwrap_or(1).max(1);
-        let card = Card { multiprocessors, hopper, tuning };
+        let known = tuning.clone().unwrap_or_default();
+        let card = Card { multiprocessors, hopper, tuning: &known };
         let (mut networks, mut sizes) = (Vec::new(), Vec::new());
         for (program, size) in programs.programs {
             let within = |images: &usize| *images <= program.most_images();
@@ -73,9 +83,14 @@ impl Worker {
             networks.push(sized);
             sizes.push(size);
         }
+        let (tuning, differ) = match tuning {
+            Some(given) => (given, vec![]),
+            None => Tuning::measure(&device, &networks, &functions, &constants, &card)?,
+        };
+        let card = Card { tuning: &tuning, ..card };
         let lane = |_| Lane::new(&device, &networks, &functions, &constants, &card);
         let lanes = (0..LANES).map(lane).collect::<Result<_, _>>()?;
-        Ok(Self { lanes, begun: VecDeque::new(), networks, sizes, _constants: constants })
+        Ok(Self { lanes, begun: VecDeque::new(), networks, sizes, tuning, differ, _constants: constants })
     }
 
     /// Numbers of images of a batch, of each network.
@@ -114,7 +129,8 @@ fn functions(module: &Rc<Module>, hopper: bool) -> Result<BTreeMap<&'static str,
     let of_hopper = HOPPER_TILES.iter().filter(|_| hopper);
     let of_hopper = of_hopper.flat_map(|tile| tile.names.map(|name| (name, tile.shared())));
     let tiles = TILES.iter().flat_map(|tile| tile.names().map(|name| (name, tile.shared()))).chain(of_hopper);
-    let plain = ["depthwise", "grouped", "elementwise", "normalise", "pool", "reduce", "move"].map(|name| (name, 0));
+    let plain =
+        ["depthwise", "grouped", "elementwise", "normalise", "pool", "reduce", "move", "digest"].map(|name| (name, 0));
     let all = tiles.chain(Stem::KERNELS).chain(plain);
     all.map(|(name, shared)| Ok((name, module.function(name, shared)?))).collect()
 }

@@ -150,6 +150,7 @@ impl Driver for Fake {
         self.call(|state| {
             state.living(event, "event");
             state.living(stream, "stream");
+            state.events.insert(event, state.now_ms);
             Ok(())
         })
     }
@@ -165,7 +166,7 @@ impl Driver for Fake {
         self.call(|state| {
             state.living(from, "event");
             state.living(to, "event");
-            Ok(0.5)
+            Ok(state.events[&to] - state.events[&from])
         })
     }
 

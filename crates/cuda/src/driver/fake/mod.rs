@@ -95,6 +95,10 @@ struct State {
     multiprocessors: i32,
     room: usize,
     kernels: BTreeMap<String, (Vec<usize>, Kernel)>,
+    /// Milliseconds that each kernel takes, of those for which it was said; and how many have gone by.
+    takes_ms: BTreeMap<String, f32>,
+    now_ms: f32,
+    events: BTreeMap<Handle, f32>,
     calls: usize,
     fault: Option<(usize, Fault)>,
     dead: Option<Status>,
@@ -137,6 +141,9 @@ impl Fake {
             multiprocessors: 132,
             room: 1 << 30,
             kernels: BTreeMap::new(),
+            takes_ms: BTreeMap::new(),
+            now_ms: 0.0,
+            events: BTreeMap::new(),
             calls: 0,
             fault: None,
             dead: None,
@@ -182,6 +189,13 @@ impl Fake {
         does: impl Fn(&mut Memory, &Launch, &[Vec<u8>]) + 'static,
     ) -> Self {
         self.0.borrow_mut().kernels.insert(name.to_owned(), (takes.to_vec(), Rc::new(does)));
+        self
+    }
+
+    /// The kernel takes so long; others take half a millisecond.
+    #[must_use]
+    pub fn takes_ms(self, name: &str, ms: f32) -> Self {
+        self.0.borrow_mut().takes_ms.insert(name.to_owned(), ms);
         self
     }
 
@@ -268,6 +282,7 @@ impl State {
                 to[..bytes].copy_from_slice(&self.memory.at(from)[..bytes]);
             }
             Work::Launch(name, launch, arguments) => {
+                self.now_ms += self.takes_ms.get(&name).copied().unwrap_or(0.5);
                 let does = Rc::clone(&self.kernels[&name].1);
                 does(&mut self.memory, &launch, &arguments);
             }

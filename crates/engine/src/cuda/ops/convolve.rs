@@ -183,16 +183,14 @@ impl Convolve {
     }
 
     /// Bytes of scratch for so many images: parts of sums; and how many tiles share them.
-    pub fn scratch(&self, images: usize, card: &Card<'_>) -> (usize, usize) {
-        match self.choose(images, card) {
-            Method::Tile { tile, splits } if splits > 1 => self.shared(images, tile, splits),
-            _ => (0, 0),
+    pub fn scratch(&self, method: Method, images: usize) -> (usize, usize) {
+        match method {
+            Method::Tile { tile, splits } if splits > 1 => {
+                let tiles = self.tiles(images, [tile.pixels, tile.channels]);
+                (tiles * splits * tile.pixels * tile.channels * size_of::<i32>(), tiles)
+            }
+            Method::Tile { .. } | Method::Hopper(_) => (0, 0),
         }
-    }
-
-    fn shared(&self, images: usize, tile: Tile, splits: usize) -> (usize, usize) {
-        let tiles = self.tiles(images, [tile.pixels, tile.channels]);
-        (tiles * splits * tile.pixels * tile.channels * size_of::<i32>(), tiles)
     }
 
     pub fn launch(&self, here: &Here<'_>, run: &Run<'_>) -> Result<(), Error> {
