@@ -79,12 +79,14 @@ pub fn between_stages(sources: &[Source]) -> Vec<Finding> {
 }
 
 /// The crates, from the top: what each may know of the others.
-const CRATES: [(&str, &[&str]); 5] = [
+const CRATES: [(&str, &[&str]); 7] = [
     ("benches/load/", &["vultus", "vultus_engine", "vultus_index"]),
     ("", &["vultus_engine", "vultus_index"]),
-    ("crates/engine/", &["vultus_cuda"]),
+    ("crates/engine/", &["vultus_cuda", "vultus_emulate", "vultus_kernels"]),
     ("crates/cuda/", &[]),
     ("crates/index/", &[]),
+    ("kernels/", &["vultus_kernels"]),
+    ("kernels/emulate/", &[]),
 ];
 
 /// Imports of a crate of ours by one that is not above it.

@@ -5,6 +5,7 @@
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod library;
+mod symbols;
 
 use std::ffi::c_void;
 

@@ -17,6 +17,7 @@ mod place;
 mod program;
 #[cfg(test)]
 mod tests;
+mod tune;
 mod tuning;
 mod worker;
 

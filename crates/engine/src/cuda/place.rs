@@ -9,9 +9,9 @@ use vultus_cuda::{Device, Error, Function, Launch, Stream, argument};
 use super::{
     arguments::{self, Emit, MAX_EMITS, Operand, form},
     layout::{Layout, Place},
-    program::{Node, Stored},
     tuning::Tuning,
 };
+use crate::int8::TensorId;
 
 /// Addresses of a lane, for a number of images.
 #[derive(Debug)]
@@ -22,10 +22,20 @@ pub struct Addresses {
     pub tensors: Vec<u64>,
 }
 
+/// A representation that a step stores; `factors` are the scale and shift of codes.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored {
+    pub tensor: TensorId,
+    pub factors: Option<[Place; 2]>,
+}
+
 /// A step among them.
 #[derive(Debug)]
 pub struct Here<'a> {
-    pub node: &'a Node,
+    pub inputs: &'a [TensorId],
+    pub stored: &'a [Stored],
+    /// As the first of what is stored; all have its shape and pitch.
+    pub out: Layout,
     pub layouts: &'a [Layout],
     pub addresses: &'a Addresses,
 }
@@ -37,13 +47,13 @@ impl Here<'_> {
 
     /// Of the result, of all images.
     pub fn pixels(&self) -> usize {
-        let shape = self.node.out.shape();
+        let shape = self.out.shape();
         self.images() * shape.height * shape.width
     }
 
     /// The same, elements.
     pub fn elements(&self) -> usize {
-        self.pixels() * self.node.out.pitch
+        self.pixels() * self.out.pitch
     }
 
     pub fn constant(&self, place: Place) -> u64 {
@@ -51,12 +61,12 @@ impl Here<'_> {
     }
 
     pub fn operands(&self) -> usize {
-        self.node.inputs.len()
+        self.inputs.len()
     }
 
     /// The operand of that number; none where there is none.
     pub fn operand(&self, number: usize) -> Operand {
-        let Some(&id) = self.node.inputs.get(number) else { return Operand::NONE };
+        let Some(&id) = self.inputs.get(number) else { return Operand::NONE };
         let layout = self.layouts[id];
         let shape = layout.shape();
         Operand {
@@ -71,16 +81,16 @@ impl Here<'_> {
     }
 
     /// What is stored, of all images: where, and how many bytes.
-    pub fn stored(&self) -> impl Iterator<Item = (u64, usize)> {
+    pub fn places(&self) -> impl Iterator<Item = (u64, usize)> {
         let of = |stored: &Stored| {
             (self.addresses.tensors[stored.tensor], self.layouts[stored.tensor].bytes() * self.images())
         };
-        self.node.stored.iter().map(of)
+        self.stored.iter().map(of)
     }
 
     pub fn result(&self) -> arguments::Result {
         let mut emits = [Emit::default(); MAX_EMITS];
-        for (emit, stored) in emits.iter_mut().zip(&self.node.stored) {
+        for (emit, stored) in emits.iter_mut().zip(self.stored) {
             let &Stored { tensor, factors } = stored;
             let [scale, shift] = factors.map_or([0, 0], |places| places.map(|place| self.constant(place)));
             let of = self.layouts[tensor].tensor;
@@ -92,13 +102,13 @@ impl Here<'_> {
                 inverse: of.inverse_unit(),
             };
         }
-        let shape = self.node.out.shape();
+        let shape = self.out.shape();
         arguments::Result {
             emits,
-            count: self.node.stored.len() as i32,
+            count: self.stored.len() as i32,
             images: self.images() as i32,
             channels: shape.channels as i32,
-            pitch: self.node.out.pitch as i32,
+            pitch: self.out.pitch as i32,
             height: shape.height as i32,
             width: shape.width as i32,
         }

@@ -4,9 +4,9 @@ use vultus_cuda::Error;
 
 use super::{
     arguments::MAX_EMITS,
-    layout::{ALIGNMENT, Constants, Layout, Place},
+    layout::{ALIGNMENT, Constants, Layout},
     ops::{Convolve, Grouped, Plain, Stem},
-    place::{Addresses, Card, Here, Run},
+    place::{Addresses, Card, Here, Run, Stored},
 };
 use crate::{
     graph::Shape,
@@ -24,21 +24,13 @@ enum Kind {
     Plain(Plain),
 }
 
-/// A representation that a step stores; `factors` are the scale and shift of codes.
-#[derive(Debug, Clone, Copy)]
-pub struct Stored {
-    pub tensor: TensorId,
-    pub factors: Option<[Place; 2]>,
-}
-
 /// A step.
 #[derive(Debug)]
 pub struct Node {
     kind: Kind,
-    pub inputs: Vec<TensorId>,
-    pub stored: Vec<Stored>,
-    /// As the first of what is stored; all have its shape and pitch.
-    pub out: Layout,
+    inputs: Vec<TensorId>,
+    stored: Vec<Stored>,
+    out: Layout,
 }
 
 #[derive(Debug)]
@@ -124,13 +116,16 @@ impl DeviceProgram {
     }
 
     /// The steps, in their order.
-    pub fn steps<'a>(&'a self, addresses: &'a Addresses) -> impl Iterator<Item = Here<'a>> {
-        self.nodes.iter().map(|node| Here { node, layouts: &self.layouts, addresses })
+    pub fn steps<'a>(&'a self, addresses: &'a Addresses) -> impl Iterator<Item = (&'a Node, Here<'a>)> {
+        self.nodes.iter().map(|node| {
+            let Node { inputs, stored, out, .. } = node;
+            (node, Here { inputs, stored, out: *out, layouts: &self.layouts, addresses })
+        })
     }
 
     /// Launches all of it.
     pub fn launch(&self, addresses: &Addresses, run: &Run<'_>) -> Result<(), Error> {
-        self.steps(addresses).try_for_each(|here| here.node.launch(&here, run))
+        self.steps(addresses).try_for_each(|(node, here)| node.launch(&here, run))
     }
 }
 

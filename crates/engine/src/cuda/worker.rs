@@ -15,6 +15,7 @@ use super::{
     ops::{HOPPER_TILES, Stem, TILES},
     place::Card,
     program::DeviceProgram,
+    tune::measure,
     tuning::Tuning,
 };
 use crate::{
@@ -85,7 +86,7 @@ impl Worker {
         }
         let (tuning, differ) = match tuning {
             Some(given) => (given, vec![]),
-            None => Tuning::measure(&device, &networks, &functions, &constants, &card)?,
+            None => measure(&device, &networks, &functions, &constants, &card)?,
         };
         let card = Card { tuning: &tuning, ..card };
         let lane = |_| Lane::new(&device, &networks, &functions, &constants, &card);

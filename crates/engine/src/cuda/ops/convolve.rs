@@ -174,11 +174,11 @@ impl Convolve {
         if let Some(&tile) = hopper.clone().find(|tile| enough([tile.pixels, tile.channels])) {
             return Method::Hopper(tile);
         }
-        let fitting = TILES.iter().filter(|tile| narrow(tile.channels));
+        let mut fitting = TILES.iter().filter(|tile| narrow(tile.channels));
         if let Some(&tile) = fitting.clone().find(|tile| enough([tile.pixels, tile.channels])) {
             return Method::Tile { tile, splits: 1 };
         }
-        let tile = fitting.last().copied().unwrap_or(TILES[TILES.len() - 1]);
+        let tile = fitting.next_back().copied().unwrap_or(TILES[TILES.len() - 1]);
         Method::Tile { tile, splits: self.splits(images, tile, card) }
     }
 
