@@ -135,9 +135,9 @@ impl Shared {
         if let Some(executor) = executors.first_mut().filter(|_| models.card().precision != Precision::F32) {
             Golden::self_test(models, executor.as_mut())?;
         }
-        // On the CPU there is no device to lose, and nothing else to go on with.
-        let replacement = (config.on_loss == OnLoss::Cpu && matches!(self.device_choice()?, DeviceChoice::Cuda(_)))
-            .then(|| on_the_cpu(models));
+        // Executors of the CPU are never lost, and never replaced.
+        let replacement =
+            (config.on_loss == OnLoss::Cpu && self.device_choice()? != DeviceChoice::Cpu).then(|| on_the_cpu(models));
         let settings = Settings {
             replacement,
             decode: config.decode,

@@ -57,12 +57,19 @@ impl DeviceChoice {
 /// The CUDA devices that kernels can run on, by their numbers; or why there is none.
 ///
 /// # Errors
-/// [`DeviceError`] of device 0.
+/// [`DeviceError`] of device 0, where no other is good.
 pub fn cuda_devices() -> Result<Vec<u32>, DeviceError> {
-    DeviceChoice::Cuda(0).check()?;
+    if !cuda::is_built() {
+        return Err(DeviceError::NotBuilt(0));
+    }
     let all = Library::open().and_then(|driver| vultus_cuda::devices(&driver));
     let all = all.map_err(|error| DeviceError::Cuda(0, error))?;
-    Ok(all.iter().map(|device| device.ordinal).filter(|&n| DeviceChoice::Cuda(n).check().is_ok()).collect())
+    let good: Vec<u32> =
+        all.iter().map(|device| device.ordinal).filter(|&n| DeviceChoice::Cuda(n).check().is_ok()).collect();
+    if good.is_empty() {
+        DeviceChoice::Cuda(0).check()?;
+    }
+    Ok(good)
 }
 
 impl fmt::Display for DeviceChoice {

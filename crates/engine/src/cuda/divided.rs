@@ -72,6 +72,11 @@ impl DividedExecutor {
         Ok(Self { device, cpu, places, begun: VecDeque::new() })
     }
 
+    /// As [`CudaExecutor::differ`].
+    pub fn differ(&self) -> &[String] {
+        self.device.differ()
+    }
+
     fn place(&self, network: NetworkId) -> Result<Place, ExecuteError> {
         let place = self.places.get(network.0).copied();
         place.ok_or_else(|| ExecuteError::Device(format!("there is no network {}", network.0)))

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use vultus_cuda::{Buffer, Device, Error, Event, Function, Graph, Pinned, Stream};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     place::{Card, Run},
@@ -62,6 +62,8 @@ pub struct Lane {
     _tickets: Buffer,
     pixels: Pinned,
     outputs: Pinned,
+    /// Bytes of pinned pixels that are not zero.
+    held: usize,
     begun: Option<Begun>,
 }
 
@@ -114,6 +116,7 @@ impl Lane {
             _tickets: tickets,
             pixels,
             outputs,
+            held: 0,
             begun: None,
         })
     }
@@ -136,10 +139,18 @@ impl Lane {
         for (place, to) in pixels.chunks_exact_mut(sized.program.input_bytes()).take(images).enumerate() {
             fill(place, to)?;
         }
+        // Nobody's face is seen twice.
+        let (written, read) = (images * sized.program.input_bytes(), sized.sizes[at] * sized.program.input_bytes());
+        pixels[written..self.held.max(read)].zeroize();
+        self.held = written;
         // SAFETY: the lane has all that it names, and gives it to nobody until the stream is at rest.
         unsafe { self.graphs[network.0][at].launch(&self.stream) }.map_err(failed)?;
+        if let Err(error) = self.done.record(&self.stream) {
+            // The batch is not begun: what is under way is for nobody.
+            return Err(failed(self.stream.wait().err().unwrap_or(error)));
+        }
         self.begun = Some(Begun { network, images });
-        self.done.record(&self.stream).map_err(failed)
+        Ok(())
     }
 
     /// Waits for the batch: which network's it was, and its outputs, each image's in the order channel, row, column.
@@ -152,12 +163,13 @@ impl Lane {
         let (shape, each) = (output.shape(), output.elements());
         let mut values = Zeroizing::new(Vec::with_capacity(images * shape.channels * shape.height * shape.width));
         // SAFETY: the copy is done, and the driver gives memory that is aligned for any number.
-        let (_, given, _) = unsafe { self.outputs.read().align_to::<f32>() };
+        let (_, given, _) = unsafe { self.outputs.write().align_to_mut::<f32>() };
         for image in given.chunks_exact(each).take(images) {
             for channel in 0..shape.channels {
                 values.extend(image.iter().skip(channel).step_by(output.pitch));
             }
         }
+        given.zeroize();
         Ok((network, values))
     }
 }

@@ -76,10 +76,16 @@ impl DeviceProgram {
         (starts, end)
     }
 
-    /// Scratch of its convolutions: bytes of parts of sums, and tickets.
+    /// Scratch of its convolutions, whichever methods are taken: bytes of parts of sums, and tickets.
     pub fn scratch(&self, images: usize, card: &Card<'_>) -> (usize, usize) {
-        let of = |convolve: &Convolve| convolve.scratch(convolve.choose(images, card), images);
-        self.convolutions().map(of).fold((0, 0), |most, of| (most.0.max(of.0), most.1.max(of.1)))
+        let of = |convolve: &Convolve| {
+            convolve
+                .methods(images, card)
+                .into_iter()
+                .map(|method| convolve.scratch(method, images))
+                .collect::<Vec<_>>()
+        };
+        self.convolutions().flat_map(of).fold((0, 0), |most, of| (most.0.max(of.0), most.1.max(of.1)))
     }
 
     /// Its dense convolutions.

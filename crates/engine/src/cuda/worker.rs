@@ -36,6 +36,8 @@ const SPARED: u64 = 16;
 #[derive(Debug)]
 pub struct Worker {
     lanes: Vec<Lane>,
+    /// Graphs need the module that these hold, and do not hold it themselves.
+    _functions: BTreeMap<&'static str, Function>,
     /// Those that have a batch, the oldest first.
     begun: VecDeque<usize>,
     networks: Vec<Sized>,
@@ -91,7 +93,16 @@ impl Worker {
         let card = Card { tuning: &tuning, ..card };
         let lane = |_| Lane::new(&device, &networks, &functions, &constants, &card);
         let lanes = (0..LANES).map(lane).collect::<Result<_, _>>()?;
-        Ok(Self { lanes, begun: VecDeque::new(), networks, sizes, tuning, differ, _constants: constants })
+        Ok(Self {
+            lanes,
+            _functions: functions,
+            begun: VecDeque::new(),
+            networks,
+            sizes,
+            tuning,
+            differ,
+            _constants: constants,
+        })
     }
 
     /// Numbers of images of a batch, of each network.

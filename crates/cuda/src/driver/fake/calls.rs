@@ -193,7 +193,7 @@ impl Driver for Fake {
             let takes = takes.clone();
             state.next += 1;
             let function = state.next;
-            state.functions.insert(function, name.to_owned());
+            state.functions.insert(function, (name.to_owned(), module));
             Ok((function, takes))
         })
     }
@@ -214,13 +214,13 @@ impl Driver for Fake {
         arguments: &mut [*mut c_void],
     ) -> Result<(), Status> {
         self.call(|state| {
-            let name = state.functions[&function].clone();
+            let (name, module) = state.functions[&function].clone();
             let bytes = |(address, size): (&*mut c_void, &usize)| {
                 // SAFETY: the caller compared the sizes.
                 unsafe { std::slice::from_raw_parts(address.cast::<u8>(), *size) }.to_vec()
             };
             let arguments = arguments.iter().zip(&state.kernels[&name].0).map(bytes).collect();
-            state.give(stream, Work::Launch(name, *launch, arguments))
+            state.give(stream, Work::Launch(name, module, *launch, arguments))
         })
     }
 

@@ -86,7 +86,8 @@ enum Work {
     Fill(u64, u8, usize),
     Upload(u64, usize, usize),
     Download(usize, u64, usize),
-    Launch(String, Launch, Vec<Vec<u8>>),
+    /// A kernel of a module.
+    Launch(String, Handle, Launch, Vec<Vec<u8>>),
 }
 
 struct State {
@@ -108,7 +109,8 @@ struct State {
     /// What lives, and of which kind it is.
     objects: BTreeMap<Handle, &'static str>,
     next: Handle,
-    functions: BTreeMap<Handle, String>,
+    /// Their names and modules.
+    functions: BTreeMap<Handle, (String, Handle)>,
     capture: Option<(Handle, Vec<Work>)>,
     graphs: BTreeMap<Handle, Vec<Work>>,
     /// Bytes that were freed without being zero.
@@ -281,7 +283,8 @@ impl State {
                 let to = self.pinned.get_mut(&to).expect("pinned memory that lives");
                 to[..bytes].copy_from_slice(&self.memory.at(from)[..bytes]);
             }
-            Work::Launch(name, launch, arguments) => {
+            Work::Launch(name, module, launch, arguments) => {
+                self.living(module, "module");
                 self.now_ms += self.takes_ms.get(&name).copied().unwrap_or(0.5);
                 let does = Rc::clone(&self.kernels[&name].1);
                 does(&mut self.memory, &launch, &arguments);

@@ -130,7 +130,8 @@ impl Convolve {
         let Slide { height, width, stride, .. } = self.slide;
         let [x, out] = self.pitches;
         let residual = if self.residual { " residual" } else { "" };
-        format!("{images} x {} px, {height}x{width}/{stride}, {x} -> {out}{residual}", self.area)
+        let codes = if self.signed { "s8" } else { "u8" };
+        format!("{images} x {} px of {codes}, {height}x{width}/{stride}, {x} -> {out}{residual}", self.area)
     }
 
     fn tiles(&self, images: usize, [pixels, channels]: [usize; 2]) -> usize {

@@ -84,8 +84,8 @@ pub fn launch(tile: &HopperTile, form: &Form<'_>, here: &Here<'_>, run: &Run<'_>
     let arguments::Convolution { result, x, residual, activation, weight, scale, bias, slide, .. } = *form.argument;
     let [pitch, out] = form.pitches;
     let (height, width) = (i64::from(x.height), i64::from(x.width));
-    // The last window begins at (outputs - 1) * stride of the padded image.
-    let last = |outputs: i32, before: i32| i64::from((outputs - 1) * slide.stride - before);
+    // The last window begins at (outputs - 1) * stride of the padded image; the next would begin beyond this.
+    let last = |outputs: i32, before: i32| i64::from(outputs * slide.stride - 1 - before);
     let windows = WindowMap {
         address: x.data,
         images: here.images() as u64,
