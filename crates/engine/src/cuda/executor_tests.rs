@@ -34,11 +34,11 @@ fn planned(precision: Precision, side: usize) -> (Planned, Vec<Pixels>) {
     (Planned { plan, input, precision }, images)
 }
 
-fn settings(limits: Limits) -> CudaSettings {
+pub fn settings(limits: Limits) -> CudaSettings {
     CudaSettings { ordinal: 0, limits, images: &[b"90"], tuning: Some(Tuning::default()) }
 }
 
-fn driver(fault: Option<(usize, Fault)>) -> OpenDriver {
+pub fn driver(fault: Option<(usize, Fault)>) -> OpenDriver {
     Box::new(move || {
         let fake = emulated(4, 9);
         let driver: Box<dyn Driver> = Box::new(match fault {

@@ -12,6 +12,8 @@ mod lane;
 mod layout;
 #[cfg(test)]
 mod methods_tests;
+#[cfg(test)]
+mod networks_tests;
 mod ops;
 mod place;
 mod program;

@@ -2,7 +2,7 @@
 
 mod exact_tests;
 mod known_tests;
-mod networks_tests;
+pub mod networks_tests;
 mod random_tests;
 
 use super::{LowerError, Program};

@@ -10,7 +10,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// As public ArcFace checkpoints are exported: a batch norm before each block, PReLU, a batch norm at the end.
-fn iresnet(width: usize, blocks: [usize; 4], side: usize) -> Sketch {
+pub fn iresnet(width: usize, blocks: [usize; 4], side: usize) -> Sketch {
     let mut sketch = Sketch::new(Shape::new(3, side, side), 7);
     let x = sketch.convolve(0, width, 3, 1, 1);
     let mut x = sketch.prelu(x);
@@ -34,7 +34,7 @@ fn iresnet(width: usize, blocks: [usize; 4], side: usize) -> Sketch {
 }
 
 /// Bottlenecks of pointwise and depthwise convolutions, and a depthwise one over the whole image.
-fn mobilefacenet(side: usize) -> Sketch {
+pub fn mobilefacenet(side: usize) -> Sketch {
     let mut sketch = Sketch::new(Shape::new(3, side, side), 7);
     let layer = |sketch: &mut Sketch, x, out, window, stride, groups| {
         let y = sketch.convolve(x, out, window, stride, groups);
@@ -119,7 +119,7 @@ fn iresnet_50_lowers_in_full_size() {
 }
 
 /// A bundle's graph and weights, as far as a test needs to read them.
-fn bundle(name: &str) -> Option<(Graph, Weights)> {
+pub fn bundle(name: &str) -> Option<(Graph, Weights)> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let models = std::env::var_os("VULTUS_MODELS").map_or_else(|| root.join("data/models"), PathBuf::from);
     let file = models.join(name).join("weights.safetensors");
