@@ -46,10 +46,10 @@ impl Shared {
     /// The chosen model in the precision of its card: to measure others before they are in it.
     pub fn carded_model_set(&self) -> Result<ModelSet, Failure> {
         let (dir, name) = self.model_place();
-        ModelSet::open(&dir, name).map_err(|e| {
+        let set = ModelSet::open(&dir, name).map_err(|e| {
             format!("{e}\n  models are looked for in {}; `vultus model fetch` puts the default there", dir.display())
-                .into()
-        })
+        })?;
+        Ok(set.with_tunings(self.data.join("tunings")))
     }
 
     /// The chosen model in the chosen precision, which must be one that may serve on this machine.

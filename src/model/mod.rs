@@ -19,6 +19,7 @@ pub mod parity;
 mod placement;
 mod role;
 mod set;
+mod tunings;
 
 pub use bundle::{Bundle, BundleError};
 pub use contract::{Contract, ContractError, Metric};

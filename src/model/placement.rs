@@ -8,7 +8,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use vultus_engine::{
     cpu::CpuExecutor,
     cuda::{self, CudaSettings, DividedExecutor},
-    device::{DeviceChoice, cuda_devices},
+    device::{DeviceChoice, DeviceError, cuda_devices},
     executor::{Batching, ExecuteError, Executor, LoadError, NetworkId, Sight, run},
     precision::Precision,
 };
@@ -103,17 +103,45 @@ impl ModelSet {
             return Err(OpenError::OnDevice { device: DeviceChoice::Cuda(ordinal), precision });
         }
         let networks = self.networks(precision)?;
-        let divided = DividedExecutor::new(networks, threads, cuda::driver(), CudaSettings::of(ordinal));
-        let mut executor = divided.map_err(failed)?;
         let device = DeviceChoice::Cuda(ordinal);
+        let name = self.tuning_name(ordinal)?;
+        let known = self.tunings().read(&name);
+        let is_known = known.is_some();
+        let settings = CudaSettings { tuning: known, ..CudaSettings::of(ordinal) };
+        let divided = DividedExecutor::new(networks, threads, cuda::driver(), settings);
+        let mut executor = divided.map_err(failed)?;
         for method in executor.differ() {
             tracing::warn!(%device, method, "a kernel does not have the bits of others, and is left out");
         }
         let compared = self.has_the_cpus_bits(&mut executor, precision, threads);
         match compared.map_err(|source| OpenError::SelfTest { device, source })? {
-            true => Ok(Box::new(executor)),
+            true => {
+                if !is_known {
+                    self.tunings().write(&name, executor.tuning());
+                }
+                Ok(Box::new(executor))
+            }
             false => Err(OpenError::Bits { device }),
         }
+    }
+
+    /// Under which a card's tuning for this model is kept.
+    fn tuning_name(&self, ordinal: u32) -> Result<String, OpenError> {
+        let model = self.template_digest().to_string();
+        let card = cuda::name_of(ordinal).map_err(|error| DeviceError::Cuda(ordinal, error))?;
+        Ok(format!("{card}-{}", &model[..16]))
+    }
+
+    /// Measures anew which kernels are the fastest for this model on a card, and keeps it: how many convolutions, of all sizes of batches.
+    ///
+    /// # Errors
+    /// As [`Self::executor`].
+    pub fn tune(&self, ordinal: u32, threads: NonZeroUsize) -> Result<usize, OpenError> {
+        DeviceChoice::Cuda(ordinal).check()?;
+        let name = self.tuning_name(ordinal)?;
+        self.tunings().remove(&name).map_err(|source| OpenError::Tuning { source })?;
+        self.on_cuda(self.card().precision, ordinal, threads)?;
+        Ok(self.tunings().read(&name).map_or(0, |tuning| tuning.len()))
     }
 
     /// Whether the golden faces give what the CPU makes of them, bit for bit: in batches of every size, as many at once as there may be.

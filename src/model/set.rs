@@ -1,6 +1,6 @@
 //! The networks that work together: found, aligned, embedded.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use vultus_engine::{
@@ -17,6 +17,7 @@ use super::{
     contract::{Contract, ContractError, FaceContract, Metric, Terms, is_name},
     detector, landmarks,
     role::Role,
+    tunings::Tunings,
 };
 use crate::domain::{Alignment, Calibration, ModelDigest, QualityThresholds};
 
@@ -51,6 +52,8 @@ pub enum OpenError {
         "{device} runs the face network in int8 alone, the model's card says {}: expected --precision int8, or --device cpu", precision.as_str()
     )]
     OnDevice { device: DeviceChoice, precision: Precision },
+    #[error("the tuning that was kept cannot be removed: {source}")]
+    Tuning { source: std::io::Error },
     #[error("{device} does not run golden faces: {source}")]
     SelfTest { device: DeviceChoice, source: ExecuteError },
     #[error("{device} does not give the CPU's bits for golden faces, and is not to be trusted")]
@@ -81,6 +84,7 @@ pub struct ModelSet {
     landmark: Bundle,
     face: Bundle,
     card: Card,
+    tunings: Tunings,
 }
 
 impl ModelSet {
@@ -137,7 +141,18 @@ impl ModelSet {
             calibration: promise.calibration(contract.precision)?,
             quality: promise.quality_thresholds()?,
         };
-        Ok(Self { small_detector, detector, landmark, face, card })
+        Ok(Self { small_detector, detector, landmark, face, card, tunings: Tunings::default() })
+    }
+
+    /// The same, with a folder where it keeps what it measures of cards.
+    #[must_use]
+    pub fn with_tunings(mut self, folder: PathBuf) -> Self {
+        self.tunings = Tunings(Some(folder));
+        self
+    }
+
+    pub(super) fn tunings(&self) -> &Tunings {
+        &self.tunings
     }
 
     /// The same in another precision, if its measured agreement with f32 lets it serve. Its templates are not compared

@@ -8,13 +8,15 @@ mod inspect;
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::json;
+use vultus_engine::device::DeviceChoice;
 
-use super::{Failure, Outcome, Shared};
+use super::{Failure, Outcome, Shared, open::cores};
 use crate::model::{Bundle, fetch, list};
 
 #[derive(Debug, Subcommand)]
@@ -62,6 +64,9 @@ pub enum Options {
     /// Measures on faces how far bf16 and int8 (or `--precision`) agree with the reference, and which values
     /// activations take, and writes both into the bundle's card: a precision below its floor does not serve.
     Calibrate(calibrate::CalibrateOptions),
+    /// Measures anew which kernels are the fastest for the model on `--device cuda:N`, and keeps it in the data directory. Without it that happens when
+    /// the card is used first.
+    Tune,
     /// Runs the ONNX file `--model` over raw images, for comparison with other engines.
     Run(file::RunOptions),
 }
@@ -103,8 +108,24 @@ pub fn run(options: &Options, shared: &Shared) -> Result<Outcome, Failure> {
         Options::Inspect { output } => inspect::run(shared, output.as_deref()),
         Options::Check { images, output } => check::run(shared, *images, output.as_deref()),
         Options::Calibrate(options) => calibrate::run(options, shared),
+        Options::Tune => tune(shared),
         Options::Run(options) => file::run(options, shared),
     }
+}
+
+fn tune(shared: &Shared) -> Result<Outcome, Failure> {
+    let DeviceChoice::Cuda(ordinal) = shared.device_choice()? else {
+        return Err("expected --device cuda:N: the CPU needs no tuning".into());
+    };
+    let began = Instant::now();
+    let convolutions = shared.model_set()?.tune(ordinal, cores())?;
+    let seconds = began.elapsed().as_secs_f64();
+    if shared.json {
+        println!("{}", json!({ "device": shared.device, "convolutions": convolutions, "seconds": seconds }));
+    } else {
+        println!("{}: {convolutions} convolutions measured in {seconds:.1} s", shared.device);
+    }
+    Ok(Outcome::Good)
 }
 
 /// By its name; packages end otherwise.

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fmt, num::NonZeroUsize, sync::Arc};
 
-use super::{CudaExecutor, CudaSettings, OpenDriver};
+use super::{CudaExecutor, CudaSettings, OpenDriver, Tuning};
 use crate::{
     cpu::CpuExecutor,
     executor::{Batching, ExecuteError, Executor, LoadError, NetworkId, Outputs, Planned, Sight},
@@ -70,6 +70,11 @@ impl DividedExecutor {
         let cpu = if on_cpu.is_empty() { None } else { Some(CpuExecutor::new(on_cpu, threads).map_err(placed(1))?) };
         let device = CudaExecutor::new(on_device, driver, settings).map_err(placed(0))?;
         Ok(Self { device, cpu, places, begun: VecDeque::new() })
+    }
+
+    /// As [`CudaExecutor::tuning`].
+    pub fn tuning(&self) -> &Tuning {
+        self.device.tuning()
     }
 
     /// As [`CudaExecutor::differ`].

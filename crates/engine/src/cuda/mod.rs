@@ -33,6 +33,7 @@ use std::{
     time::Duration,
 };
 
+use sha2::{Digest as _, Sha256};
 use vultus_cuda::{Device, Driver, Error, Library, Limits};
 use zeroize::Zeroizing;
 
@@ -80,6 +81,20 @@ impl CudaSettings {
 /// Whether kernels were built into this program.
 pub fn is_built() -> bool {
     !vultus_kernels::NET.is_empty()
+}
+
+/// What a tuning depends on besides the networks, as a word: the card, its driver and the kernels.
+///
+/// # Errors
+/// Where there is no such card.
+pub fn name_of(ordinal: u32) -> Result<String, Error> {
+    let library = Library::open()?;
+    let info = vultus_cuda::device(&library, ordinal)?;
+    let version = library.version().map_err(Error::Start)?;
+    let kernels = vultus_kernels::NET.iter().fold(Sha256::new(), |hash, image| hash.chain_update(image)).finalize();
+    let kernels: String = kernels.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let card: String = info.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    Ok(format!("{card}-{version}-{kernels}"))
 }
 
 /// This machine's driver.
