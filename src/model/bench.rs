@@ -228,11 +228,11 @@ fn batch(
 
 /// Runs the images through a network, and again, as long as it takes to have as many batches under way as the executor likes: their number.
 fn batches(executor: &mut dyn Executor, network: NetworkId, images: &[Arc<Sight>]) -> Result<usize, ExecuteError> {
-    let Batching { sizes, in_flight } = executor.batching(network);
-    let most = if in_flight > 1 { sizes.last().copied().unwrap_or(1) } else { images.len() };
+    let in_flight = executor.batching(network).in_flight;
+    let most = most(executor, network);
     let rounds = if in_flight > 1 { ROUNDS } else { 1 };
     let (mut begun, mut done) = (0, 0);
-    for images in std::iter::repeat_n(images, rounds).flat_map(|images| images.chunks(most.max(1))) {
+    for images in std::iter::repeat_n(images, rounds).flat_map(|images| images.chunks(most)) {
         if begun == in_flight {
             done += executor.complete()?.iter().len();
             begun -= 1;
@@ -246,10 +246,15 @@ fn batches(executor: &mut dyn Executor, network: NetworkId, images: &[Arc<Sight>
     Ok(done)
 }
 
+/// Images that an executor takes at once: one that has a single batch under way divides it by itself.
+fn most(executor: &dyn Executor, network: NetworkId) -> usize {
+    let Batching { sizes, in_flight } = executor.batching(network);
+    if in_flight > 1 { sizes.last().copied().unwrap_or(1).max(1) } else { usize::MAX }
+}
+
 /// The median time of a batch that has the executor for itself, ms.
 fn alone_ms(executor: &mut dyn Executor, network: NetworkId, images: &[Arc<Sight>]) -> Result<f64, ExecuteError> {
-    let most = executor.batching(network).sizes.last().copied().unwrap_or(1);
-    let images = &images[..images.len().min(most)];
+    let images = &images[..images.len().min(most(executor, network))];
     let mut times = Vec::new();
     let began = Instant::now();
     while times.is_empty() || times.len() < ALONE && began.elapsed() < ALONE_WITHIN {
