@@ -19,11 +19,10 @@ use super::{
 };
 use crate::{
     executor::{ExecuteError, NetworkId, Sight},
-    graph::Shape,
     image::Pixels,
     input::InputSize,
     int8::{
-        Op, Program,
+        Program,
         drawn_tests::{Draw, Sketch, image},
     },
 };
@@ -104,14 +103,7 @@ proptest! {
         images in 1..4usize,
         seed in any::<u64>(),
     ) {
-        let mut sketch = Sketch::new(size.0, size.1, seed);
-        if stem {
-            sketch.stem();
-        } else {
-            sketch.push(Op::Normalise, vec![0], Shape::new(3, size.0, size.1));
-        }
-        choices.into_iter().for_each(|choice| sketch.step(choice));
-        let program = sketch.finish();
+        let program = Sketch::drawn(size, stem, &choices, seed);
         prop_assume!(program.steps.iter().all(|step| step.emits.len() <= super::arguments::MAX_EMITS));
         let mut draw = Draw::new(seed);
         let images: Vec<Pixels> = (0..images).map(|_| image(&program.input, &mut draw)).collect();

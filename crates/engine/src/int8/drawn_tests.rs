@@ -67,6 +67,18 @@ impl Sketch {
         Self { program: Program { input, tensors, steps: vec![], output: 0 }, values: vec![], draw: Draw::new(seed) }
     }
 
+    /// A program of these operations, after a stem or plain pixels.
+    pub fn drawn((height, width): (usize, usize), stem: bool, choices: &[usize], seed: u64) -> Program {
+        let mut sketch = Self::new(height, width, seed);
+        if stem {
+            sketch.stem();
+        } else {
+            sketch.push(Op::Normalise, vec![0], Shape::new(3, height, width));
+        }
+        choices.iter().for_each(|&choice| sketch.step(choice));
+        sketch.finish()
+    }
+
     /// A tensor that holds the value so.
     pub fn want(&mut self, value: usize, form: Form) -> usize {
         let shape = self.values[value];

@@ -7,10 +7,9 @@ use proptest::prelude::*;
 use super::network::{Network, Workspace};
 use crate::{
     cpu::kernels::Level,
-    graph::Shape,
     image::Pixels,
     int8::{
-        Op, Program,
+        Program,
         drawn_tests::{Draw, Sketch, image},
     },
 };
@@ -49,14 +48,7 @@ proptest! {
         images in 1..4usize,
         seed in any::<u64>(),
     ) {
-        let mut sketch = Sketch::new(size.0, size.1, seed);
-        if stem {
-            sketch.stem();
-        } else {
-            sketch.push(Op::Normalise, vec![0], Shape::new(3, size.0, size.1));
-        }
-        choices.into_iter().for_each(|choice| sketch.step(choice));
-        let program = sketch.finish();
+        let program = Sketch::drawn(size, stem, &choices, seed);
         let mut draw = Draw::new(seed);
         let images: Vec<Pixels> = (0..images).map(|_| image(&program.input, &mut draw)).collect();
         compare(&program, &images, &mut Workspace::default());
